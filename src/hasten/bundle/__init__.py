@@ -1,0 +1,1 @@
+"""Bundles: the verified deployment artifact. Written by the offline wing, opened by the online wing."""

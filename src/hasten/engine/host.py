@@ -1,0 +1,71 @@
+"""The machine as inference sees it: processor, instruction sets, cores, memory, versions.
+
+Read from the operating system, never from a benchmark. Used as the circumstances of every measurement, and to decide
+whether a bundle made elsewhere may serve here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+from hasten.spec.environment import Environment
+
+__all__ = ["FEATURES", "environment"]
+
+# Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm `Features`).
+FEATURES = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
+    "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8",
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
+
+_PACKAGES = ("hasten", "onnxruntime", "openvino", "onnx", "numpy")
+
+
+@functools.cache
+def environment() -> Environment:
+    """Describe this machine. Cached: it does not change while a process lives."""
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    return Environment(
+        processor=info.get("model name") or platform.processor() or platform.machine(),
+        architecture=platform.machine(),
+        features=tuple(feature for feature in FEATURES if feature in flags),
+        cores_logical=_usable_cores(),
+        cores_physical=min(psutil.cpu_count(logical=False) or _usable_cores(), _usable_cores()),
+        memory_mb=psutil.virtual_memory().total // 2**20,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages={name: version for name in _PACKAGES if (version := _version(name))},
+        virtual="hypervisor" in flags,
+    )
+
+
+def _usable_cores() -> int:
+    """Cores that this process may run on, which containers and taskset restrict."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    first = path.read_text(errors="replace").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

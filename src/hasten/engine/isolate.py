@@ -1,0 +1,180 @@
+"""A session in a process of its own: a crash, a hang or a leak of an engine costs that session and nothing else.
+
+`IsolatedSession` is a `Session` that also keeps samples in the worker and times runs there. `load_isolated` starts the
+worker and loads; use the result in a `with`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import msgspec
+import numpy as np
+
+from hasten import errors
+from hasten.engine.base import Tensors
+from hasten.engine.frames import Frame, read_frame, write_frame
+from hasten.spec.signature import Signature
+from hasten.spec.target import Precision, Target
+
+__all__ = ["IsolatedSession", "load_isolated"]
+
+LOAD_TIMEOUT_S = 300.0
+RUN_TIMEOUT_S = 120.0
+
+
+def load_isolated(model: Path, target: Target, *, timeout_s: float = LOAD_TIMEOUT_S) -> IsolatedSession:
+    """Start a worker and load `model` for `target` in it.
+
+    Raises `EngineLoadError` where the engine refuses, `EngineCrashed` where its process dies or is silent for `timeout_s`.
+    """
+    session = IsolatedSession(target)
+    try:
+        session.load(model, timeout_s)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+class IsolatedSession:
+    """A session whose engine lives in a worker process. One caller at a time."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.load_ms = float("nan")
+        self._signature = Signature(inputs=(), outputs=())
+        self._precision: Precision = target.precision
+        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "hasten.engine.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            # Its own session, so that Ctrl-C reaches only us and we close workers in order.
+            start_new_session=True,
+        )
+
+    def load(self, model: Path, timeout_s: float) -> None:
+        """Load a model into the worker."""
+        args = {"model": str(model.resolve()), "target": msgspec.to_builtins(self.target)}
+        answer = self._ask(Frame("load", args), timeout_s).args
+        self._signature = msgspec.convert(answer["signature"], Signature)
+        self._precision = answer["precision"]
+        self.load_ms = float(answer["load_ms"])
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs as the engine sees them."""
+        return self._signature
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that the runtime really uses."""
+        return self._precision
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def run(self, inputs: Tensors, *, timeout_s: float = RUN_TIMEOUT_S) -> dict[str, np.ndarray[Any, Any]]:
+        """Run one batch; the outputs are read-only views. Raises `EngineRunError` or `EngineCrashed`."""
+        return dict(self._ask(Frame("run", tensors=inputs), timeout_s).tensors)
+
+    def put(self, slot: int, inputs: Tensors) -> None:
+        """Keep a sample in the worker under a number, to be timed without any transfer."""
+        self._ask(Frame("put", {"slot": slot}, inputs), RUN_TIMEOUT_S)
+
+    def time_ms(
+        self, slots: Sequence[int], *, warmup: int = 0, timeout_s: float = RUN_TIMEOUT_S
+    ) -> list[float]:
+        """Run kept samples in order and return each run's milliseconds, timed inside the worker."""
+        answer = self._ask(Frame("time", {"slots": list(slots), "warmup": warmup}), timeout_s)
+        return [elapsed / 1e6 for elapsed in answer.args["elapsed_ns"]]
+
+    def peak_memory_mb(self) -> float:
+        """Peak resident set of the worker process in MiB: interpreter, runtime, model and activations together."""
+        return float(self._ask(Frame("memory"), RUN_TIMEOUT_S).args["peak_mb"])
+
+    def close(self) -> None:
+        """End the worker. Safe to call twice."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    # What was still buffered for a worker that is gone; nobody waits for it.
+                    pass
+        self._process.wait()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, frame: Frame, timeout_s: float) -> Frame:
+        assert self._process.stdin is not None
+        try:
+            write_frame(self._process.stdin, frame)  # pyright: ignore[reportArgumentType]
+        except (BrokenPipeError, ValueError) as error:
+            raise self._crash(frame.op) from error
+        deadline = time.monotonic() + timeout_s
+        answer = read_frame(lambda size: self._read_exactly(size, deadline, frame.op))
+        if answer.op == "error":
+            raise _rebuilt(answer.args)
+        return answer
+
+    def _read_exactly(self, size: int, deadline: float, op: str) -> bytearray:
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        buffer = bytearray(size)
+        view, got = memoryview(buffer), 0
+        while got < size:
+            ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self._process.kill()
+                raise errors.EngineCrashed(
+                    f"The engine {self.target.engine} did not answer {op!r} in time; its process was ended.",
+                    remedy="Give it more time, or leave this candidate out.",
+                    code="engine_hang",
+                )
+            count = os.readv(fd, [view[got:]])
+            if count == 0:
+                raise self._crash(op)
+            got += count
+        return buffer
+
+    def _crash(self, op: str) -> errors.EngineCrashed:
+        """Describe how the worker died: the signal or status, and the last thing it wrote."""
+        try:
+            status = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        self._log.seek(0)
+        lines = self._log.read()[-4000:].decode(errors="replace").strip().splitlines()
+        last = f" It last said: {lines[-1][:300]}" if lines else ""
+        return errors.EngineCrashed(f"The process of engine {self.target.engine} died on {op!r} ({how}).{last}")
+
+
+def _rebuilt(args: dict[str, Any]) -> errors.HastenError:
+    """Turn an error frame back into the error that it was."""
+    kind = getattr(errors, args["kind"], errors.EngineError)
+    return kind(args["message"], remedy=args["remedy"], code=args["code"])

@@ -1,0 +1,125 @@
+"""The process that holds one loaded model: `python -m hasten.engine.worker`.
+
+It reads frames from standard input and answers on the original standard output; anything that a runtime prints goes to
+standard error. It times runs itself, so that no pipe and no other process stands between the clock and the engine. It
+ends when its input ends, so that it never outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+
+from hasten.engine.base import Session, engines
+from hasten.engine.frames import Frame, read_frame, write_frame
+from hasten.engine.memory import peak_memory_mb
+from hasten.errors import EngineCrashed, EngineRunError, HastenError
+from hasten.spec.target import Target
+
+__all__ = ["Worker", "main"]
+
+
+class Worker:
+    """Answers one frame at a time. Holds at most one session, and samples that were put to be run many times."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+
+    def answer(self, frame: Frame) -> Frame:
+        """Do what the frame asks. Errors of ours travel as an answer; everything else ends the process."""
+        handler = {
+            "load": self._load,
+            "put": self._put,
+            "run": self._run,
+            "time": self._time,
+            "memory": self._memory,
+        }[frame.op]
+        try:
+            return handler(frame)
+        except HastenError as error:
+            args = {
+                "kind": type(error).__name__,
+                "message": error.message,
+                "remedy": error.remedy,
+                "code": error.code,
+            }
+            return Frame("error", args)
+
+    def _load(self, frame: Frame) -> Frame:
+        target = msgspec.convert(frame.args["target"], Target)
+        engine = engines.get(target.engine)
+        started = time.perf_counter()
+        self._session = engine.load(Path(frame.args["model"]), target)
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        signature = msgspec.to_builtins(self._session.signature)
+        return Frame(
+            "loaded",
+            {"signature": signature, "precision": self._session.precision, "load_ms": elapsed_ms},
+        )
+
+    def _put(self, frame: Frame) -> Frame:
+        """Keep a sample under a number. Copied, because frames are views into a buffer that goes away."""
+        self._samples[frame.args["slot"]] = {name: np.array(a) for name, a in frame.tensors.items()}
+        return Frame("kept")
+
+    def _run(self, frame: Frame) -> Frame:
+        return Frame("ran", tensors=self._loaded().run(frame.tensors))
+
+    def _time(self, frame: Frame) -> Frame:
+        """Run the given slots in order and time each; the first `warmup` runs go untimed."""
+        session, slots = self._loaded(), frame.args["slots"]
+        for slot in slots[: frame.args["warmup"]]:
+            session.run(self._samples[slot])
+        elapsed: list[int] = []
+        for slot in slots:
+            inputs = self._samples[slot]
+            started = time.perf_counter_ns()
+            session.run(inputs)
+            elapsed.append(time.perf_counter_ns() - started)
+        return Frame("timed", {"elapsed_ns": elapsed})
+
+    def _memory(self, frame: Frame) -> Frame:
+        return Frame("memory", {"peak_mb": peak_memory_mb()})
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise EngineRunError("No model is loaded in this worker.")
+        return self._session
+
+
+def main() -> None:
+    """Serve frames until the input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    worker = Worker()
+    while True:
+        try:
+            frame = read_frame(lambda size: _read_exactly(sys.stdin.buffer, size))
+        except EngineCrashed:
+            return
+        try:
+            write_frame(answers, worker.answer(frame))
+        except BrokenPipeError:
+            return
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
+    buffer = bytearray(size)
+    view, got = memoryview(buffer), 0
+    while got < size:
+        count = stream.readinto(view[got:])  # pyright: ignore[reportAttributeAccessIssue]
+        if not count:
+            raise EngineCrashed("The input ended.")
+        got += count
+    return buffer
+
+
+if __name__ == "__main__":
+    main()

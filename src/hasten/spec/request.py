@@ -1,0 +1,53 @@
+"""One inference request and its answer, after decoding and before encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hasten.spec.tensor import DType
+
+__all__ = ["Request", "Response"]
+
+Parameter = bool | int | float | str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """Inputs by name; `outputs` are the wanted names, empty for all.
+
+    `binary_outputs` names what the answer sends as raw bytes; `priority` 1 is highest, 0 is the server's default;
+    `timeout_us` bounds the time from arrival to answer, 0 for none.
+    """
+
+    model: str
+    inputs: Mapping[str, np.ndarray[Any, Any]]
+    version: str = ""
+    id: str = ""
+    outputs: tuple[str, ...] = ()
+    binary_outputs: frozenset[str] = frozenset()
+    binary_by_default: bool = False
+    priority: int = 0
+    timeout_us: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Length of the leading axis of the first input: how many samples the request carries if the model batches."""
+        first = next(iter(self.inputs.values()))
+        return int(first.shape[0]) if first.ndim else 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """Outputs by name, in order, and which variant gave them."""
+
+    model: str
+    version: str
+    id: str
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+    dtypes: Mapping[str, DType]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, "Parameter"])

@@ -1,0 +1,34 @@
+"""A variant: a recipe of transforms applied to the trained model, and the target that runs the result."""
+
+from __future__ import annotations
+
+from hasten.spec.target import Target
+from hasten.spec.values import Value
+
+__all__ = ["REFERENCE", "Step", "Variant"]
+
+REFERENCE = "reference"
+
+
+class Step(Value):
+    """One transform with its options. Recipes are values: the same recipe on the same model gives the same bytes."""
+
+    transform: str
+    options: dict[str, str | int | float | bool] = {}
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.transform}({options})" if options else self.transform
+
+
+class Variant(Value):
+    """A candidate deployment. `id` is unique in a bundle and safe as a folder name."""
+
+    id: str
+    target: Target
+    recipe: tuple[Step, ...] = ()
+
+    @property
+    def recipe_text(self) -> str:
+        """The recipe in one line; "as trained" if it is empty."""
+        return " → ".join(str(step) for step in self.recipe) or "as trained"
