@@ -1,0 +1,49 @@
+"""From samples to what a model takes: add the batch axis where the model has one, stack, and take outputs apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hasten.data.dataset import Arrays
+from hasten.errors import DataError
+from hasten.spec.signature import Signature
+
+__all__ = ["adds_batch_axis", "check_fits", "feed", "unbatch"]
+
+
+def adds_batch_axis(signature: Signature, sample: Arrays) -> bool:
+    """Whether the model's inputs have one axis more than the sample: then the first is the batch axis."""
+    for spec in signature.inputs:
+        array = sample.get(spec.name)
+        if array is not None:
+            return len(spec.shape) == np.ndim(array) + 1
+    return False
+
+
+def feed(signature: Signature, samples: Sequence[Arrays]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the model's inputs for one or more samples. More than one needs a batch axis and equal shapes."""
+    first = samples[0]
+    if not adds_batch_axis(signature, first):
+        assert len(samples) == 1, "samples without a batch axis run one by one"
+        return {name: np.ascontiguousarray(array) for name, array in first.items()}
+    return {name: np.stack([np.asarray(sample[name]) for sample in samples]) for name in first}
+
+
+def unbatch(signature: Signature, sample: Arrays, outputs: Arrays) -> Arrays:
+    """Return the outputs of one sample without the batch axis that `feed` added."""
+    if not adds_batch_axis(signature, sample):
+        return outputs
+    return {name: array[0] for name, array in outputs.items()}
+
+
+def check_fits(signature: Signature, sample: Arrays, where: str) -> None:
+    """Raise `DataError` where a sample does not fit the model, saying which input and how."""
+    problem = signature.problem(feed(signature, [sample]))
+    if problem:
+        raise DataError(
+            f"{where} does not fit the model: {problem}",
+            remedy="Samples carry no batch axis: each is one item, shaped as the model's input without the first axis.",
+        )
