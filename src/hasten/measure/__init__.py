@@ -1,0 +1,1 @@
+"""Meters: how fast, how big, how right. Paired with the reference and interleaved by construction."""

@@ -1,0 +1,78 @@
+"""Accuracy, and its change against the reference: paired by sample, because both sides answer the same samples.
+
+A difference of two shares measured on different samples would need many times the data. The metric comes with the data;
+without labels it is agreement with the reference model, and is called that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hasten.data.dataset import Dataset, Subset
+from hasten.data.feed import feed, unbatch
+from hasten.data.metrics import Metric
+from hasten.measure.base import AnswerBook, Arm, Pair
+from hasten.spec.measurement import Figure
+from hasten.spec.progress import Progress
+from hasten.stats.change import binary_change, mean_change, share, statistic, statistic_change
+
+__all__ = ["AccuracyMeter", "answers_of"]
+
+
+class AccuracyMeter:
+    """Gives `accuracy` and `accuracy_change` of the first metric, and `<metric>` and `<metric>_change` of the others."""
+
+    name = "accuracy"
+    names = ("accuracy", "accuracy_change")
+
+    def measure(self, pair: Pair) -> dict[str, Figure]:
+        """Answer every sample with the candidate, and with the reference where the book lacks it."""
+        dataset, indices = pair.data.dataset, pair.data.indices
+        _fill_book(pair)
+        answers = answers_of(pair.candidate, pair.data, pair)
+        figures: dict[str, Figure] = {}
+        for position, metric in enumerate(dataset.metrics):
+            names = self.names if position == 0 else (metric.name, f"{metric.name}_change")
+            truth = _truth(dataset, metric, pair.book)
+            before = np.array([metric.row(pair.book.answers[i], truth(i)) for i in indices], dtype=np.float64)
+            after = np.array([metric.row(answers[i], truth(i)) for i in indices], dtype=np.float64)
+            figures |= dict(zip(names, _figures(metric, before, after, pair.plan.seed), strict=True))
+        return figures
+
+
+def answers_of(arm: Arm, data: Subset, pair: Pair) -> dict[int, Any]:
+    """Return the decoded answer of `arm` to each sample, by the sample's index in the whole dataset."""
+    answers: dict[int, Any] = {}
+    for position, index in enumerate(data.indices):
+        sample = data.inputs(position)
+        outputs = arm.run(feed(arm.signature, [sample]))
+        answers[index] = data.dataset.decode(unbatch(arm.signature, sample, outputs))
+        if position % 10 == 0:
+            pair.listener(Progress(stage=f"{pair.label}: accuracy", done=position, total=len(data)))
+    return answers
+
+
+def _fill_book(pair: Pair) -> None:
+    missing = [index for index in pair.data.indices if index not in pair.book.answers]
+    if missing:
+        pair.book.answers |= answers_of(pair.reference, pair.data.dataset.subset(missing), pair)
+
+
+def _truth(dataset: Dataset, metric: Metric, book: AnswerBook) -> Any:
+    """What an answer is compared with: the label, or the reference's answer for agreement."""
+    return book.answers.__getitem__ if metric.name == "agreement" else dataset.label
+
+
+def _figures(
+    metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int
+) -> Sequence[Figure]:
+    """The candidate's value and its paired change."""
+    if metric.kind == "binary":
+        return share(after[:, 0]), binary_change(before[:, 0], after[:, 0])
+    value = statistic(after, metric.aggregate, seed=seed)
+    if metric.kind == "mean":
+        return value, mean_change(before[:, 0], after[:, 0], seed=seed)
+    return value, statistic_change(before, after, metric.aggregate, seed=seed)

@@ -1,0 +1,99 @@
+"""Latency, throughput and speedup: two processes take turns on the same samples.
+
+A shared machine changes its speed by factors within minutes, so absolute times of two sessions say nothing. Here each round
+runs both sides within milliseconds of each other, in random order, on the same samples, and gives one ratio; drift moves both
+and cancels. Before its timed runs each side makes one untimed run, because the other side has just used the caches and its
+threads may still be spinning.
+
+Speedup is over the rounds' ratios (`hasten.stats.ratio`); percentiles are over all timed runs and are refused where the
+sample is too small; throughput is predictions per second of one caller that sends the next request when the last is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hasten.data.feed import feed
+from hasten.measure.base import Arm, Pair, Plan
+from hasten.spec.measurement import Figure
+from hasten.spec.progress import Progress
+from hasten.stats.percentiles import mean, percentile
+from hasten.stats.ratio import speedup
+
+__all__ = ["LatencyMeter", "Rounds", "interleave", "throughput"]
+
+
+class Rounds:
+    """Milliseconds of every timed run, by round, of both sides. Each list is in time order."""
+
+    def __init__(self) -> None:
+        self.reference: list[list[float]] = []
+        self.candidate: list[list[float]] = []
+
+    def typical(self) -> tuple[list[float], list[float]]:
+        """The median of each round, for both sides: one pair for each round."""
+        return [float(np.median(r)) for r in self.reference], [float(np.median(r)) for r in self.candidate]
+
+
+class LatencyMeter:
+    """Gives `latency_p50_ms`, `latency_p95_ms`, `latency_p99_ms`, `throughput_rps` and `speedup`."""
+
+    name = "latency"
+    names = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps", "speedup")
+
+    def measure(self, pair: Pair) -> dict[str, Figure]:
+        """Interleave and summarize."""
+        rounds = interleave(pair)
+        times = [one for part in rounds.candidate for one in part]
+        reference, candidate = rounds.typical()
+        return {
+            "latency_p50_ms": percentile(times, 50),
+            "latency_p95_ms": percentile(times, 95),
+            "latency_p99_ms": percentile(times, 99),
+            "throughput_rps": throughput(times),
+            "speedup": speedup(reference, candidate, seed=pair.plan.seed),
+        }
+
+
+def interleave(pair: Pair) -> Rounds:
+    """Run the plan: rounds in which both sides run the same samples, in random order of sides."""
+    plan, rng = pair.plan, np.random.default_rng(pair.plan.seed)
+    slots = _put_samples(pair, plan)
+    rounds = Rounds()
+    for number in range(plan.rounds):
+        chosen = [int(slot) for slot in rng.choice(slots, plan.runs)]
+        sides: list[tuple[Arm, list[list[float]]]] = [
+            (pair.reference, rounds.reference),
+            (pair.candidate, rounds.candidate),
+        ]
+        for arm, times in sides if rng.random() < 0.5 else reversed(sides):
+            times.append(arm.time_ms(chosen, warmup=1))
+        pair.listener(Progress(stage=f"{pair.label}: latency", done=number + 1, total=plan.rounds))
+    return rounds
+
+
+def throughput(times_ms: Sequence[float]) -> Figure:
+    """Return predictions per second of one caller: the inverse of the mean time."""
+    average = mean(times_ms)
+    if average.value is None or average.low is None or average.high is None:
+        return average
+    return Figure(
+        value=1e3 / average.value,
+        low=1e3 / average.high,
+        high=1e3 / max(average.low, 1e-9),
+        n=average.n,
+        method="one instance, one caller, batch 1",
+    )
+
+
+def _put_samples(pair: Pair, plan: Plan) -> list[int]:
+    """Give both sides the same samples, evenly spread over the data."""
+    count = min(plan.samples, len(pair.data))
+    positions = np.linspace(0, len(pair.data) - 1, count).astype(int)
+    for slot, position in enumerate(positions):
+        sample = pair.data.inputs(int(position))
+        for arm in (pair.reference, pair.candidate):
+            arm.put(slot, feed(arm.signature, [sample]))
+    return list(range(count))

@@ -1,0 +1,113 @@
+"""Static quantization to int8: scales fixed from calibration data, as quantize-dequantize (QDQ) pairs in standard ONNX.
+
+Weights are signed and per channel, activations unsigned and per tensor, ranges by minimum and maximum (Jacob et al. 2018,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). It promises nothing about
+accuracy: some models survive this, some are ruined, and measuring tells which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+from hasten.data.dataset import Subset
+from hasten.data.feed import feed
+from hasten.model.onnx_file import OnnxModel
+from hasten.spec.signature import Signature
+from hasten.transform.base import Options, Transform
+
+__all__ = ["SAMPLES", "QuantizeStatic"]
+
+SAMPLES = 64
+_FLOATS = {"Conv", "MatMul", "Gemm"}
+
+
+@final
+class QuantizeStatic(Transform):
+    """Quantize weights and activations. Options: `samples`, the largest number of calibration samples (default 64)."""
+
+    name = "quantize_static"
+    promise = "approximate"
+
+    def requires(self, model: OnnxModel) -> str | None:
+        """Something to quantize, not quantized yet, and an operator set that knows per-channel scales."""
+        operators = model.operators()
+        if any(name.startswith(("QuantizeLinear", "QLinear")) for name in operators):
+            return "the model is quantized already."
+        if not _FLOATS & set(operators):
+            return "the model has no convolution and no matrix product."
+        if model.opset < 13:
+            return f"per-channel quantization needs operator set 13, the model uses {model.opset}."
+        return None
+
+    def apply(self, model: OnnxModel, out: Path, calibration: Subset, options: Options) -> None:
+        """Run ONNX Runtime's quantizer, quietly, on at most `samples` calibration samples."""
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        count = min(int(options.get("samples", SAMPLES)), len(calibration))
+        reader = _reader(model.signature, calibration, count)
+        with _quiet(), tempfile.TemporaryDirectory(prefix="hasten-quantize-") as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            _prepare(model.path, prepared)
+            quantize_static(
+                str(prepared),
+                str(out),
+                reader,
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                activation_type=QuantType.QUInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"CalibMaxIntermediateOutputs": _flush_every(count)},
+            )
+
+
+def _flush_every(count: int) -> int:
+    """How many samples' activations the calibrator may hold before it reduces them to ranges.
+
+    Few, so that memory does not grow with the data; and no divisor of `count`, because the calibrator (onnxruntime 1.32)
+    takes an empty last group for "no data".
+    """
+    return next(size for size in range(4, count + 5) if count % size)
+
+
+def _prepare(source: Path, out: Path) -> None:
+    """Write shapes into the graph, which the quantizer needs to find what it may quantize."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(str(source), str(out), skip_optimization=True, skip_symbolic_shape=False, auto_merge=True)
+
+
+def _reader(signature: Signature, calibration: Subset, count: int) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        """Feeds calibration samples one by one."""
+
+        def __init__(self) -> None:
+            self._samples: Iterator[dict[str, Any]] = (
+                feed(signature, [calibration.inputs(i)]) for i in range(count)
+            )
+
+        def get_next(self) -> Any:
+            return next(self._samples, None)
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer logs and prints hints that are not for our users; warnings of the root logger included."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
