@@ -72,7 +72,7 @@ def split(dataset: Dataset, *, seed: int = 0, fractions: tuple[float, float, flo
     parts: list[list[int]] = [[], [], []]
     for position, cluster in enumerate(order):
         parts[int(np.searchsorted(cuts, position, side="right"))].extend(clusters[cluster])
-    calibration, tuning, holdout = (dataset.subset(sorted(part)) for part in parts)
+    calibration, tuning, holdout = (dataset.subset(part) for part in parts)
     _refuse_leakage(dataset, (calibration, tuning, holdout))
     return Splits(calibration, tuning, holdout)
 

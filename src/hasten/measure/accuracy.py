@@ -33,6 +33,7 @@ class AccuracyMeter:
         dataset, indices = pair.data.dataset, pair.data.indices
         _fill_book(pair)
         answers = answers_of(pair.candidate, pair.data, pair)
+        pair.book.given[pair.label] = answers
         figures: dict[str, Figure] = {}
         for position, metric in enumerate(dataset.metrics):
             names = self.names if position == 0 else (metric.name, f"{metric.name}_change")

@@ -71,11 +71,11 @@ class Plan:
 
 
 class AnswerBook:
-    """The reference's answers and rows by sample, so that each is computed once for all the candidates."""
+    """The reference's answers by sample, so that each is computed once for all candidates, and what candidates gave."""
 
     def __init__(self) -> None:
         self.answers: dict[int, Any] = {}
-        self.rows: dict[str, dict[int, Sequence[float]]] = {}
+        self.given: dict[str, dict[int, Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,71 @@
+"""How much to measure within the budget, fixed before the first comparison.
+
+A pilot of a few runs of the reference tells how long one prediction takes; from that and the budget follow the rounds and
+samples of every trial. Nothing that a candidate shows changes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hasten.data.feed import feed
+from hasten.data.split import Splits
+from hasten.measure.base import Arm, Plan
+from hasten.spec.slo import Slo
+from hasten.stats.percentiles import values_needed
+
+__all__ = ["Effort", "effort_for"]
+
+# Shares of the budget: trying candidates, and the claim, which has at most the reference and three picks.
+_TUNING, _CLAIM = 0.5, 0.4
+_CLAIMS = 4
+_RUNS_TUNING, _RUNS_CLAIM = 4, 6
+_FEWEST, _MOST = 20, 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """Plans and sample counts for both splits. `tuning_share` is the part of the budget after which no trial begins."""
+
+    tuning: Plan
+    holdout: Plan
+    tuning_samples: int
+    holdout_samples: int
+    tuning_share: float = _TUNING
+
+
+def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo) -> Effort:
+    """Spend half of each trial's time on rounds of latency and half on accuracy."""
+    seconds = _pilot_s(arm, splits)
+    for_trial = budget_s * _TUNING / (candidates + 1) / 2
+    for_claim = budget_s * _CLAIM / _CLAIMS / 2
+    asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
+    return Effort(
+        tuning=Plan(rounds=_rounds(for_trial, seconds, _RUNS_TUNING, most=30), runs=_RUNS_TUNING, seed=1),
+        holdout=Plan(
+            rounds=max(
+                _rounds(for_claim, seconds, _RUNS_CLAIM, most=_MOST), -(-values_needed(asked) // _RUNS_CLAIM)
+            ),
+            runs=_RUNS_CLAIM,
+            seed=2,
+        ),
+        tuning_samples=_samples(for_trial, seconds, len(splits.tuning)),
+        holdout_samples=_samples(for_claim, seconds, len(splits.holdout)),
+    )
+
+
+def _pilot_s(arm: Arm, splits: Splits) -> float:
+    """Typical seconds of one prediction of the reference."""
+    arm.put(0, feed(arm.signature, [splits.tuning.inputs(0)]))
+    return float(np.median(arm.time_ms([0] * 5, warmup=2))) / 1e3
+
+
+def _rounds(budget_s: float, seconds: float, runs: int, *, most: int) -> int:
+    """Rounds that fit: in each, both sides make one untimed run and `runs` timed ones."""
+    return int(np.clip(budget_s / (2 * (runs + 1) * seconds), _FEWEST, most))
+
+
+def _samples(budget_s: float, seconds: float, there: int) -> int:
+    return int(min(there, max(100.0, budget_s / seconds)))

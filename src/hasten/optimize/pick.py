@@ -1,0 +1,65 @@
+"""Pick on tuning data: which variants deserve a claim, in which order.
+
+A variant is promising if no check rejects it and, at the size of the holdout split, its accuracy bound is likely to be proven.
+The best of each kind (engine, precision, recipe) goes on, at most three; the first is the pick, the others are further steps
+of the ladder. Nothing here sees holdout data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hasten.spec.evidence import Evidence
+from hasten.spec.slo import Goal
+from hasten.verify.judge import GAIN
+
+__all__ = ["MOST", "gain_of", "pick", "why_not"]
+
+MOST = 3
+
+
+def pick(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
+    """Return the variants to claim, best first; empty where nothing is promising."""
+    promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
+    ranked = sorted(promising, key=lambda item: -gain_of(item, goal))
+    best: dict[object, Evidence] = {}
+    for item in ranked:
+        kind = (item.variant.target.engine, item.variant.target.precision, item.variant.recipe)
+        best.setdefault(kind, item)
+    return list(best.values())[:MOST]
+
+
+def gain_of(item: Evidence, goal: Goal) -> float:
+    """How good a variant is in what the user minimizes: larger is better, 1 is the reference for speed.
+
+    Speed is ranked by the paired ratio, because absolute times of different trials were taken at different moments; cost
+    follows speed, since the machine's price is the same for all.
+    """
+    if goal.objective.minimize == "memory_mb":
+        return -(item.measurement.memory_peak_mb.value or math.inf)
+    return item.measurement.speedup.value or 0.0
+
+
+def why_not(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
+    """Say why a variant is not promising, or return None."""
+    rejected = [check.reason for check in item.checks if check.outcome == "rejected"]
+    if rejected:
+        return " ".join(rejected)
+    if goal.objective.minimize != "memory_mb" and (item.measurement.speedup.value or 0.0) < GAIN:
+        return f"It gains less than {GAIN - 1:.0%} over the reference."
+    return _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples)
+
+
+def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | None:
+    """Whether the accuracy bound would stay unproven on holdout: the interval shrinks with the root of the sample size."""
+    change, metric = item.measurement.accuracy_change, item.measurement.metric
+    if change.value is None or change.low is None or change.high is None:
+        return f"Its accuracy is unknown: {change.reason}."
+    drop = -change.value if metric.higher_is_better else change.value
+    worst = -change.low if metric.higher_is_better else change.high
+    expected = drop + (worst - drop) * math.sqrt(change.n / max(holdout_samples, 1))
+    if expected <= drop_max:
+        return None
+    reasons = [check.reason for check in item.checks if check.objective == "accuracy_drop_max"]
+    return f"{' '.join(reasons)} The {holdout_samples} holdout samples would hardly prove it."

@@ -1,0 +1,319 @@
+"""The main job: plan, try, pick, claim, pack.
+
+    plan ─> try each on tuning data ─> pick ─> break the seal ─> claim on holdout data ─> verdict ─> bundle
+
+The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then measured anew
+(speed included, so that the luckiest of many noisy timings is not the claim), and a pick whose claim fails is not replaced
+by the next: that would make holdout data choose.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hasten.bundle.write import Part, check_destination, write_bundle
+from hasten.data.dataset import Dataset, Subset
+from hasten.data.feed import check_fits, feed
+from hasten.data.split import Splits, split
+from hasten.engine.base import Probe
+from hasten.engine.host import environment
+from hasten.errors import EngineError, ModelError
+from hasten.measure.base import AnswerBook, Arm
+from hasten.measure.batching import max_batch
+from hasten.model.onnx_file import OnnxModel, open_model
+from hasten.optimize.build import Builder
+from hasten.optimize.effort import Effort, effort_for
+from hasten.optimize.pick import pick, why_not
+from hasten.optimize.plan import plan, probe_all, reference_variant
+from hasten.optimize.trial import Bench, Loader, load_arm, try_variant
+from hasten.optimize.trials import Trial, TrialLog, fingerprint
+from hasten.optimize.verdict import conclude
+from hasten.spec.evidence import Evidence, Record, Rejection, Story
+from hasten.spec.progress import Listener, Progress, ignore
+from hasten.spec.slo import Goal
+from hasten.spec.variant import REFERENCE, Variant
+
+__all__ = ["BUDGET_S", "GOLDEN_SAMPLES", "Job", "Outcome", "run"]
+
+BUDGET_S = 600.0
+GOLDEN_SAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it again."""
+
+    model: Path
+    data: Dataset
+    goal: Goal
+    out: Path
+    name: str
+    render: Callable[[Record], str]
+    seed: int = 0
+    budget_s: float = BUDGET_S
+    resume: bool = False
+    overwrite: bool = False
+    command: str = ""
+    listener: Listener = ignore
+    loader: Loader = load_arm
+    probe: Callable[[], list[Probe]] = probe_all
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The record, and the bundle folder; an infeasible goal has a report but no bundle."""
+
+    record: Record
+    bundle: Path | None
+    report: Path
+
+
+def run(job: Job) -> Outcome:
+    """Do the job. Raises `UserError` for bad input before any long work; keeps finished trials on Ctrl-C."""
+    started = time.monotonic()
+    check_destination(job.out, overwrite=job.overwrite)
+    model = open_model(job.model)
+    _check_data(model, job.data)
+    splits = split(job.data, seed=job.seed)
+    log = TrialLog(job.out, _run_key(job, model), resume=job.resume)
+    try:
+        outcome = _Run(job, model, splits, log, started).outcome()
+    except BaseException:
+        log.close()
+        raise
+    log.discard()
+    return outcome
+
+
+class _Run:
+    """One run of a job: holds what its stages share."""
+
+    def __init__(self, job: Job, model: OnnxModel, splits: Splits, log: TrialLog, started: float) -> None:
+        self._job = job
+        self._model = model
+        self._splits = splits
+        self._log = log
+        self._started = started
+        self._builder = Builder(job.model, splits.calibration, log.folder)
+        self._reference = reference_variant()
+        self._book = AnswerBook()
+
+    def outcome(self) -> Outcome:
+        job = self._job
+        variants, impossible = plan(self._model, job.probe())
+        with self._open_reference() as arm:
+            effort = effort_for(arm, self._splits, len(variants), job.budget_s, job.goal.slo)
+            trials = self._tune(arm, variants, effort)
+            tuned = [trial.evidence for trial in trials if trial.evidence is not None]
+            picks = [item for item in tuned if item.variant.id != REFERENCE]
+            picks = pick(picks, job.goal, effort.holdout_samples)
+            claims = self._claim(arm, [item.variant for item in picks], effort)
+            batch = max_batch(arm, self._splits.tuning)
+        claimed = [trial.evidence for trial in claims if trial.evidence is not None]
+        rejected = [
+            *impossible,
+            *(trial.rejection for trial in (*trials, *claims) if trial.rejection is not None),
+            *self._losers(tuned, picks, effort),
+        ]
+        stories = [story for trial in trials for story in trial.stories]
+        record = self._record(claimed, tuned, rejected, stories, picks)
+        return self._pack(record, batch)
+
+    def _open_reference(self) -> AbstractContextManager[Arm]:
+        self._say("loading the reference: " + str(self._reference.target))
+        try:
+            return self._job.loader(self._job.model, self._reference.target)
+        except EngineError as error:
+            raise ModelError(
+                f"The model does not run on the reference engine: {error.message}",
+                remedy="hasten needs a working reference; check the model with: hasten inspect",
+            ) from error
+
+    def _tune(self, arm: Arm, variants: Sequence[Variant], effort: Effort) -> list[Trial]:
+        """Try the reference against itself, then every candidate, until the budget for trying is spent."""
+        bench = self._bench(arm, "tuning", effort)
+        trials: list[Trial] = []
+        for number, variant in enumerate((self._reference, *variants)):
+            self._say(f"trial {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
+            late = time.monotonic() - self._started > self._job.budget_s * effort.tuning_share
+            if late and variant.id != REFERENCE:
+                reason = f"The budget of {self._job.budget_s / 60:.3g} minutes was spent before its turn."
+                trials.append(
+                    Trial(variant=variant, rejection=Rejection(variant=variant, stage="budget", reason=reason))
+                )
+                continue
+            trials.append(self._tried(f"tuning/{variant.id}", bench, variant))
+        return trials
+
+    def _claim(self, arm: Arm, variants: Sequence[Variant], effort: Effort) -> list[Trial]:
+        """Open the holdout split for the picks and measure them, and the reference against itself, anew."""
+        ids = [variant.id for variant in variants]
+        self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
+        holdout = self._splits.holdout.open(ids)
+        bench = self._bench(arm, "holdout", effort, holdout)
+        trials: list[Trial] = []
+        for number, variant in enumerate((self._reference, *variants)):
+            self._say(f"claim {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
+            trials.append(self._tried(f"holdout/{variant.id}", bench, variant))
+        return trials
+
+    def _tried(self, key: str, bench: Bench, variant: Variant) -> Trial:
+        """A finished trial from the log, or a new one that is put there."""
+        trial = self._log.get(key, Trial)
+        if trial is None:
+            trial = try_variant(bench, variant, self._builder.build)
+            self._log.put(key, trial)
+        self._job.listener(Progress(stage=key, note=_line(trial)))
+        return trial
+
+    def _bench(self, arm: Arm, split_: str, effort: Effort, holdout: Subset | None = None) -> Bench:
+        whole = self._splits.tuning if holdout is None else holdout
+        samples = effort.tuning_samples if holdout is None else effort.holdout_samples
+        return Bench(
+            split="tuning" if holdout is None else "holdout",
+            data=_first(whole, samples),
+            reference=arm,
+            plan=effort.tuning if holdout is None else effort.holdout,
+            goal=self._job.goal,
+            loader=self._job.loader,
+            listener=self._job.listener,
+            book=self._book,
+        )
+
+    def _losers(
+        self, tuned: Sequence[Evidence], picks: Sequence[Evidence], effort: Effort
+    ) -> list[Rejection]:
+        """Why each measured candidate that was not picked was not."""
+        taken = {item.variant.id for item in picks}
+        kinds = {(p.variant.target.engine, p.variant.target.precision): p.variant.id for p in picks}
+        losers: list[Rejection] = []
+        for item in tuned:
+            if item.variant.id in taken or item.variant.id == REFERENCE:
+                continue
+            kind = (item.variant.target.engine, item.variant.target.precision)
+            better = kinds.get(kind, picks[0].variant.id if picks else "")
+            reason = why_not(item, self._job.goal, effort.holdout_samples) or f"{better} does the same job better."
+            losers.append(Rejection(variant=item.variant, stage="tuning", reason=reason, evidence=item))
+        return losers
+
+    def _record(
+        self,
+        claimed: Sequence[Evidence],
+        tuned: Sequence[Evidence],
+        rejected: Sequence[Rejection],
+        stories: Sequence[Story],
+        picks: Sequence[Evidence],
+    ) -> Record:
+        job, model = self._job, self._model
+        reference = next((item for item in claimed if item.variant.id == REFERENCE), None)
+        if reference is None:
+            raise ModelError(
+                "The reference failed on the holdout data.", remedy="Check the data with: hasten bench"
+            )
+        others = [item for item in claimed if item.variant.id != REFERENCE]
+        conclusion = conclude(reference, others, picks, job.goal)
+        return Record(
+            verdict=conclusion.verdict,
+            summary=conclusion.summary,
+            goal=job.goal,
+            picked=conclusion.picked,
+            ladder=conclusion.ladder,
+            reference=reference,
+            holdout=tuple(others),
+            tuning=tuple(tuned),
+            rejected=(*rejected, *conclusion.rejected),
+            environment=environment(),
+            model={
+                "name": job.name,
+                "file": job.model.name,
+                "sha256": model.digest,
+                "bytes": model.bytes_on_disk,
+                "parameters": model.parameters(),
+                "opset": model.opset,
+            },
+            data={
+                "name": job.data.name,
+                "sha256": job.data.digest(),
+                "samples": len(job.data),
+                "calibration": len(self._splits.calibration),
+                "tuning": len(self._splits.tuning),
+                "holdout": len(self._splits.holdout),
+                "metric": job.data.metric.name,
+                "labels": "yes" if job.data.labelled else "no: agreement with the reference",
+            },
+            seed=job.seed,
+            elapsed_s=time.monotonic() - self._started,
+            command=job.command,
+            stories=tuple(stories),
+        )
+
+    def _pack(self, record: Record, batch: int) -> Outcome:
+        job = self._job
+        if record.verdict == "infeasible":
+            report = job.out.with_name(job.out.name + ".report.html")
+            report.write_text(job.render(record))
+            return Outcome(record=record, bundle=None, report=report)
+        self._say("packing the bundle")
+        inputs = [
+            feed(self._model.signature, [self._splits.tuning.inputs(i)])
+            for i in range(min(GOLDEN_SAMPLES, len(self._splits.tuning)))
+        ]
+        parts = [self._part(evidence, inputs) for evidence in _ladder_evidence(record)]
+        write_bundle(
+            job.out,
+            name=job.name,
+            signature=self._model.signature,
+            record=record,
+            parts=parts,
+            golden_inputs=inputs,
+            max_batch=batch,
+            report=job.render(record),
+        )
+        return Outcome(record=record, bundle=job.out, report=job.out / "report.html")
+
+    def _part(self, evidence: Evidence, inputs: Sequence[dict[str, object]]) -> Part:
+        model = self._builder.build(evidence.variant)
+        with self._job.loader(model, evidence.variant.target) as arm:
+            return Part(evidence=evidence, model=model, outputs=[arm.run(sample) for sample in inputs])  # pyright: ignore[reportArgumentType]
+
+    def _say(self, stage: str, done: float = 0, total: float = 0) -> None:
+        self._job.listener(Progress(stage=stage, done=done, total=total))
+
+
+def _check_data(model: OnnxModel, data: Dataset) -> None:
+    """The first, a middle and the last sample must fit; lazily made data cannot all be looked at."""
+    for index in sorted({0, len(data) // 2, len(data) - 1}):
+        check_fits(model.signature, data.inputs(index), f"Sample {index} of {data.name!r}")
+
+
+def _run_key(job: Job, model: OnnxModel) -> str:
+    return fingerprint(model.digest, job.data.digest(), job.goal, job.seed, job.budget_s, environment())
+
+
+def _first(subset: Subset, count: int) -> Subset:
+    """The first `count` samples; the split has shuffled them by group already."""
+    return subset if count >= len(subset) else subset.dataset.subset(subset.indices[:count])
+
+
+def _ladder_evidence(record: Record) -> list[Evidence]:
+    """Evidence of every variant in the bundle: the ladder, and the reference even where it is no step."""
+    everything = {item.variant.id: item for item in (record.reference, *record.holdout)}
+    return [everything[id_] for id_ in dict.fromkeys((*record.ladder, REFERENCE))]
+
+
+def _line(trial: Trial) -> str:
+    """One finished trial in one line."""
+    if trial.evidence is None:
+        assert trial.rejection is not None
+        return f"{trial.variant.id}: {trial.rejection.reason}"
+    measured = trial.evidence.measurement
+    speed, change = measured.speedup, measured.accuracy_change
+    speed_text = f"{speed.value:.2f}×" if speed.value is not None else "speed unknown"
+    unit = "points" if measured.metric.unit == "share" else measured.metric.unit
+    scale = 100 if measured.metric.unit == "share" else 1
+    change_text = f"{change.value * scale:+.2f} {unit}" if change.value is not None else "accuracy unknown"
+    return f"{trial.variant.id}: {speed_text}, {measured.metric.name} {change_text}"

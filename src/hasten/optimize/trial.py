@@ -1,0 +1,124 @@
+"""Try one variant: build it, load it in a process of its own, measure it beside the reference, hold it to the objectives.
+
+Whatever goes wrong with a candidate, a crash of its engine included, ends as a rejection with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from hasten.data.dataset import Subset
+from hasten.engine.isolate import load_isolated
+from hasten.errors import EngineError, HastenError, StorageError
+from hasten.measure.base import AnswerBook, Arm, Pair, Plan, meters
+from hasten.measure.cost import cost_per_million
+from hasten.optimize.trials import Trial
+from hasten.spec.evidence import Evidence, Rejection, Story
+from hasten.spec.measurement import Figure, Measurement, Split
+from hasten.spec.progress import Listener, ignore
+from hasten.spec.slo import Goal
+from hasten.spec.target import Target
+from hasten.spec.variant import REFERENCE, Variant
+from hasten.verify.judge import judge
+
+__all__ = ["Bench", "Loader", "load_arm", "try_variant"]
+
+_STORIES = 6
+
+
+class Loader(Protocol):
+    """Loads a model for a target in a process of its own. Tests put a fake in its place."""
+
+    def __call__(self, model: Path, target: Target) -> AbstractContextManager[Arm]:
+        """Return an arm that closes at the end of a `with`."""
+        ...
+
+
+def load_arm(model: Path, target: Target) -> AbstractContextManager[Arm]:
+    """The real loader."""
+    return load_isolated(model, target)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """What trials share: the reference, the samples of one split, the plan, and the book of reference answers."""
+
+    split: Split
+    data: Subset
+    reference: Arm
+    plan: Plan
+    goal: Goal
+    loader: Loader = load_arm
+    listener: Listener = ignore
+    book: AnswerBook = field(default_factory=AnswerBook)
+
+
+def try_variant(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> Trial:
+    """Return the trial of `variant`. Never raises for what a candidate does; a full disk is not its fault and does raise."""
+    try:
+        model = build(variant)
+    except StorageError:
+        raise
+    except HastenError as error:
+        return _rejected(variant, "build", error.message)
+    try:
+        evidence = _measure(bench, variant, model)
+    except EngineError as error:
+        return _rejected(variant, "run", error.message)
+    return Trial(variant=variant, evidence=evidence, stories=_stories(bench, variant))
+
+
+def _measure(bench: Bench, variant: Variant, model: Path) -> Evidence:
+    figures: dict[str, Figure] = {}
+    with bench.loader(model, variant.target) as arm:
+        pair = Pair(
+            reference=bench.reference,
+            candidate=arm,
+            fresh=lambda: bench.loader(model, variant.target),
+            data=bench.data,
+            book=bench.book,
+            plan=bench.plan,
+            prices=bench.goal.prices,
+            listener=bench.listener,
+            label=variant.id,
+        )
+        for name in meters.names():
+            figures |= meters.get(name).measure(pair)
+    figures["cost_per_million_usd"] = cost_per_million(figures["throughput_rps"], bench.goal.prices)
+    measurement = Measurement(split=bench.split, metric=bench.data.dataset.metric.info).with_figures(figures)
+    return judge(variant, measurement, bench.goal, is_reference=variant.id == REFERENCE)
+
+
+def _rejected(variant: Variant, stage: str, reason: str) -> Trial:
+    return Trial(
+        variant=variant,
+        rejection=Rejection(variant=variant, stage="build" if stage == "build" else "run", reason=reason),
+    )
+
+
+def _stories(bench: Bench, variant: Variant) -> tuple[Story, ...]:
+    """The first samples on which the candidate answers otherwise than the reference."""
+    given = bench.book.given.get(variant.id, {})
+    told: list[Story] = []
+    for index, answer in given.items():
+        before, after = _words(bench.book.answers[index]), _words(answer)
+        if before != after and len(told) < _STORIES:
+            label = bench.data.dataset.label(index)
+            told.append(
+                Story(
+                    variant=variant.id,
+                    sample=index,
+                    label="" if label is None else _words(label),
+                    reference=before,
+                    answer=after,
+                )
+            )
+    return tuple(told)
+
+
+def _words(answer: object) -> str:
+    return str(answer)[:120]

@@ -1,0 +1,122 @@
+"""From measurement to evidence: every objective is checked against the whole interval, not against the middle of it.
+
+A bound is met where the interval lies on its right side, missed where it lies on its wrong side, and open ("unproven") where
+it straddles the bound or was not measured. One miss rejects a variant; one open check leaves it unproven; only a variant with
+every check met is accepted. Besides the user's objectives there is one of ours: a variant must gain something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hasten.spec.evidence import Check, Evidence, Outcome
+from hasten.spec.measurement import Figure, Measurement
+from hasten.spec.slo import Goal
+from hasten.spec.variant import Variant
+from hasten.stats.change import samples_to_prove
+
+__all__ = ["GAIN", "accuracy_check", "judge"]
+
+# What two processes of the same model differ by without any reason: less than this is no gain.
+GAIN = 1.02
+
+
+def judge(variant: Variant, measurement: Measurement, goal: Goal, *, is_reference: bool = False) -> Evidence:
+    """Return evidence for `variant`. The reference is not asked to be faster than itself."""
+    checks = tuple(_checks(measurement, goal, is_reference))
+    return Evidence(
+        variant=variant,
+        measurement=measurement,
+        checks=checks,
+        outcome=_worst(checks),
+        reasons=tuple(check.reason for check in checks if check.outcome != "accepted"),
+    )
+
+
+def _checks(measurement: Measurement, goal: Goal, is_reference: bool) -> Iterator[Check]:
+    slo = goal.slo
+    for name in ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms"):
+        bound = getattr(slo, name)
+        if bound is not None:
+            yield _at_most(name, "ms", measurement.figure(name), bound)
+    if slo.throughput_rps is not None:
+        yield _at_least("throughput_rps", "predictions/s", measurement.throughput_rps, slo.throughput_rps)
+    if slo.memory_max_mb is not None:
+        yield _at_most("memory_max_mb", "MB", measurement.memory_peak_mb, slo.memory_max_mb)
+    if not is_reference:
+        yield accuracy_check(measurement, slo.accuracy_drop_max)
+        if goal.objective.minimize != "memory_mb":
+            yield _at_least("gain", "times the reference's speed", measurement.speedup, GAIN)
+
+
+def accuracy_check(measurement: Measurement, drop_max: float) -> Check:
+    """Check the change of the metric: the interval's bad end must stay within the allowed drop."""
+    figure, metric = measurement.accuracy_change, measurement.metric
+    name = "accuracy_drop_max"
+    if figure.value is None or figure.low is None or figure.high is None:
+        return Check(objective=name, bound=drop_max, outcome="unproven", reason=f"accuracy: {figure.reason}.")
+    sign = 1.0 if metric.higher_is_better else -1.0
+    worst, best = sorted((-sign * figure.low, -sign * figure.high), reverse=True)
+    middle = -sign * figure.value
+    found = f"{metric.name} drops by {_amount(middle, metric.unit)} ({_amount(best, metric.unit)} to {_amount(worst, metric.unit)})"
+    allowed = f"{_amount(drop_max, metric.unit)} is allowed"
+    if worst <= drop_max:
+        return Check(objective=name, bound=drop_max, outcome="accepted", reason=f"{found}; {allowed}.")
+    if best > drop_max:
+        return Check(objective=name, bound=drop_max, outcome="rejected", reason=f"{found}; {allowed}.")
+    return Check(
+        objective=name,
+        bound=drop_max,
+        outcome="unproven",
+        reason=f"{found}; {allowed}.{_how_many(figure, drop_max, sign)}",
+    )
+
+
+def _how_many(change: Figure, drop_max: float, sign: float) -> str:
+    """How much data would settle it, or that no amount is likely to."""
+    assert change.value is not None and change.low is not None and change.high is not None
+    low, high = sorted((sign * change.low, sign * change.high))
+    upright = Figure(value=sign * change.value, low=low, high=high, n=change.n)
+    needed = samples_to_prove(upright, drop_max)
+    if needed is None:
+        return " The middle of the interval is beyond the bound already: more data is unlikely to help."
+    return f" {change.n} samples are too few to prove it; about {needed} would do if the change stays as it is."
+
+
+def _at_most(name: str, unit: str, figure: Figure, bound: float) -> Check:
+    return _bounded(name, unit, figure, bound, sign=1.0)
+
+
+def _at_least(name: str, unit: str, figure: Figure, bound: float) -> Check:
+    return _bounded(name, unit, figure, bound, sign=-1.0)
+
+
+def _bounded(name: str, unit: str, figure: Figure, bound: float, *, sign: float) -> Check:
+    """Check a one-sided bound; `sign` 1 for "at most", -1 for "at least"."""
+    word = "at most" if sign > 0 else "at least"
+    if figure.value is None:
+        return Check(
+            objective=name, bound=bound, outcome="unproven", reason=f"{name} was not measured: {figure.reason}."
+        )
+    low = figure.value if figure.low is None else figure.low
+    high = figure.value if figure.high is None else figure.high
+    good, bad = (low, high) if sign > 0 else (high, low)
+    text = f"{name} is {figure.value:.4g} ({low:.4g} to {high:.4g}), {word} {bound:.4g} {unit} is asked for."
+    outcome: Outcome = "unproven"
+    if sign * bad <= sign * bound:
+        outcome = "accepted"
+    elif sign * good > sign * bound:
+        outcome = "rejected"
+    return Check(objective=name, bound=bound, outcome=outcome, reason=text)
+
+
+def _worst(checks: tuple[Check, ...]) -> Outcome:
+    outcomes = {check.outcome for check in checks}
+    if "rejected" in outcomes:
+        return "rejected"
+    return "unproven" if "unproven" in outcomes else "accepted"
+
+
+def _amount(value: float, unit: str) -> str:
+    """A change in the metric's own unit; shares in points (hundredths), because that is how people say them."""
+    return f"{value * 100:.2f} points" if unit == "share" else f"{value:.4g}"
