@@ -30,7 +30,6 @@ class Request:
     id: str = ""
     outputs: tuple[str, ...] = ()
     binary_outputs: frozenset[str] = frozenset()
-    binary_by_default: bool = False
     priority: int = 0
     timeout_us: int = 0
 

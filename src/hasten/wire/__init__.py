@@ -1,0 +1,1 @@
+"""Codecs: bytes to requests and responses to bytes, without sockets. One file for each protocol."""

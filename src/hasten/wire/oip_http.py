@@ -1,0 +1,306 @@
+"""Open Inference Protocol v2 over HTTP: JSON, and the binary tensor extension.
+
+Source: the protocol's documents (KServe "Predict Protocol v2", Triton's binary tensor data extension). Where they are silent
+this codec is strict: what it does not understand, it refuses, and says which input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from hasten.errors import RequestError
+from hasten.spec.request import Request, Response
+from hasten.spec.signature import Signature
+from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
+from hasten.wire.base import Encoded, Limits, invalid
+from hasten.wire.compression import accepted, compress, decompress
+from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes, to_json
+
+__all__ = ["HEADER_LENGTH", "OipHttp", "encode_error", "model_metadata", "server_metadata"]
+
+HEADER_LENGTH = "inference-header-content-length"
+JSON, BINARY = "application/json", "application/octet-stream"
+Parameters = dict[str, Any]
+
+
+class _Input(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    shape: list[int]
+    datatype: DType
+    data: Any = msgspec.UNSET
+    parameters: Parameters = {}
+
+
+class _Output(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    parameters: Parameters = {}
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: list[_Input]
+    id: str = ""
+    parameters: Parameters = {}
+    outputs: list[_Output] = []
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+class OipHttp:
+    """The codec."""
+
+    name = "oip-http"
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+
+    def decode(
+        self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
+    ) -> Request:
+        """Return the request after checking it against the signature. Raises `RequestError`."""
+        content = decompress(body, headers.get("content-encoding", ""), self.limits.body)
+        head_size = _head_size(headers, len(content))
+        if head_size == 0 and HEADER_LENGTH in headers:
+            return _checked(_raw_request(model, version, content, signature), signature)
+        head, blobs = content[:head_size], memoryview(content)[head_size:]
+        parsed = self._parse(head)
+        inputs = self._inputs(parsed, blobs, signature)
+        return _checked(_request(model, version, parsed, inputs, signature), signature)
+
+    def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
+        """Return JSON, or JSON and blobs where any output is wanted as binary."""
+        heads: list[dict[str, Any]] = []
+        blobs: list[bytes | memoryview] = []
+        for name, array in response.outputs.items():
+            head: dict[str, Any] = {
+                "name": name,
+                "datatype": response.dtypes[name],
+                "shape": list(array.shape),
+            }
+            if name in request.binary_outputs:
+                blob = to_bytes(array, response.dtypes[name])
+                head["parameters"] = {"binary_data_size": len(blob)}
+                blobs.append(blob)
+            else:
+                head["data"] = to_json(name, array, response.dtypes[name])
+            heads.append(head)
+        return _finish(_head(response, heads), blobs, accepted(headers.get("accept-encoding", "")))
+
+    def _parse(self, head: bytes) -> _Body:
+        _check_depth(head, self.limits.depth)
+        try:
+            return _decode_body(head)
+        except msgspec.ValidationError as error:
+            raise invalid(f"The request is not valid: {error}.") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            hint = "; for NaN and infinity use binary tensor data" if _NOT_A_NUMBER.search(head) else ""
+            raise invalid(f"The request is not valid JSON: {error}{hint}.") from error
+
+    def _inputs(self, body: _Body, blobs: memoryview, signature: Signature) -> dict[str, Array]:
+        if len(body.inputs) > len(signature.inputs):
+            raise invalid(f"The request has {len(body.inputs)} inputs, the model takes {len(signature.inputs)}.")
+        inputs: dict[str, Array] = {}
+        offset = 0
+        for item in body.inputs:
+            if item.name in inputs:
+                raise invalid(f"The input {item.name[:100]!r} is given twice.")
+            shape = checked_shape(item.name[:100], item.shape, self.limits)
+            size = _binary_size(item)
+            if size is None:
+                inputs[item.name] = from_json(item.name[:100], item.datatype, shape, item.data)
+                continue
+            if offset + size > len(blobs):
+                raise invalid(f"The input {item.name[:100]!r} names {size} bytes, {len(blobs) - offset} are left.")
+            inputs[item.name] = from_bytes(
+                item.name[:100], item.datatype, shape, blobs[offset : offset + size]
+            )
+            offset += size
+        if offset != len(blobs):
+            raise invalid(f"{len(blobs) - offset} bytes after the last input belong to nothing.")
+        _check_types(body, signature)
+        return inputs
+
+
+def server_metadata(version: str) -> bytes:
+    """Body of GET /v2."""
+    return msgspec.json.encode({"name": "hasten", "version": version, "extensions": ["binary_tensor_data"]})
+
+
+def model_metadata(name: str, signature: Signature) -> bytes:
+    """Body of GET /v2/models/{m}. A free dimension is -1."""
+    return msgspec.json.encode(
+        {
+            "name": name,
+            "versions": ["1"],
+            "platform": "hasten_bundle",
+            "inputs": [_tensor_metadata(spec) for spec in signature.inputs],
+            "outputs": [_tensor_metadata(spec) for spec in signature.outputs],
+        }
+    )
+
+
+def encode_error(error: RequestError) -> bytes:
+    """Body of every answer that is not a success."""
+    return msgspec.json.encode({"error": error.message, "code": error.code})
+
+
+# JSON bodies are scanned only for what the parser already refused; blobs are never scanned.
+_NOT_A_NUMBER = re.compile(rb"\b(NaN|-?Infinity)\b")
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(rb"[^\[\]{}]+")
+
+
+def _check_depth(head: bytes, limit: int) -> None:
+    """Refuse deep nesting before the parser recurses into it. Brackets inside strings do not count."""
+    if head.count(b"[") + head.count(b"{") <= limit:
+        return
+    depth = deepest = 0
+    for byte in _BRACKETS.sub(b"", _STRINGS.sub(b"", head)):
+        depth += 1 if byte in b"[{" else -1
+        deepest = max(deepest, depth)
+        if deepest > limit:
+            raise invalid(f"The JSON is nested deeper than {limit} levels.")
+
+
+def _head_size(headers: Mapping[str, str], total: int) -> int:
+    text = headers.get(HEADER_LENGTH)
+    if text is None:
+        return total
+    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) > total:
+        raise invalid(f"Inference-Header-Content-Length must be a number from 0 to {total}, not {text[:40]!r}.")
+    return int(text)
+
+
+def _binary_size(item: _Input) -> int | None:
+    """The size of the input's blob, or None where the data is JSON."""
+    size = item.parameters.get("binary_data_size")
+    unknown = set(item.parameters) - {"binary_data_size"}
+    if unknown:
+        raise invalid(f"The input {item.name[:100]!r} has an unknown parameter {sorted(unknown)[0][:100]!r}.")
+    if size is None:
+        if item.data is msgspec.UNSET:
+            raise invalid(f"The input {item.name[:100]!r} has neither data nor binary_data_size.")
+        return None
+    if item.data is not msgspec.UNSET:
+        raise invalid(f"The input {item.name[:100]!r} has both data and binary_data_size.")
+    if type(size) is not int or size < 0:
+        raise invalid(f"The binary_data_size of {item.name[:100]!r} must be a number from 0.")
+    return size
+
+
+def _check_types(body: _Body, signature: Signature) -> None:
+    """The element type must be the model's: BF16 and UINT16 look alike once they are arrays."""
+    for item in body.inputs:
+        spec = signature.input(item.name)
+        if spec is not None and spec.dtype != item.datatype:
+            raise invalid(f"The input {item.name!r} has type {item.datatype}, the model takes {spec.dtype}.")
+
+
+def _request(
+    model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature
+) -> Request:
+    known = [spec.name for spec in signature.outputs]
+    wanted = [item.name for item in body.outputs]
+    for name in wanted:
+        if name not in known:
+            raise invalid(f"The output {name[:100]!r} is unknown; the model gives: {', '.join(known)}.")
+    if len(set(wanted)) != len(wanted):
+        raise invalid("An output is asked for twice.")
+    by_default = _flag(body.parameters, "binary_data_output", False)
+    asked = {item.name: _flag(item.parameters, "binary_data", by_default) for item in body.outputs}
+    binary = [name for name in (wanted or known) if asked.get(name, by_default)]
+    return Request(
+        model=model,
+        version=version,
+        id=body.id,
+        inputs=inputs,
+        outputs=tuple(wanted),
+        binary_outputs=frozenset(binary),
+        priority=_whole(body.parameters, "priority"),
+        timeout_us=_whole(body.parameters, "timeout"),
+    )
+
+
+def _raw_request(model: str, version: str, content: bytes, signature: Signature) -> Request:
+    """A raw body: one input, at most one free dimension besides the batch of one, all outputs as binary."""
+    if len(signature.inputs) != 1:
+        raise invalid("A raw body needs a model with one input.")
+    spec = signature.inputs[0]
+    return Request(
+        model=model,
+        version=version,
+        inputs={spec.name: from_bytes(spec.name, spec.dtype, _raw_shape(spec, len(content)), memoryview(content))},
+        binary_outputs=frozenset(item.name for item in signature.outputs),
+    )
+
+
+def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
+    dims = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]
+    free = [axis for axis, dim in enumerate(dims) if isinstance(dim, str)]
+    if len(free) > 1:
+        raise invalid("A raw body needs a model with at most one free dimension.")
+    if spec.dtype == "BYTES":
+        return tuple(1 if isinstance(dim, str) else dim for dim in dims)
+    fixed = DTYPE_SIZES[spec.dtype]
+    for dim in dims:
+        fixed *= dim if isinstance(dim, int) else 1
+    return tuple(size // fixed if isinstance(dim, str) else dim for dim in dims)
+
+
+def _checked(request: Request, signature: Signature) -> Request:
+    problem = signature.problem(request.inputs)
+    if problem:
+        raise invalid(problem)
+    for name in request.inputs:
+        if 0 in request.inputs[name].shape:
+            raise invalid(f"The input {name!r} is empty.")
+    return request
+
+
+
+def _flag(parameters: Parameters, name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if type(value) is not bool:
+        raise invalid(f"The parameter {name!r} must be true or false.")
+    return value
+
+
+def _whole(parameters: Parameters, name: str) -> int:
+    for key in parameters:
+        if key.startswith(("triton_", "sequence_")):
+            raise invalid(f"The parameter {key[:100]!r} is not supported.")
+    value = parameters.get(name, 0)
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise invalid(f"The parameter {name!r} must be a whole number from 0.")
+    return value
+
+
+def _head(response: Response, outputs: list[dict[str, Any]]) -> bytes:
+    head: dict[str, Any] = {"model_name": response.model, "model_version": response.version or "1"}
+    if response.id:
+        head["id"] = response.id
+    if response.parameters:
+        head["parameters"] = dict(response.parameters)
+    return msgspec.json.encode({**head, "outputs": outputs})
+
+
+def _finish(head: bytes, blobs: list[bytes | memoryview], encoding: str | None) -> Encoded:
+    headers = {"content-type": BINARY if blobs else JSON}
+    if blobs:
+        headers[HEADER_LENGTH] = str(len(head))
+    if encoding is None:
+        return Encoded(parts=[head, *blobs], headers=headers)
+    headers["content-encoding"] = encoding
+    return Encoded(parts=[compress(b"".join([head, *blobs]), encoding)], headers=headers)
+
+
+def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "datatype": spec.dtype,
+        "shape": [dim if isinstance(dim, int) else -1 for dim in spec.shape],
+    }

@@ -1,0 +1,159 @@
+"""Tensors as the Open Inference Protocol carries them: raw little-endian bytes, or flat or nested JSON numbers.
+
+Everything is checked before anything is allocated: shapes as Python integers, sizes against the bytes that are there,
+numbers against the range of their type.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
+from hasten.wire.base import Limits, invalid
+
+__all__ = ["checked_shape", "from_bytes", "from_json", "to_bytes", "to_json"]
+
+Array = np.ndarray[Any, Any]
+_LENGTH = struct.Struct("<I")
+
+
+def checked_shape(name: str, shape: Sequence[int], limits: Limits) -> tuple[int, ...]:
+    """Return the shape as a tuple after checking it: no negative dimension, and a product that could be carried at all."""
+    if len(shape) > limits.dimensions:
+        raise invalid(f"The shape of {name!r} has {len(shape)} dimensions; {limits.dimensions} are allowed.")
+    if any(dim < 0 for dim in shape):
+        raise invalid(f"The shape of {name!r} has a negative dimension.")
+    if math.prod(shape) > limits.body:
+        raise invalid(f"The shape of {name!r} holds more elements than any request may carry.")
+    return tuple(shape)
+
+
+def from_bytes(name: str, dtype: DType, shape: tuple[int, ...], blob: memoryview) -> Array:
+    """Return a read-only view of raw little-endian data. BYTES elements are a uint32 length and the bytes."""
+    if dtype == "BYTES":
+        return _strings(name, shape, blob)
+    wanted = math.prod(shape) * DTYPE_SIZES[dtype]
+    if len(blob) != wanted:
+        raise invalid(f"The input {name!r} has {len(blob)} bytes; its shape and type need {wanted}.")
+    array = np.frombuffer(blob, dtype=np.dtype(NUMPY_NAMES[dtype]).newbyteorder("<")).reshape(shape)
+    if dtype == "BOOL" and array.size and int(array.view(np.uint8).max()) > 1:
+        raise invalid(f"The input {name!r} has BOOL bytes other than 0 and 1.")
+    return array
+
+
+def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
+    """Return the raw little-endian form."""
+    if dtype == "BYTES":
+        items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
+        return b"".join(_LENGTH.pack(len(item)) + item for item in items)
+    ordered = np.ascontiguousarray(array, dtype=np.dtype(NUMPY_NAMES[dtype]).newbyteorder("<"))
+    return ordered.reshape(-1).view(np.uint8).data if ordered.size else b""
+
+
+def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: object) -> Array:
+    """Return an array from flat or nested JSON values. Raises `RequestError` where types, ranges or counts do not fit."""
+    if dtype == "BF16":
+        raise invalid(f"The input {name!r} is BF16, which JSON cannot carry; use binary tensor data.")
+    if not isinstance(data, list):
+        raise invalid(f"The data of {name!r} is not an array.")
+    flat = list(_flatten(data))
+    if len(flat) != math.prod(shape):
+        raise invalid(f"The data of {name!r} has {len(flat)} elements; its shape needs {math.prod(shape)}.")
+    _check_nesting(name, data, shape)
+    return _typed(name, dtype, flat).reshape(shape)
+
+
+def to_json(name: str, array: Array, dtype: DType) -> list[Any]:
+    """Return flat JSON values, row-major. Raises `RequestError` for what JSON cannot carry."""
+    if dtype == "BF16":
+        raise invalid(f"The output {name!r} is BF16, which JSON cannot carry; use binary tensor data.")
+    if dtype == "BYTES":
+        try:
+            return [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+        except UnicodeDecodeError as error:
+            raise invalid(f"The output {name!r} is not UTF-8; use binary tensor data.") from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise invalid(f"The output {name!r} holds NaN or infinity; use binary tensor data.")
+    return array.ravel().tolist()
+
+
+def _typed(name: str, dtype: DType, flat: list[Any]) -> Array:
+    if dtype == "BYTES":
+        return _json_strings(name, flat)
+    kind = np.dtype(NUMPY_NAMES[dtype])
+    if dtype == "BOOL":
+        _require(name, dtype, all(value is True or value is False for value in flat))
+        return np.array(flat, dtype=bool)
+    # bool is a subclass of int in Python, not in the protocol.
+    allowed = {int, float} if kind.kind == "f" else {int}
+    _require(name, dtype, set(map(type, flat)) <= allowed)
+    if kind.kind != "f":
+        limits = np.iinfo(kind)
+        _require(name, dtype, not flat or (min(flat) >= limits.min and max(flat) <= limits.max))
+    return _floats(name, kind, flat) if kind.kind == "f" else np.array(flat, dtype=kind)
+
+
+def _floats(name: str, kind: np.dtype[Any], flat: list[Any]) -> Array:
+    try:
+        with np.errstate(over="ignore"):
+            array = np.array(flat, dtype=np.float64).astype(kind)
+    except OverflowError as error:
+        raise invalid(f"The data of {name!r} does not fit its type.") from error
+    if not np.isfinite(array).all():
+        raise invalid(f"The data of {name!r} does not fit its type; for infinity use binary tensor data.")
+    return array
+
+
+def _json_strings(name: str, flat: list[Any]) -> Array:
+    _require(name, "BYTES", all(isinstance(value, str) for value in flat))
+    array = np.empty(len(flat), dtype=object)
+    array[:] = [value.encode("utf-8", "surrogatepass") for value in flat]
+    return array
+
+
+def _require(name: str, dtype: DType, good: bool) -> None:
+    if not good:
+        raise invalid(f"The data of {name!r} holds a value that is no {dtype}.")
+
+
+def _flatten(data: list[Any]) -> Iterator[Any]:
+    for item in data:
+        if isinstance(item, list):
+            yield from _flatten(item)  # depth is bounded by the decoder's limit
+        else:
+            yield item
+
+
+def _check_nesting(name: str, data: list[Any], shape: tuple[int, ...]) -> None:
+    """Data may be flat, or nested exactly as the shape says."""
+    if not any(isinstance(item, list) for item in data):
+        return
+
+    def fits(part: Any, axis: int) -> bool:
+        if axis == len(shape):
+            return not isinstance(part, list)
+        return isinstance(part, list) and len(part) == shape[axis] and all(fits(p, axis + 1) for p in part)
+
+    if not fits(data, 0):
+        raise invalid(f"The data of {name!r} is nested otherwise than its shape says.")
+
+
+def _strings(name: str, shape: tuple[int, ...], blob: memoryview) -> Array:
+    count, items, offset = math.prod(shape), list[bytes](), 0
+    while offset < len(blob):
+        end = offset + 4
+        if end > len(blob) or end + _LENGTH.unpack_from(blob, offset)[0] > len(blob) or len(items) == count:
+            raise invalid(f"The BYTES data of {name!r} is cut off or too long.")
+        size = _LENGTH.unpack_from(blob, offset)[0]
+        items.append(bytes(blob[end : end + size]))
+        offset = end + size
+    if len(items) != count:
+        raise invalid(f"The BYTES data of {name!r} has {len(items)} elements; its shape needs {count}.")
+    array = np.empty(count, dtype=object)
+    array[:] = items
+    return array.reshape(shape)
