@@ -41,10 +41,14 @@ class _Output(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """An infer request. KServe's client repeats the model's name and version; the URL decides and they are not looked at."""
+
     inputs: list[_Input]
     id: str = ""
     parameters: Parameters = {}
     outputs: list[_Output] = []
+    model_name: str = ""
+    model_version: str | None = None
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode

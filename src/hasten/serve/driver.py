@@ -1,0 +1,215 @@
+"""Carries the core's commands out: asyncio futures on one side, the engine's thread on the other.
+
+All of it runs on the event loop; only the engine's calls run on the worker's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from hasten.bundle.read import Bundle
+from hasten.errors import EngineCrashed, EngineError, HastenError, RequestError
+from hasten.serve.core import (
+    Arrived,
+    Cancelled,
+    Command,
+    Core,
+    Dispatch,
+    Drain,
+    EngineDown,
+    EngineUp,
+    Event,
+    Finished,
+    Policy,
+    Refuse,
+    Tick,
+    Wake,
+)
+from hasten.serve.pool import EngineWorker, Tensors
+from hasten.spec.event import Served
+from hasten.spec.request import Request, Response
+
+__all__ = ["ModelService"]
+
+_RESTART_FIRST_S, _RESTART_LONGEST_S = 0.1, 30.0
+
+
+@dataclass(slots=True)
+class _Ticket:
+    request: Request
+    answer: asyncio.Future[Tensors]
+    arrived: float
+    started: float = 0.0
+
+
+class ModelService:
+    """One bundle being served. Start it on a running event loop; `infer` awaits the answer."""
+
+    def __init__(
+        self, bundle: Bundle, *, queue_capacity: int = 256, sink: Callable[[Served], None] | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.variant = bundle.manifest.picked
+        self.ready = False
+        manifest = bundle.manifest
+        self._core = Core(Policy(max_batch=manifest.max_batch, queue_capacity=queue_capacity), engine_up=False)
+        self._worker = EngineWorker(bundle, self.variant)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{manifest.name}")
+        self._ids = itertools.count()
+        self._tickets: dict[int, _Ticket] = {}
+        self._sink = sink
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dtypes = {spec.name: spec.dtype for spec in manifest.signature.outputs}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def engine_pid(self) -> int | None:
+        """Process id of the engine, for those who watch it."""
+        return self._worker.pid
+
+    async def start(self) -> None:
+        """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.start)
+        self.ready = True
+        self._handle(EngineUp())
+
+    async def infer(self, request: Request) -> Response:
+        """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
+        id_, now = next(self._ids), time.monotonic()
+        ticket = _Ticket(request, asyncio.get_running_loop().create_future(), now)
+        self._tickets[id_] = ticket
+        self._idle.clear()
+        deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
+        try:
+            self._handle(Arrived(id_, request.rows, _shape_key(request), deadline))
+            outputs = await ticket.answer
+        except asyncio.CancelledError:
+            self._handle(Cancelled(id_))
+            raise
+        finally:
+            del self._tickets[id_]
+            if not self._tickets:
+                self._idle.set()
+        return self._response(request, outputs)
+
+    async def drain(self) -> None:
+        """Refuse what comes, finish what waits and runs."""
+        self.ready = False
+        self._handle(Drain())
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """End the engine. Call `drain` first to lose nothing."""
+        self.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.close)
+        self._thread.shutdown()
+
+    def _handle(self, event: Event) -> None:
+        for command in self._core.handle(event, time.monotonic()):
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Dispatch(ids, _):
+                self._spawn(self._run(ids))
+            case Refuse(id_, code, message, retry_after_s):
+                self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
+            case Wake(at):
+                asyncio.get_running_loop().call_at(at, self._handle, Tick())
+
+    async def _run(self, ids: tuple[int, ...]) -> None:
+        started = time.monotonic()
+        # A client that left after the dispatch still has its rows computed: the batch is already on its way.
+        batch = [self._tickets[id_] for id_ in ids if id_ in self._tickets]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._worker.run, [dict(ticket.request.inputs) for ticket in batch]
+            )
+        except EngineCrashed:
+            self._crashed(ids)
+            return
+        except EngineError as error:
+            failure = RequestError(f"The engine failed: {error.message}", code="internal")
+            self._settle_all(ids, failure)
+        else:
+            for ticket, outputs in zip(batch, results, strict=True):
+                ticket.started = started
+                if not ticket.answer.done():
+                    ticket.answer.set_result(outputs)
+        self._tell(batch, started)
+        self._handle(Finished(time.monotonic() - started))
+
+    def _crashed(self, ids: tuple[int, ...]) -> None:
+        """Only what was running fails; a new process is started at once, and later ones ever more slowly."""
+        self.ready = False
+        self._settle_all(
+            ids, RequestError("The engine stopped while it ran this request.", code="unavailable", retry_after_s=1.0)
+        )
+        self._handle(EngineDown())
+        self._spawn(self._restart())
+
+    async def _restart(self) -> None:
+        pause = _RESTART_FIRST_S
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.start)
+            except HastenError:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _RESTART_LONGEST_S)
+            else:
+                self.ready = True
+                self._handle(EngineUp())
+                return
+
+    def _settle_all(self, ids: tuple[int, ...], error: RequestError) -> None:
+        for id_ in ids:
+            self._settle(id_, error)
+
+    def _settle(self, id_: int, error: RequestError) -> None:
+        ticket = self._tickets.get(id_)
+        if ticket is not None and not ticket.answer.done():
+            ticket.answer.set_exception(error)
+
+    def _tell(self, batch: list[_Ticket], started: float) -> None:
+        if self._sink is None:
+            return
+        now = time.monotonic()
+        for ticket in batch:
+            self._sink(
+                Served(
+                    model=self.bundle.manifest.name,
+                    variant=self.variant,
+                    batch=len(batch),
+                    queue_s=started - ticket.arrived,
+                    engine_s=now - started,
+                )
+            )
+
+    def _response(self, request: Request, outputs: Tensors) -> Response:
+        names = request.outputs or tuple(self._dtypes)
+        return Response(
+            model=request.model,
+            version=request.version,
+            id=request.id,
+            outputs={name: outputs[name] for name in names},
+            dtypes=self._dtypes,
+            parameters={"variant": self.variant},
+        )
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # pyright: ignore[reportArgumentType]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _shape_key(request: Request) -> tuple[object, ...]:
+    """Equal for requests that differ in their first axis only."""
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(request.inputs.items()))
