@@ -20,7 +20,15 @@ from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes, to_json
 
-__all__ = ["HEADER_LENGTH", "OipHttp", "encode_error", "model_metadata", "server_metadata"]
+__all__ = [
+    "HEADER_LENGTH",
+    "OipHttp",
+    "decode_metadata",
+    "encode_error",
+    "encode_request",
+    "model_metadata",
+    "server_metadata",
+]
 
 HEADER_LENGTH = "inference-header-content-length"
 JSON, BINARY = "application/json", "application/octet-stream"
@@ -308,3 +316,37 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
         "datatype": spec.dtype,
         "shape": [dim if isinstance(dim, int) else -1 for dim in spec.shape],
     }
+
+
+def encode_request(inputs: Mapping[str, Array], signature: Signature) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of an infer request with binary tensors both ways: the client's side of the codec."""
+    heads: list[dict[str, Any]] = []
+    blobs: list[bytes | memoryview] = []
+    for spec in signature.inputs:
+        array = inputs[spec.name]
+        blob = to_bytes(array, spec.dtype)
+        parameters = {"binary_data_size": len(blob)}
+        heads.append(
+            {"name": spec.name, "datatype": spec.dtype, "shape": list(array.shape), "parameters": parameters}
+        )
+        blobs.append(blob)
+    head = msgspec.json.encode({"inputs": heads, "parameters": {"binary_data_output": True}})
+    headers = {HEADER_LENGTH: str(len(head)), "content-type": BINARY}
+    return b"".join([head, *blobs]), headers
+
+
+def decode_metadata(body: bytes) -> Signature:
+    """Return the signature that a server's model metadata describes. Raises `RequestError`."""
+    try:
+        data = msgspec.json.decode(body)
+        return Signature(
+            inputs=tuple(_tensor_spec(item) for item in data["inputs"]),
+            outputs=tuple(_tensor_spec(item) for item in data["outputs"]),
+        )
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise invalid(f"The server's model metadata cannot be read: {error}.") from error
+
+
+def _tensor_spec(item: Mapping[str, Any]) -> TensorSpec:
+    dims = tuple(dim if dim >= 0 else "?" for dim in item["shape"])
+    return TensorSpec(name=item["name"], dtype=item["datatype"], shape=dims)

@@ -1,0 +1,75 @@
+"""`hasten optimize`: the main job."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from hasten.cli.progress import progress
+from hasten.cli.seam import emit, verb
+from hasten.errors import UsageError
+
+__all__ = ["command", "seconds"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@click.command(name="optimize")
+@click.argument("model")
+@click.option("--data", help="Folder of .npz, an .npz, zoo:NAME or module:function; a zoo model brings its own.")
+@click.option("--slo", type=click.Path(), help="slo.toml with the objectives.")
+@click.option("--out", required=True, type=click.Path(), help="The bundle folder to write.")
+@click.option("--metric", help="Built-in name or module:attribute; the data's own by default.")
+@click.option("--name", help="The model's name when it is served; the file's by default.")
+@click.option("--seed", default=0, show_default=True, help="Deals the samples into splits.")
+@click.option("--budget", default="10m", show_default=True, help="Time to spend, such as 90s, 10m or 1h.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run; finished trials are used again.")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle at --out.")
+@verb("optimize")
+def command(
+    model: str,
+    data: str | None,
+    slo: str | None,
+    out: str,
+    metric: str | None,
+    name: str | None,
+    seed: int,
+    budget: str,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Find the fastest deployment of MODEL that meets the objectives, prove it, and write a bundle."""
+    from hasten.cli.documents import optimize_document
+    from hasten.facade import optimize
+
+    with progress(quiet=as_json) as listener:
+        result = optimize(
+            model,
+            data=data,
+            slo=slo,
+            out=out,
+            metric=metric,
+            name=name,
+            seed=seed,
+            budget_s=seconds(budget),
+            resume=resume,
+            overwrite=overwrite,
+            listener=listener,
+        )
+    bundle = str(result.bundle) if result.bundle else None
+    if as_json:
+        emit("optimize", optimize_document(result.record, bundle, str(result.report)))
+    else:
+        click.echo(f"{result.verdict}: {result.summary}")
+        click.echo(f"bundle: {bundle or 'none'}\nreport: {result.report}")
+    return 1 if result.verdict == "infeasible" else 0
+
+
+def seconds(text: str) -> float:
+    """Read a time such as 90s, 10m or 1h. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise UsageError(f"{text!r} is no time.", remedy="Write, for example, 90s, 10m or 1h.")
+    return float(match[1]) * _UNITS[match[2] or "s"]

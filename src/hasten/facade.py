@@ -1,0 +1,203 @@
+"""The public face: what the command line does, as functions. Each verb of `hasten.cli` is a few lines over this."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hasten.bundle.check import problems
+from hasten.bundle.manifest import Manifest
+from hasten.bundle.read import Bundle
+from hasten.bundle.read import open_bundle as _open_bundle
+from hasten.data.dataset import Dataset
+from hasten.data.open import open_data
+from hasten.engine.isolate import load_isolated
+from hasten.errors import ConfigError, DataError
+from hasten.optimize.run import BUDGET_S, Job, run
+from hasten.report.page import render
+from hasten.serve.server import Running, serve_bundle, serve_forever
+from hasten.spec.evidence import Record, Verdict
+from hasten.spec.progress import Listener, ignore
+from hasten.spec.slo import Goal
+from hasten.zoo.open import PREFIX, zoo_data, zoo_model
+
+__all__ = ["BundleHandle", "Result", "load_goal", "open_bundle", "optimize", "serve"]
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What `optimize` found. `bundle` is None where the objectives cannot be met; `report` is there in any case."""
+
+    record: Record
+    bundle: Path | None
+    report: Path
+
+    @property
+    def verdict(self) -> Verdict:
+        """accepted, keep_reference or infeasible."""
+        return self.record.verdict
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        return self.record.summary
+
+
+def optimize(
+    model: str | Path,
+    *,
+    out: str | Path,
+    data: str | Dataset | None = None,
+    slo: str | Path | Goal | None = None,
+    metric: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    budget_s: float = BUDGET_S,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = ignore,
+) -> Result:
+    """Find the fastest deployment of `model` that provably meets `slo`, and write it as a bundle to `out`.
+
+    `model`: an ONNX file or `zoo:NAME`. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or `module:function`; by default
+    the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of at most 0.005.
+    Raises `UserError` for bad input, `MissingError` for what this machine lacks, `StorageError` for a full disk.
+    """
+    if data is None and not str(model).startswith(PREFIX):
+        raise DataError("No data was given.", remedy="Give representative data with --data (folder, .npz, module:function).")
+    path = zoo_model(str(model), listener) if str(model).startswith(PREFIX) else Path(model)
+    dataset = data if isinstance(data, Dataset) else _open(data or str(model), metric, listener)
+    goal = slo if isinstance(slo, Goal) else load_goal(slo)
+    title = name or plain_name(str(model))
+    job = Job(
+        model=path,
+        data=dataset,
+        goal=goal,
+        out=Path(out),
+        name=title,
+        render=lambda record: render(record, title=title),
+        seed=seed,
+        budget_s=budget_s,
+        resume=resume,
+        overwrite=overwrite,
+        command=_command(str(model), data, slo, metric, out, seed),
+        listener=listener,
+    )
+    outcome = run(job)
+    return Result(record=outcome.record, bundle=outcome.bundle, report=outcome.report)
+
+
+def open_bundle(path: str | Path) -> BundleHandle:
+    """Open a bundle after checking every file of it. Raises `BundleError` naming what is wrong."""
+    return BundleHandle(_open_bundle(path))
+
+
+def serve(
+    bundles: Sequence[str | Path], *, host: str = "127.0.0.1", port: int = 8000, insecure: bool = False
+) -> None:
+    """Serve bundles until SIGTERM or Ctrl-C."""
+    serve_forever([_open_bundle(path) for path in bundles], host=host, port=port, insecure=insecure)
+
+
+class BundleHandle:
+    """An opened bundle: look at it, check it here, predict with it, serve it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle is made of."""
+        return self.bundle.manifest
+
+    def record(self) -> Record:
+        """The evidence."""
+        return self.bundle.record()
+
+    def problems(self) -> list[str]:
+        """What speaks against serving it on this machine; golden samples are run again."""
+        return problems(self.bundle)
+
+    def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[Running]:
+        """Serve in the background while a `with` block runs; port 0 takes a free one."""
+        return serve_bundle(self.bundle, host=host, port=port)
+
+    def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run the picked variant once, in a process of its own. For many predictions, `serve`."""
+        picked = self.manifest.picked
+        with load_isolated(self.bundle.model_path(picked), self.bundle.entry(picked).variant.target) as session:
+            return session.run(inputs)
+
+
+def load_goal(path: str | Path | None) -> Goal:
+    """Read slo.toml; without a path, the defaults. Raises `ConfigError` naming the file, the place and the remedy."""
+    if path is None:
+        return Goal()
+    import msgspec
+
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
+    try:
+        goal = msgspec.toml.decode(raw, type=Goal)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}.", remedy=_known_keys()) from error
+    _check_objective(path, goal)
+    return goal
+
+
+def plain_name(model: str) -> str:
+    """A bundle name from a path or zoo name: letters, digits, dot, dash, underscore."""
+    stem = model.removeprefix(PREFIX) if model.startswith(PREFIX) else Path(model).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100] or "model"
+
+
+def _open(source: str, metric: str | None, listener: Listener) -> Dataset:
+    if not source.startswith(PREFIX):
+        return open_data(source, metric=metric)
+    return zoo_data(source, listener)
+
+
+def _check_objective(path: str | Path, goal: Goal) -> None:
+    if goal.objective.minimize == "energy_per_prediction_j":
+        raise ConfigError(
+            f"{path}: energy is not measured by this version of hasten, so it cannot be minimized.",
+            remedy="Minimize latency_p50_ms, latency_p99_ms, cost_per_million or memory_mb.",
+        )
+    if goal.objective.minimize == "cost_per_million" and goal.prices.machine_hour_usd is None:
+        raise ConfigError(f"{path}: cost needs a price.", remedy="Add [prices] machine_hour_usd = 0.10.")
+
+
+def _known_keys() -> str:
+    import msgspec
+
+    parts = {field.name: field.type for field in msgspec.structs.fields(Goal)}
+    lines = [f"[{name}] {', '.join(f.name for f in msgspec.structs.fields(kind))}" for name, kind in parts.items()]
+    return "Known keys: " + "; ".join(lines) + "."
+
+
+def _command(
+    model: str,
+    data: str | Dataset | None,
+    slo: str | Path | Goal | None,
+    metric: str | None,
+    out: str | Path,
+    seed: int,
+) -> str:
+    """The command line that runs this again; a dataset or goal made in Python is named as such."""
+    words = ["hasten optimize", model]
+    if data is not None:
+        words.append(f"--data {data}" if isinstance(data, str) else f"--data <the dataset {data.name!r}>")
+    if slo is not None:
+        words.append("--slo <a goal made in Python>" if isinstance(slo, Goal) else f"--slo {slo}")
+    if metric:
+        words.append(f"--metric {metric}")
+    return " ".join([*words, f"--out {out}", f"--seed {seed}"])
