@@ -115,9 +115,7 @@ class RequestError(HastenError):
 
     status = 1
 
-    def __init__(
-        self, message: str, *, code: str, remedy: str = "", retry_after_s: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, code: str, remedy: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, remedy=remedy, code=code)
         self.retry_after_s = retry_after_s
 

@@ -19,7 +19,7 @@ from hasten.data.open import open_data
 from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError
 from hasten.optimize.run import BUDGET_S, Job, run
-from hasten.report.page import render
+from hasten.report import render
 from hasten.serve.server import Running, serve_bundle, serve_forever
 from hasten.spec.evidence import Record, Verdict
 from hasten.spec.progress import Listener, ignore
@@ -66,12 +66,16 @@ def optimize(
 ) -> Result:
     """Find the fastest deployment of `model` that provably meets `slo`, and write it as a bundle to `out`.
 
-    `model`: an ONNX file or `zoo:NAME`. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or `module:function`; by default
-    the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of at most 0.005.
-    Raises `UserError` for bad input, `MissingError` for what this machine lacks, `StorageError` for a full disk.
+    `model`: an ONNX file or `zoo:NAME`. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or
+    `module:function`; by default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by
+    default an accuracy drop of at most 0.005. Raises `UserError` for bad input, `MissingError` for what this
+    machine lacks, `StorageError` for a full disk.
     """
     if data is None and not str(model).startswith(PREFIX):
-        raise DataError("No data was given.", remedy="Give representative data with --data (folder, .npz, module:function).")
+        raise DataError(
+            "No data was given.",
+            remedy="Give representative data with --data (folder, .npz, module:function).",
+        )
     path = zoo_model(str(model), listener) if str(model).startswith(PREFIX) else Path(model)
     dataset = data if isinstance(data, Dataset) else _open(data or str(model), metric, listener)
     goal = slo if isinstance(slo, Goal) else load_goal(slo)
@@ -99,9 +103,7 @@ def open_bundle(path: str | Path) -> BundleHandle:
     return BundleHandle(_open_bundle(path))
 
 
-def serve(
-    bundles: Sequence[str | Path], *, host: str = "127.0.0.1", port: int = 8000, insecure: bool = False
-) -> None:
+def serve(bundles: Sequence[str | Path], *, host: str = "127.0.0.1", port: int = 8000, insecure: bool = False) -> None:
     """Serve bundles until SIGTERM or Ctrl-C."""
     serve_forever([_open_bundle(path) for path in bundles], host=host, port=port, insecure=insecure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class UrlTarget:
 
 
 @contextmanager
-def open_target(target: str, data: str | None) -> Iterator[LocalTarget | UrlTarget]:
+def open_target(target: str, data: str | None) -> Generator[LocalTarget | UrlTarget]:
     """Open `target` with samples from `data`; bundles bring golden samples, zoo models their own data."""
     if target.startswith("http://"):
         yield _url_target(target, data)
@@ -79,7 +79,10 @@ def open_target(target: str, data: str | None) -> Iterator[LocalTarget | UrlTarg
     else:
         path = zoo_model(target) if target.startswith(PREFIX) else Path(target)
         if not path.is_file():
-            raise UsageError(f"{target} does not exist.", remedy="Give a model, a bundle folder, or http://HOST/v2/models/NAME.")
+            raise UsageError(
+                f"{target} does not exist.",
+                remedy="Give a model, a bundle folder, or http://HOST/v2/models/NAME.",
+            )
         source = data or (target if target.startswith(PREFIX) else None)
         with load_isolated(path, Target(engine="onnxruntime")) as session:
             yield LocalTarget(session, _samples(source, session.signature))
@@ -102,7 +105,11 @@ def _url_target(url: str, data: str | None) -> UrlTarget:
 
 
 def _exchange(
-    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str],
 ) -> tuple[int, bytes]:
     try:
         connection.request(method, path, body, headers)

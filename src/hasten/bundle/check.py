@@ -1,10 +1,15 @@
 """May this bundle serve here? Hashes, evidence, instruction sets, and golden samples run again on this machine.
 
-Every problem names its file or variant. A variant whose golden outputs do not come back is a problem of that variant only;
-the caller decides whether the rest of the ladder is enough.
+Every problem names its file or variant. A variant whose golden outputs do not come back is a problem of that
+variant only; the caller decides whether the rest of the ladder is enough.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from hasten.bundle.read import Bundle, Golden, file_problems
 from hasten.engine.base import Tensors
@@ -13,8 +18,6 @@ from hasten.engine.isolate import load_isolated
 from hasten.errors import HastenError
 from hasten.spec.progress import Listener, Progress, ignore
 from hasten.spec.target import Precision
-
-import numpy as np
 
 __all__ = ["golden_problem", "problems"]
 
@@ -42,7 +45,9 @@ def problems(bundle: Bundle, listener: Listener = ignore) -> list[str]:
 
 
 def golden_problem(bundle: Bundle, variant: str) -> str | None:
-    """Load one variant, run its golden inputs, and say how the outputs differ from what they were; None if they agree."""
+    """Load one variant, run its golden inputs, and say how the outputs differ from what they were; None if they
+    agree.
+    """
     entry = bundle.entry(variant)
     try:
         golden = bundle.golden(variant)
@@ -52,9 +57,9 @@ def golden_problem(bundle: Bundle, variant: str) -> str | None:
         return error.message
 
 
-def _first_difference(golden: Golden, tolerance: dict[str, float], run: object) -> str | None:
+def _first_difference(golden: Golden, tolerance: dict[str, float], run: Callable[[Tensors], Tensors]) -> str | None:
     for index, (inputs, expected) in enumerate(zip(golden.inputs, golden.outputs, strict=True)):
-        outputs: Tensors = run(inputs)  # pyright: ignore[reportCallIssue]
+        outputs = run(inputs)
         for name, wanted in expected.items():
             problem = _difference(outputs[name], wanted, tolerance.get(name, 0.0))
             if problem:
@@ -62,13 +67,20 @@ def _first_difference(golden: Golden, tolerance: dict[str, float], run: object) 
     return None
 
 
-def _difference(got: np.ndarray[tuple[int, ...], np.dtype[np.generic]], wanted: np.ndarray[tuple[int, ...], np.dtype[np.generic]], allowed: float) -> str | None:
+def _difference(
+    got: np.ndarray[Any, Any],
+    wanted: np.ndarray[Any, Any],
+    allowed: float,
+) -> str | None:
     if got.shape != wanted.shape:
         return f"the shape is {got.shape}, it was {wanted.shape}."
     if wanted.dtype.kind != "f":
         same = np.array_equal(got.astype(wanted.dtype), wanted)
         return None if same else "the values differ."
-    error = float(np.abs(np.asarray(got, dtype=np.float64) - np.asarray(wanted, dtype=np.float64)).max(initial=0.0))
+    # Equal infinities and equal not-a-numbers are agreement; numpy's difference of them is not zero.
+    agree = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    gap = np.asarray(got, dtype=np.float64) - np.asarray(wanted, dtype=np.float64)
+    error = float(np.abs(gap[~agree]).max(initial=0.0))
     return None if error <= allowed else f"it differs by {error:.3g}, {allowed:.3g} is allowed."
 
 

@@ -1,7 +1,7 @@
 """The manifest: what a bundle is made of, and the hash of every file in it.
 
-`manifest.json` is canonical JSON (sorted keys, no spaces), so that equal bundles have equal manifests and a signature can
-stand over it. Paths in it are relative, POSIX, and never leave the bundle.
+`manifest.json` is canonical JSON (sorted keys, no spaces), so that equal bundles have equal manifests and a
+signature can stand over it. Paths in it are relative, POSIX, and never leave the bundle.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
-class FileEntry(Value):
+class FileEntry(Value, frozen=True):
     """One file: relative POSIX path, size in bytes, SHA-256 in hexadecimal."""
 
     path: str
@@ -33,10 +33,11 @@ class FileEntry(Value):
     sha256: str
 
 
-class VariantEntry(Value):
+class VariantEntry(Value, frozen=True):
     """One variant of the ladder: where its model lies, what it promises, and how close golden outputs must come.
 
-    `tolerance` is the largest absolute difference allowed between a golden output and this variant's output elsewhere.
+    `tolerance` is the largest absolute difference allowed between a golden output and this variant's output
+    elsewhere.
     """
 
     variant: Variant
@@ -47,12 +48,12 @@ class VariantEntry(Value):
     accuracy: Figure
 
 
-class Manifest(Value):
+class Manifest(Value, frozen=True):
     """The content of `manifest.json`.
 
-    `ladder` lists variant ids from the picked one downwards: the steps that serving may take under load, each with
-    accepted evidence. `reference` is always among `variants`. `max_batch` is 1 where stacking samples was not proven to
-    leave answers unchanged.
+    `ladder` lists variant ids from the picked one downwards: the steps that serving may take under load, each
+    with accepted evidence. `reference` is always among `variants`. `max_batch` is 1 where stacking samples was
+    not proven to leave answers unchanged.
     """
 
     schema: Literal["hasten.bundle/1"]
@@ -118,6 +119,10 @@ def _problem(manifest: Manifest) -> str | None:
 
 def _is_plain(path: str) -> bool:
     parts = path.split("/")
-    return bool(path) and not path.startswith("/") and "\\" not in path and "\0" not in path and all(
-        part not in ("", ".", "..") and ":" not in part for part in parts
+    return (
+        bool(path)
+        and not path.startswith("/")
+        and "\\" not in path
+        and "\0" not in path
+        and all(part not in ("", ".", "..") and ":" not in part for part in parts)
     )

@@ -72,9 +72,7 @@ class Bundle:
 
     def golden(self, variant: str) -> Golden:
         """Return the golden samples with the outputs of `variant`."""
-        return Golden(
-            _load_samples(self.path / GOLDEN_INPUTS), _load_samples(self.path / f"golden/{variant}.npz")
-        )
+        return Golden(_load_samples(self.path / GOLDEN_INPUTS), _load_samples(self.path / f"golden/{variant}.npz"))
 
     def require_servable(self) -> None:
         """Refuse a ladder step without accepted evidence. The reference needs none: it is what was trained."""
@@ -92,9 +90,7 @@ def open_bundle(path: Path | str) -> Bundle:
     problems = file_problems(bundle.path, bundle.manifest)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise BundleError(
-            f"{path}: {problems[0]}{more}", remedy="The bundle was altered; fetch or rebuild it."
-        )
+        raise BundleError(f"{path}: {problems[0]}{more}", remedy="The bundle was altered; fetch or rebuild it.")
     return bundle
 
 
@@ -152,9 +148,7 @@ def _walk(root: Path) -> list[str]:
     for folder, folders, files in os.walk(root, followlinks=False):
         base = Path(folder)
         found += [(base / name).relative_to(root).as_posix() for name in files]
-        found += [
-            (base / name).relative_to(root).as_posix() for name in folders if (base / name).is_symlink()
-        ]
+        found += [(base / name).relative_to(root).as_posix() for name in folders if (base / name).is_symlink()]
     return found
 
 

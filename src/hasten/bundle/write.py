@@ -1,7 +1,7 @@
 """Write a bundle so that at any moment, kill -9 included, it is either absent or complete.
 
-Everything goes into a hidden folder beside the destination; files are flushed to disk, the manifest is written last, and one
-rename makes the bundle appear. What an interrupted attempt left behind is removed by the next one.
+Everything goes into a hidden folder beside the destination; files are flushed to disk, the manifest is written
+last, and one rename makes the bundle appear. What an interrupted attempt left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import datetime
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +42,9 @@ class Part:
 def check_destination(out: Path, *, overwrite: bool) -> None:
     """Raise before long work if `out` cannot become a bundle."""
     if out.exists() and not overwrite:
-        raise BundleError(
-            f"{out} exists already.", remedy="Choose another --out, or replace it with --overwrite."
-        )
+        raise BundleError(f"{out} exists already.", remedy="Choose another --out, or replace it with --overwrite.")
     if out.exists() and not (out / MANIFEST).is_file():
-        raise BundleError(
-            f"{out} exists and is not a bundle; it is left alone.", remedy="Choose another --out."
-        )
+        raise BundleError(f"{out} exists and is not a bundle; it is left alone.", remedy="Choose another --out.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
@@ -94,7 +90,7 @@ def write_bundle(
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def _staged(out: Path) -> Generator[Path]:
     """A hidden folder beside `out` that takes its place if the block ends well, and vanishes if not."""
     for left_over in out.parent.glob(f".{out.name}.partial-*"):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -150,8 +146,9 @@ def _pack_variants(folder: Path, parts: Sequence[Part]) -> dict[str, VariantEntr
 def _tolerance(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> dict[str, float]:
     """How far another machine's outputs may lie from the golden ones.
 
-    A machine that computes at least as exactly as this variant lies within the variant's own error of the reference, so
-    within twice that error of the golden output. Rounding of f32 sums in another order comes on top.
+    A machine that computes at least as exactly as this variant lies within the variant's own error of the
+    reference, so within twice that error of the golden output. Rounding of f32 sums in another order comes on
+    top.
     """
     found: dict[str, float] = {}
     for mine, exact in zip(outputs, reference, strict=True):
@@ -180,7 +177,7 @@ def _save_samples(path: Path, samples: Sequence[Tensors]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
         _flush(stream)
 
 
@@ -214,5 +211,6 @@ def _flush_folder(folder: Path) -> None:
 def _storage(out: Path, error: OSError) -> StorageError:
     return StorageError(
         f"The bundle {out} could not be written: {error.strerror or error}.",
-        remedy="Free some space or choose another --out; nothing half-written was left. With --resume, finished trials are used again.",
+        remedy="Free some space or choose another --out; nothing half-written was left. "
+        "With --resume, finished trials are used again.",
     )

@@ -58,7 +58,14 @@ def command(
 
 
 def _measure(
-    target: str, vs: str | None, load: Any, data: str | None, duration_s: float, rounds: int, seed: int, listener: Any
+    target: str,
+    vs: str | None,
+    load: Any,
+    data: str | None,
+    duration_s: float,
+    rounds: int,
+    seed: int,
+    listener: Any,
 ) -> dict[str, Any]:
     from contextlib import ExitStack
 

@@ -87,7 +87,9 @@ def _serve_and_check(handle: Any, requests: int = 50) -> dict[str, Any]:
             for name, wanted in golden.outputs[index].items():
                 difference = float(np.abs(outputs[name].astype(np.float64) - wanted).max(initial=0.0))
                 if difference > tolerance[name]:
-                    raise HastenError(f"The served output {name!r} differs from its golden output.", code="verification")
+                    raise HastenError(
+                        f"The served output {name!r} differs from its golden output.", code="verification"
+                    )
                 largest = max(largest, difference)
     return {"requests": requests, "latency_p50_ms": float(np.median(times)), "largest_difference": largest}
 

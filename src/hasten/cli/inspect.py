@@ -18,7 +18,9 @@ __all__ = ["command"]
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of a free dimension, such as x[3]=320.")
 @verb("inspect")
 def command(model: str, dims: tuple[str, ...], as_json: bool) -> None:
-    """Show signature, parameters, operations, multiply-accumulates, bytes and findings of MODEL (a file or zoo:NAME)."""
+    """Show signature, parameters, operations, multiply-accumulates, bytes and findings of MODEL (a file or
+    zoo:NAME).
+    """
     document = _document(model, _sizes(dims))
     if as_json:
         emit("inspect", document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from hasten.spec.progress import Listener, Progress, ignore
@@ -11,7 +11,7 @@ __all__ = ["progress"]
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Listener]:
+def progress(*, quiet: bool = False) -> Generator[Listener]:
     """Yield a listener that draws until the block ends. `quiet` draws nothing."""
     if quiet:
         yield ignore

@@ -18,7 +18,7 @@ __all__ = ["command"]
 def command(bundle: str, out: str | None, as_json: bool) -> None:
     """Write the evidence in BUNDLE as one self-contained HTML page and print its path."""
     from hasten.facade import open_bundle
-    from hasten.report.page import write_report
+    from hasten.report import write_report
 
     handle = open_bundle(bundle)
     path = Path(out) if out else Path(bundle.rstrip("/") + ".html")

@@ -1,4 +1,6 @@
-"""The seam between verbs and the terminal: options that every verb has, exit statuses, JSON, errors without traceback."""
+"""The seam between verbs and the terminal: options that every verb has, exit statuses, JSON, errors without
+traceback.
+"""
 
 from __future__ import annotations
 

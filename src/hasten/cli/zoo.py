@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from hasten.cli.progress import progress
@@ -24,7 +26,9 @@ def list_(as_json: bool) -> None:
     from hasten.zoo.catalog import CATALOG
     from hasten.zoo.fetch import cached
 
-    items = [{**msgspec.to_builtins(item), "cached": cached(name) is not None} for name, item in CATALOG.items()]
+    items: list[dict[str, Any]] = [
+        {**msgspec.to_builtins(item), "cached": cached(name) is not None} for name, item in CATALOG.items()
+    ]
     if as_json:
         emit("zoo-list", {"models": items})
         return
@@ -34,7 +38,14 @@ def list_(as_json: bool) -> None:
     table = Table("name", "task", "MB", "licence", "data", "cached")
     for item in items:
         size = f"{item['size'] / 1e6:.1f}"
-        table.add_row(item["name"], item["task"], size, item["licence"], item["data_note"], "yes" if item["cached"] else "no")
+        table.add_row(
+            item["name"],
+            item["task"],
+            size,
+            item["licence"],
+            item["data_note"],
+            "yes" if item["cached"] else "no",
+        )
     Console().print(table)
 
 

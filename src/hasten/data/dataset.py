@@ -1,7 +1,8 @@
-"""A dataset: samples without a batch axis, labels if there are any, the metric, and how an answer is read off the outputs.
+"""A dataset: samples without a batch axis, labels if there are any, the metric, and how an answer is read off the
+outputs.
 
-Samples may be arrays (one row each) or anything indexable that makes a sample on demand, so that a large set need not be
-in memory. The digest of each sample is what splitting and leakage checks go by.
+Samples may be arrays (one row each) or anything indexable that makes a sample on demand, so that a large set need
+not be in memory. The digest of each sample is what splitting and leakage checks go by.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ Decode = Callable[[Arrays], Any]
 class Dataset:
     """Representative data.
 
-    `inputs`: either a mapping from input name to an array with the sample axis first, or a sequence of mappings from input
-    name to one sample's array (no batch axis). `labels`: one for each sample, or None, in which case the metric is
-    agreement with the reference model. `metric`: a built-in name, a `Metric`, or several of which the first is the one that
-    objectives apply to. `decode`: turns the outputs of one sample (without batch axis) into an answer that the metric
-    compares with the label; by default the arg max over the last axis of the first output.
-    `groups`: samples of one group stay in one split (frames of one video, lines of one document).
+    `inputs`: either a mapping from input name to an array with the sample axis first, or a sequence of mappings
+    from input name to one sample's array (no batch axis). `labels`: one for each sample, or None, in which case
+    the metric is agreement with the reference model. `metric`: a built-in name, a `Metric`, or several of which
+    the first is the one that objectives apply to. `decode`: turns the outputs of one sample (without batch axis)
+    into an answer that the metric compares with the label; by default the arg max over the last axis of the first
+    output. `groups`: samples of one group stay in one split (frames of one video, lines of one document).
 
     Raises `DataError` where lengths differ or there is nothing.
     """
@@ -149,9 +150,7 @@ def first_arg_max(outputs: Arrays) -> Any:
     return first.argmax(-1)
 
 
-def _metrics(
-    metric: str | Metric | Sequence[str | Metric] | None, labels: Sequence[Any] | None
-) -> tuple[Metric, ...]:
+def _metrics(metric: str | Metric | Sequence[str | Metric] | None, labels: Sequence[Any] | None) -> tuple[Metric, ...]:
     if metric is None:
         return (_default_metric(labels),)
     chosen = [metric] if isinstance(metric, str | Metric) else list(metric)

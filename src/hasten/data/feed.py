@@ -1,4 +1,6 @@
-"""From samples to what a model takes: add the batch axis where the model has one, stack, and take outputs apart again."""
+"""From samples to what a model takes: add the batch axis where the model has one, stack, and take outputs apart
+again.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Metrics: how an answer is held against its label. Each says how one sample scores and how scores join to one number.
+"""Metrics: how an answer is held against its label. Each says how one sample scores and how scores join to one
+number.
 
-A metric turns every sample into a row of numbers, and `aggregate` turns rows into the metric. For a share of right answers
-the row is 0 or 1 and the aggregate is the mean; for a pooled error rate the row is (errors, length). Working on rows keeps
-comparisons paired by sample, whatever the metric.
+A metric turns every sample into a row of numbers, and `aggregate` turns rows into the metric. For a share of
+right answers the row is 0 or 1 and the aggregate is the mean; for a pooled error rate the row is (errors,
+length). Working on rows keeps comparisons paired by sample, whatever the metric.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Kind = Literal["binary", "mean", "statistic"]
 class Metric:
     """A metric. `row(answer, label)` scores one sample; `aggregate(rows)` with rows [n, k] gives the metric.
 
-    `kind` picks the interval: "binary" rows are one 0 or 1, "mean" rows are one number, "statistic" is anything else and
-    is resampled. Write your own and name it with `Dataset(metric=...)`.
+    `kind` picks the interval: "binary" rows are one 0 or 1, "mean" rows are one number, "statistic" is anything
+    else and is resampled. Write your own and name it with `Dataset(metric=...)`.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""Open what a user names with `--data`: a folder, an `.npz`, or `module:function`. `zoo:NAME` is opened by `hasten.zoo`.
+"""Open what a user names with `--data`: a folder, an `.npz`, or `module:function`. `zoo:NAME` is opened by
+`hasten.zoo`.
 
 `.npz`: one array for each input, sample axis first, and optionally `labels`. A folder holds such files, joined in the
 order of their names, and optionally `dataset.toml` with `name` and `metric`. Pickled arrays are refused.
@@ -23,7 +24,7 @@ from hasten.spec.values import Value
 __all__ = ["load_attribute", "open_data", "open_metric"]
 
 
-class _DatasetToml(Value):
+class _DatasetToml(Value, frozen=True):
     name: str | None = None
     metric: str | None = None
 
@@ -98,7 +99,7 @@ def _folder(path: Path, metric: str | None) -> Dataset:
     if not archives:
         raise DataError(
             f"{path} holds no .npz file.",
-            remedy="Save each input as an array with the sample axis first: numpy.savez('part0.npz', x=..., labels=...).",
+            remedy="Save each input with the sample axis first: numpy.savez('part0.npz', x=..., labels=...).",
         )
     return _from_archives(archives, settings.name or path.name, metric or settings.metric)
 
@@ -125,7 +126,8 @@ def _from_archives(paths: list[Path], name: str, metric: str | None) -> Dataset:
         columns = {key: np.concatenate([part[key] for part in parts]) for key in keys}
     except ValueError as error:
         raise DataError(
-            f"The files of {name} do not join: {error}.", remedy="Give arrays equal shapes after the sample axis."
+            f"The files of {name} do not join: {error}.",
+            remedy="Give arrays equal shapes after the sample axis.",
         ) from error
     labels = columns.pop("labels", None)
     return Dataset(

@@ -1,10 +1,11 @@
 """Three splits, and a seal on the third.
 
-Calibration data shapes a variant, tuning data picks among variants, holdout data makes the claim. The holdout split stays
-sealed until the picks are fixed; breaking the seal twice, or before that, is an error of ours and not of the user.
+Calibration data shapes a variant, tuning data picks among variants, holdout data makes the claim. The holdout
+split stays sealed until the picks are fixed; breaking the seal twice, or before that, is an error of ours and not
+of the user.
 
-Equal samples, and samples of one group, always land in the same split: a copy of a calibration sample in the holdout split
-would be leakage.
+Equal samples, and samples of one group, always land in the same split: a copy of a calibration sample in the
+holdout split would be leakage.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Splits:
 def split(dataset: Dataset, *, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS) -> Splits:
     """Deal the samples into three splits by a seeded shuffle of groups of equal or related samples.
 
-    Raises `DataError` where fewer than 30 distinct groups exist: no interval could be narrow enough to prove anything.
+    Raises `DataError` where fewer than 30 distinct groups exist: no interval could be narrow enough to prove
+    anything.
     """
     clusters = _clusters(dataset)
     if len(clusters) < MINIMUM:
@@ -101,7 +103,9 @@ def _clusters(dataset: Dataset) -> list[list[int]]:
 
 
 def _cuts(sizes: list[int], fractions: tuple[float, float, float]) -> tuple[int, int]:
-    """Where to cut the shuffled clusters so that the sample counts come close to the fractions; no part stays empty."""
+    """Where to cut the shuffled clusters so that the sample counts come close to the fractions; no part stays
+    empty.
+    """
     filled = np.cumsum(sizes) / sum(sizes)
     first = max(1, int(np.searchsorted(filled, fractions[0])))
     second = max(first + 1, int(np.searchsorted(filled, fractions[0] + fractions[1])))

@@ -23,7 +23,7 @@ __all__ = ["Device", "Engine", "Probe", "Session", "Tensors", "engines"]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 
-class Device(Value):
+class Device(Value, frozen=True):
     """A device that an engine reaches. `precisions` maps each precision that can run to why it can be trusted to."""
 
     name: str
@@ -32,7 +32,7 @@ class Device(Value):
     precisions: tuple[Precision, ...]
 
 
-class Probe(Value):
+class Probe(Value, frozen=True):
     """What an engine found on this machine. With no devices, `reason` and `remedy` say why."""
 
     engine: str

@@ -25,14 +25,14 @@ _PREFIX = struct.Struct("<IQ")
 _LENGTH = struct.Struct("<I")
 
 
-class _TensorHead(Value):
+class _TensorHead(Value, frozen=True):
     name: str
     dtype: str
     shape: tuple[int, ...]
     size: int
 
 
-class _Head(Value):
+class _Head(Value, frozen=True):
     op: str
     args: dict[str, Any] = {}
     tensors: tuple[_TensorHead, ...] = ()

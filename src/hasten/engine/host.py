@@ -18,7 +18,8 @@ from hasten.spec.environment import Environment
 
 __all__ = ["FEATURES", "environment"]
 
-# Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm `Features`).
+# Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm
+# `Features`).
 FEATURES = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8",

@@ -1,11 +1,12 @@
 """A session in a process of its own: a crash, a hang or a leak of an engine costs that session and nothing else.
 
-`IsolatedSession` is a `Session` that also keeps samples in the worker and times runs there. `load_isolated` starts the
-worker and loads; use the result in a `with`.
+`IsolatedSession` is a `Session` that also keeps samples in the worker and times runs there. `load_isolated`
+starts the worker and loads; use the result in a `with`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -36,7 +37,8 @@ RUN_TIMEOUT_S = 120.0
 def load_isolated(model: Path, target: Target, *, timeout_s: float = LOAD_TIMEOUT_S) -> IsolatedSession:
     """Start a worker and load `model` for `target` in it.
 
-    Raises `EngineLoadError` where the engine refuses, `EngineCrashed` where its process dies or is silent for `timeout_s`.
+    Raises `EngineLoadError` where the engine refuses, `EngineCrashed` where its process dies or is silent for
+    `timeout_s`.
     """
     session = IsolatedSession(target)
     try:
@@ -55,7 +57,7 @@ class IsolatedSession:
         self.load_ms = float("nan")
         self._signature = Signature(inputs=(), outputs=())
         self._precision: Precision = target.precision
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker; close() closes it)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hasten.engine.worker"],
             stdin=subprocess.PIPE,
@@ -96,9 +98,7 @@ class IsolatedSession:
         """Keep a sample in the worker under a number, to be timed without any transfer."""
         self._ask(Frame("put", {"slot": slot}, inputs), RUN_TIMEOUT_S)
 
-    def time_ms(
-        self, slots: Sequence[int], *, warmup: int = 0, timeout_s: float = RUN_TIMEOUT_S
-    ) -> list[float]:
+    def time_ms(self, slots: Sequence[int], *, warmup: int = 0, timeout_s: float = RUN_TIMEOUT_S) -> list[float]:
         """Run kept samples in order and return each run's milliseconds, timed inside the worker."""
         answer = self._ask(Frame("time", {"slots": list(slots), "warmup": warmup}), timeout_s)
         return [elapsed / 1e6 for elapsed in answer.args["elapsed_ns"]]
@@ -112,11 +112,9 @@ class IsolatedSession:
         self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
-                try:
+                # What was still buffered for a worker that is gone: nobody waits for it.
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    # What was still buffered for a worker that is gone; nobody waits for it.
-                    pass
         self._process.wait()
         self._log.close()
 

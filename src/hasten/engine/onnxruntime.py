@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: the reference engine.
 
-Its defaults are what most teams run today, so `Target(engine="onnxruntime")` with nothing else set is the reference that
-every speedup is measured against.
+Its defaults are what most teams run today, so `Target(engine="onnxruntime")` with nothing else set is the
+reference that every speedup is measured against.
 """
 
 from __future__ import annotations
@@ -39,11 +39,7 @@ class OnnxRuntime:
         return Probe(
             engine=self.name,
             version=importlib.metadata.version("onnxruntime"),
-            devices=(
-                Device(
-                    name="CPU", hardware="CPU", detail=environment().processor, precisions=("f32", "int8")
-                ),
-            ),
+            devices=(Device(name="CPU", hardware="CPU", detail=environment().processor, precisions=("f32", "int8")),),
         )
 
     def load(self, model: Path, target: Target) -> OnnxRuntimeSession:

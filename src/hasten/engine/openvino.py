@@ -34,7 +34,15 @@ _RUNTIME_PRECISIONS: dict[str, Precision] = {
     "f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8",
 }  # fmt: skip
 # Operators that do the arithmetic; data movement says nothing about precision.
-_ARITHMETIC = {"Convolution", "GroupConvolution", "MatMul", "FullyConnected", "Deconvolution", "RNNSeq", "MHA"}
+_ARITHMETIC = {
+    "Convolution",
+    "GroupConvolution",
+    "MatMul",
+    "FullyConnected",
+    "Deconvolution",
+    "RNNSeq",
+    "MHA",
+}
 
 
 class OpenVino:
@@ -92,7 +100,7 @@ class OpenVinoSession:
             outputs=tuple(_spec(port) for port in compiled.outputs),
         )
         self._names = [spec.name for spec in self._signature.outputs]
-        self._precision = _precision_used(compiled)
+        self._precision: Precision = _precision_used(compiled)
 
     @property
     def signature(self) -> Signature:

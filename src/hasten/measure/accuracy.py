@@ -1,7 +1,7 @@
 """Accuracy, and its change against the reference: paired by sample, because both sides answer the same samples.
 
-A difference of two shares measured on different samples would need many times the data. The metric comes with the data;
-without labels it is agreement with the reference model, and is called that.
+A difference of two shares measured on different samples would need many times the data. The metric comes with the
+data; without labels it is agreement with the reference model, and is called that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ __all__ = ["AccuracyMeter", "answers_of"]
 
 
 class AccuracyMeter:
-    """Gives `accuracy` and `accuracy_change` of the first metric, and `<metric>` and `<metric>_change` of the others."""
+    """Gives `accuracy` and `accuracy_change` of the first metric, and `<metric>` and `<metric>_change` of the
+    others.
+    """
 
     name = "accuracy"
     names = ("accuracy", "accuracy_change")
@@ -67,9 +69,7 @@ def _truth(dataset: Dataset, metric: Metric, book: AnswerBook) -> Any:
     return book.answers.__getitem__ if metric.name == "agreement" else dataset.label
 
 
-def _figures(
-    metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int
-) -> Sequence[Figure]:
+def _figures(metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int) -> Sequence[Figure]:
     """The candidate's value and its paired change."""
     if metric.kind == "binary":
         return share(after[:, 0]), binary_change(before[:, 0], after[:, 0])

@@ -1,7 +1,8 @@
 """What a meter is, and what it measures on. The extension point `hasten.measure`.
 
-A meter is never shown a candidate alone: it gets a `Pair` of reference and candidate, both loaded in processes of their own,
-and the samples to use. Whatever it returns is already a comparison or was taken under the same circumstances as one.
+A meter is never shown a candidate alone: it gets a `Pair` of reference and candidate, both loaded in processes of
+their own, and the samples to use. Whatever it returns is already a comparison or was taken under the same
+circumstances as one.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Plan:
 
 
 class AnswerBook:
-    """The reference's answers by sample, so that each is computed once for all candidates, and what candidates gave."""
+    """The reference's answers by sample, so that each is computed once for all candidates, and what candidates
+    gave.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[int, Any] = {}
@@ -80,7 +83,9 @@ class AnswerBook:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A candidate beside its reference, and the samples to measure on. `fresh` loads the candidate in a new process."""
+    """A candidate beside its reference, and the samples to measure on. `fresh` loads the candidate in a new
+    process.
+    """
 
     reference: Arm
     candidate: Arm

@@ -1,12 +1,13 @@
 """Latency, throughput and speedup: two processes take turns on the same samples.
 
-A shared machine changes its speed by factors within minutes, so absolute times of two sessions say nothing. Here each round
-runs both sides within milliseconds of each other, in random order, on the same samples, and gives one ratio; drift moves both
-and cancels. Before its timed runs each side makes one untimed run, because the other side has just used the caches and its
-threads may still be spinning.
+A shared machine changes its speed by factors within minutes, so absolute times of two sessions say nothing. Here
+each round runs both sides within milliseconds of each other, in random order, on the same samples, and gives one
+ratio; drift moves both and cancels. Before its timed runs each side makes one untimed run, because the other side
+has just used the caches and its threads may still be spinning.
 
-Speedup is over the rounds' ratios (`hasten.stats.ratio`); percentiles are over all timed runs and are refused where the
-sample is too small; throughput is predictions per second of one caller that sends the next request when the last is answered.
+Speedup is over the rounds' ratios (`hasten.stats.ratio`); percentiles are over all timed runs and are refused
+where the sample is too small; throughput is predictions per second of one caller that sends the next request when
+the last is answered.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ __all__ = ["Callee", "Load", "LoadResult", "arrivals", "compare_targets", "parse
 _CALLERS = 64
 
 
-class Load(Value):
+class Load(Value, frozen=True):
     """A traffic pattern. `value` is the number of callers (closed) or requests per second (poisson)."""
 
     kind: Literal["closed", "poisson", "trace"]
@@ -35,14 +35,16 @@ class Load(Value):
 
 
 class Callee(Protocol):
-    """Something that predicts. `call(i)` answers sample i (modulo its samples) and returns when it is done; thread-safe."""
+    """Something that predicts. `call(i)` answers sample i (modulo its samples) and returns when it is done;
+    thread-safe.
+    """
 
     def call(self, index: int) -> None:
         """Make one prediction."""
         ...
 
 
-class LoadResult(Value):
+class LoadResult(Value, frozen=True):
     """Latencies in ms and predictions per second over one run; failed calls are counted, never timed."""
 
     latency_p50_ms: Figure
@@ -65,7 +67,8 @@ def parse_load(text: str) -> Load:
     if kind == "trace" and rest:
         return Load(kind="trace", path=rest)
     raise UsageError(
-        f"{text!r} is no load.", remedy="Write closed:N (N callers), poisson:RPS, or trace:FILE (seconds, one a line)."
+        f"{text!r} is no load.",
+        remedy="Write closed:N (N callers), poisson:RPS, or trace:FILE (seconds, one a line).",
     )
 
 
@@ -86,10 +89,10 @@ def run_load(callee: Callee, load: Load, duration_s: float, *, seed: int = 0) ->
     return _open(callee, arrivals(load, duration_s, seed))
 
 
-def compare_targets(
-    a: Callee, b: Callee, *, rounds: int, runs: int, seed: int, tick: Callable[[int], None]
-) -> Figure:
-    """Return how many times faster `a` is than `b`: one caller, interleaved rounds in random order, paired by round."""
+def compare_targets(a: Callee, b: Callee, *, rounds: int, runs: int, seed: int, tick: Callable[[int], None]) -> Figure:
+    """Return how many times faster `a` is than `b`: one caller, interleaved rounds in random order, paired by
+    round.
+    """
     rng = np.random.default_rng(seed)
     times: dict[int, list[float]] = {0: [], 1: []}
     for number in range(rounds):
@@ -172,5 +175,7 @@ def _trace(path: Path, duration_s: float) -> list[float]:
     try:
         times = sorted(float(line) for line in path.read_text().split())
     except (OSError, ValueError) as error:
-        raise UsageError(f"The trace {path} cannot be read: {error}.", remedy="One arrival in seconds a line.") from error
+        raise UsageError(
+            f"The trace {path} cannot be read: {error}.", remedy="One arrival in seconds a line."
+        ) from error
     return [t - times[0] for t in times if t - times[0] < duration_s]

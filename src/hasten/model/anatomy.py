@@ -1,8 +1,9 @@
-"""The anatomy of a model: operators, parameters, multiply-accumulates, and findings with remedies. For `hasten inspect`.
+"""The anatomy of a model: operators, parameters, multiply-accumulates, and findings with remedies. For `hasten
+inspect`.
 
-Multiply-accumulates are counted for convolutions and matrix products, at the shapes that ONNX shape inference finds when
-free dimensions take the given values. Operators whose shapes stay unknown are named, so that a count is never silently
-too small.
+Multiply-accumulates are counted for convolutions and matrix products, at the shapes that ONNX shape inference
+finds when free dimensions take the given values. Operators whose shapes stay unknown are named, so that a count
+is never silently too small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["Finding", "Macs", "count_macs", "findings"]
 _SUBNORMAL_BELOW = float(np.finfo(np.float32).tiny)
 
 
-class Macs(Value):
+class Macs(Value, frozen=True):
     """Multiply-accumulates for one run, and how many operators could not be counted."""
 
     total: int
@@ -30,7 +31,7 @@ class Macs(Value):
     dims: dict[str, int]
 
 
-class Finding(Value):
+class Finding(Value, frozen=True):
     """Something in the model that costs speed or honesty, and what to do about it."""
 
     code: str
@@ -39,7 +40,9 @@ class Finding(Value):
 
 
 def count_macs(model: OnnxModel, dims: Mapping[str, int]) -> Macs:
-    """Count multiply-accumulates with the free dimensions of the inputs set to `dims` (by symbol; others become 1)."""
+    """Count multiply-accumulates with the free dimensions of the inputs set to `dims` (by symbol; others become
+    1).
+    """
     fixed, used = _with_fixed_inputs(model, dims)
     shapes = _shapes(fixed)
     total = uncounted = 0
@@ -87,7 +90,7 @@ def _odd_channels(model: OnnxModel) -> Finding | None:
     dims = {tensor.name: tuple(tensor.dims) for tensor in all_weights(model.proto.graph)}
     for node in model.proto.graph.node:
         if node.op_type == "Constant":
-            dims |= {node.output[0]: tuple(a.t.dims) for a in node.attribute if a.name == "value"}
+            dims[node.output[0]] = _constant_dims(node)
     convolutions = [node for node in model.proto.graph.node if node.op_type == "Conv"]
     odd = [node for node in convolutions if (dims.get(node.input[1]) or (16,))[0] % 16]
     if not odd:
@@ -109,9 +112,7 @@ def _old_opset(model: OnnxModel) -> Finding | None:
     )
 
 
-def _with_fixed_inputs(
-    model: OnnxModel, dims: Mapping[str, int]
-) -> tuple[onnx.ModelProto, dict[str, int]]:
+def _with_fixed_inputs(model: OnnxModel, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str, int]]:
     """A copy whose free input dimensions are numbers, and the numbers that were used."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model.proto)
@@ -140,8 +141,12 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
     for node in inferred.graph.node:
         if node.op_type == "Constant":
-            shapes |= {node.output[0]: tuple(a.t.dims) for a in node.attribute if a.name == "value"}
+            shapes[node.output[0]] = _constant_dims(node)
     return shapes
+
+
+def _constant_dims(node: onnx.NodeProto) -> tuple[int, ...]:
+    return next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())
 
 
 def _macs_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | None:

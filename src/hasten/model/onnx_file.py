@@ -1,8 +1,8 @@
 """Open an ONNX file without running it: signature, digest, operators, parameters.
 
-Weights are counted wherever they are: initializers, and `Constant` nodes, which some exporters use for all of them. The
-file is refused where it is truncated, where its external weights lie outside its folder, and where it needs operators that
-no engine here implements.
+Weights are counted wherever they are: initializers, and `Constant` nodes, which some exporters use for all of
+them. The file is refused where it is truncated, where its external weights lie outside its folder, and where it
+needs operators that no engine here implements.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def _refuse_outside_weights(path: Path, proto: onnx.ModelProto) -> None:
                 remedy="Keep external weights beside the model.",
             )
         if not target.is_file():
-            raise ModelError(
-                f"{path}: the external weights {place} are missing.", remedy="Put them beside the model."
-            )
+            raise ModelError(f"{path}: the external weights {place} are missing.", remedy="Put them beside the model.")
 
 
 def _check(path: Path, proto: onnx.ModelProto) -> None:

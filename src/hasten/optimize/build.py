@@ -23,7 +23,9 @@ class Builder:
         self._failed: dict[str, TransformFailed] = {}
 
     def build(self, variant: Variant) -> Path:
-        """Return the model file of `variant`. Raises `TransformFailed`, again and at once for a recipe that failed before."""
+        """Return the model file of `variant`. Raises `TransformFailed`, again and at once for a recipe that
+        failed before.
+        """
         current = self._source
         for length in range(1, len(variant.recipe) + 1):
             current = self._step(current, variant, length)

@@ -1,7 +1,7 @@
 """How much to measure within the budget, fixed before the first comparison.
 
-A pilot of a few runs of the reference tells how long one prediction takes; from that and the budget follow the rounds and
-samples of every trial. Nothing that a candidate shows changes them.
+A pilot of a few runs of the reference tells how long one prediction takes; from that and the budget follow the
+rounds and samples of every trial. Nothing that a candidate shows changes them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _FEWEST, _MOST = 20, 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """Plans and sample counts for both splits. `tuning_share` is the part of the budget after which no trial begins."""
+    """Plans and sample counts for both splits. `tuning_share` is the part of the budget after which no trial
+    begins.
+    """
 
     tuning: Plan
     holdout: Plan
@@ -45,9 +47,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
     return Effort(
         tuning=Plan(rounds=_rounds(for_trial, seconds, _RUNS_TUNING, most=30), runs=_RUNS_TUNING, seed=1),
         holdout=Plan(
-            rounds=max(
-                _rounds(for_claim, seconds, _RUNS_CLAIM, most=_MOST), -(-values_needed(asked) // _RUNS_CLAIM)
-            ),
+            rounds=max(_rounds(for_claim, seconds, _RUNS_CLAIM, most=_MOST), -(-values_needed(asked) // _RUNS_CLAIM)),
             runs=_RUNS_CLAIM,
             seed=2,
         ),

@@ -1,8 +1,8 @@
 """Pick on tuning data: which variants deserve a claim, in which order.
 
-A variant is promising if no check rejects it and, at the size of the holdout split, its accuracy bound is likely to be proven.
-The best of each kind (engine, precision, recipe) goes on, at most three; the first is the pick, the others are further steps
-of the ladder. Nothing here sees holdout data.
+A variant is promising if no check rejects it and, at the size of the holdout split, its accuracy bound is likely
+to be proven. The best of each kind (engine, precision, recipe) goes on, at most three; the first is the pick, the
+others are further steps of the ladder. Nothing here sees holdout data.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def pick(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> li
 def gain_of(item: Evidence, goal: Goal) -> float:
     """How good a variant is in what the user minimizes: larger is better, 1 is the reference for speed.
 
-    Speed is ranked by the paired ratio, because absolute times of different trials were taken at different moments; cost
-    follows speed, since the machine's price is the same for all.
+    Speed is ranked by the paired ratio, because absolute times of different trials were taken at different
+    moments; cost follows speed, since the machine's price is the same for all.
     """
     if goal.objective.minimize == "memory_mb":
         return -(item.measurement.memory_peak_mb.value or math.inf)
@@ -52,7 +52,9 @@ def why_not(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
 
 
 def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | None:
-    """Whether the accuracy bound would stay unproven on holdout: the interval shrinks with the root of the sample size."""
+    """Whether the accuracy bound would stay unproven on holdout: the interval shrinks with the root of the sample
+    size.
+    """
     change, metric = item.measurement.accuracy_change, item.measurement.metric
     if change.value is None or change.low is None or change.high is None:
         return f"Its accuracy is unknown: {change.reason}."

@@ -1,4 +1,5 @@
-"""The candidates: every engine that is here, in every precision that this machine computes, on every sensible thread count.
+"""The candidates: every engine that is here, in every precision that this machine computes, on every sensible
+thread count.
 
 What cannot even be tried is part of the answer too: it is returned as a rejection with the reason.
 """
@@ -65,9 +66,7 @@ def _obstacle(probe: Probe, precision: Precision) -> str | None:
 def _variants(model: OnnxModel, probe: Probe, precision: Precision) -> Iterator[Variant]:
     host = environment()
     for threads in sorted({1, host.cores_physical, host.cores_logical}):
-        is_reference = (
-            probe.engine == "onnxruntime" and precision == "f32" and threads == host.cores_physical
-        )
+        is_reference = probe.engine == "onnxruntime" and precision == "f32" and threads == host.cores_physical
         # ONNX Runtime's default is one thread for each physical core: that candidate is the reference itself.
         if not is_reference or threads == 1:
             yield Variant(

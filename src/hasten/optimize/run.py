@@ -2,20 +2,23 @@
 
     plan ─> try each on tuning data ─> pick ─> break the seal ─> claim on holdout data ─> verdict ─> bundle
 
-The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then measured anew
-(speed included, so that the luckiest of many noisy timings is not the claim), and a pick whose claim fails is not replaced
-by the next: that would make holdout data choose.
+The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then
+measured anew (speed included, so that the luckiest of many noisy timings is not the claim), and a pick whose
+claim fails is not replaced by the next: that would make holdout data choose.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hasten.bundle.write import Part, check_destination, write_bundle
+from hasten.clock import Clock, MonotonicClock
 from hasten.data.dataset import Dataset, Subset
 from hasten.data.feed import check_fits, feed
 from hasten.data.split import Splits, split
@@ -45,7 +48,9 @@ GOLDEN_SAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it again."""
+    """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it
+    again.
+    """
 
     model: Path
     data: Dataset
@@ -61,6 +66,7 @@ class Job:
     listener: Listener = ignore
     loader: Loader = load_arm
     probe: Callable[[], list[Probe]] = probe_all
+    clock: Clock = field(default_factory=MonotonicClock)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +80,7 @@ class Outcome:
 
 def run(job: Job) -> Outcome:
     """Do the job. Raises `UserError` for bad input before any long work; keeps finished trials on Ctrl-C."""
-    started = time.monotonic()
+    started = job.clock.now()
     check_destination(job.out, overwrite=job.overwrite)
     model = open_model(job.model)
     _check_data(model, job.data)
@@ -139,7 +145,7 @@ class _Run:
         trials: list[Trial] = []
         for number, variant in enumerate((self._reference, *variants)):
             self._say(f"trial {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
-            late = time.monotonic() - self._started > self._job.budget_s * effort.tuning_share
+            late = self._job.clock.now() - self._started > self._job.budget_s * effort.tuning_share
             if late and variant.id != REFERENCE:
                 reason = f"The budget of {self._job.budget_s / 60:.3g} minutes was spent before its turn."
                 trials.append(
@@ -184,9 +190,7 @@ class _Run:
             book=self._book,
         )
 
-    def _losers(
-        self, tuned: Sequence[Evidence], picks: Sequence[Evidence], effort: Effort
-    ) -> list[Rejection]:
+    def _losers(self, tuned: Sequence[Evidence], picks: Sequence[Evidence], effort: Effort) -> list[Rejection]:
         """Why each measured candidate that was not picked was not."""
         taken = {item.variant.id for item in picks}
         kinds = {(p.variant.target.engine, p.variant.target.precision): p.variant.id for p in picks}
@@ -211,9 +215,7 @@ class _Run:
         job, model = self._job, self._model
         reference = next((item for item in claimed if item.variant.id == REFERENCE), None)
         if reference is None:
-            raise ModelError(
-                "The reference failed on the holdout data.", remedy="Check the data with: hasten bench"
-            )
+            raise ModelError("The reference failed on the holdout data.", remedy="Check the data with: hasten bench")
         others = [item for item in claimed if item.variant.id != REFERENCE]
         conclusion = conclude(reference, others, picks, job.goal)
         return Record(
@@ -246,7 +248,7 @@ class _Run:
                 "labels": "yes" if job.data.labelled else "no: agreement with the reference",
             },
             seed=job.seed,
-            elapsed_s=time.monotonic() - self._started,
+            elapsed_s=job.clock.now() - self._started,
             command=job.command,
             stories=tuple(stories),
         )
@@ -275,10 +277,10 @@ class _Run:
         )
         return Outcome(record=record, bundle=job.out, report=job.out / "report.html")
 
-    def _part(self, evidence: Evidence, inputs: Sequence[dict[str, object]]) -> Part:
+    def _part(self, evidence: Evidence, inputs: Sequence[dict[str, np.ndarray[Any, Any]]]) -> Part:
         model = self._builder.build(evidence.variant)
         with self._job.loader(model, evidence.variant.target) as arm:
-            return Part(evidence=evidence, model=model, outputs=[arm.run(sample) for sample in inputs])  # pyright: ignore[reportArgumentType]
+            return Part(evidence=evidence, model=model, outputs=[arm.run(sample) for sample in inputs])
 
     def _say(self, stage: str, done: float = 0, total: float = 0) -> None:
         self._job.listener(Progress(stage=stage, done=done, total=total))

@@ -1,4 +1,5 @@
-"""Try one variant: build it, load it in a process of its own, measure it beside the reference, hold it to the objectives.
+"""Try one variant: build it, load it in a process of its own, measure it beside the reference, hold it to the
+objectives.
 
 Whatever goes wrong with a candidate, a crash of its engine included, ends as a rejection with a reason.
 """
@@ -58,7 +59,9 @@ class Bench:
 
 
 def try_variant(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> Trial:
-    """Return the trial of `variant`. Never raises for what a candidate does; a full disk is not its fault and does raise."""
+    """Return the trial of `variant`. Never raises for what a candidate does; a full disk is not its fault and
+    does raise.
+    """
     try:
         model = build(variant)
     except StorageError:

@@ -24,7 +24,7 @@ __all__ = ["Trial", "TrialLog", "fingerprint"]
 T = TypeVar("T")
 
 
-class Trial(Value):
+class Trial(Value, frozen=True):
     """The outcome of trying one variant: evidence on tuning data, or a rejection before it got that far."""
 
     variant: Variant

@@ -1,7 +1,8 @@
 """The verdict: what the claims on holdout data amount to.
 
-"accepted": the picked variant met every objective. "keep_reference": nothing safe and faster was shown, and the reference
-itself is not ruled out by the objectives. "infeasible": the reference misses an objective and nothing else met it.
+"accepted": the picked variant met every objective. "keep_reference": nothing safe and faster was shown, and the
+reference itself is not ruled out by the objectives. "infeasible": the reference misses an objective and nothing
+else met it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ class Conclusion:
     rejected: tuple[Rejection, ...]
 
 
-def conclude(
-    reference: Evidence, claimed: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal
-) -> Conclusion:
+def conclude(reference: Evidence, claimed: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal) -> Conclusion:
     """Conclude from claims in the order of the picks. A failed pick is not replaced: holdout data makes no choice."""
     accepted = [item for item in claimed if item.outcome == "accepted"]
     rejected = tuple(

@@ -1,6 +1,7 @@
 """Which waiting requests go to the engine together. Pure: time comes in as an argument.
 
-First come, first served: the oldest request sets the shape, and later ones of the same shape join until the batch is full.
+First come, first served: the oldest request sets the shape, and later ones of the same shape join until the batch
+is full.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ __all__ = ["Batcher", "Waiting"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """A request in the queue. `key` is equal for requests that can be stacked; times are seconds on the caller's clock."""
+    """A request in the queue. `key` is equal for requests that can be stacked; times are seconds on the caller's
+    clock.
+    """
 
     id: int
     rows: int

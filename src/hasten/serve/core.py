@@ -1,7 +1,7 @@
 """The scheduler: events in, commands out, no I/O. One engine instance behind one bounded queue.
 
-`handle(event, now)` returns what to do. The driver carries commands out and reports what happened as further events; tests and
-simulations do the same with time moved by hand.
+`handle(event, now)` returns what to do. The driver carries commands out and reports what happened as further
+events; tests and simulations do the same with time moved by hand.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ class Core:
         refusal = self._refusal(event, now)
         if refusal:
             return [refusal]
-        self.batcher.add(
-            Waiting(id=event.id, rows=event.rows, key=event.key, arrived=now, deadline=event.deadline)
-        )
+        self.batcher.add(Waiting(id=event.id, rows=event.rows, key=event.key, arrived=now, deadline=event.deadline))
         return []
 
     def _refusal(self, event: Arrived, now: float) -> Refuse | None:
@@ -151,7 +149,9 @@ class Core:
         # One request of many rows runs alone where it is larger than a batch; only a batching model has a limit.
         if self.policy.max_batch > 1 and event.rows > self.policy.max_batch:
             return Refuse(
-                event.id, "invalid", f"The request has {event.rows} rows; at most {self.policy.max_batch} are taken."
+                event.id,
+                "invalid",
+                f"The request has {event.rows} rows; at most {self.policy.max_batch} are taken.",
             )
         if len(self.batcher) >= self.policy.queue_capacity:
             return Refuse(event.id, "overloaded", "The queue is full.", self._wait_s())

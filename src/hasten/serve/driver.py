@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from hasten.bundle.read import Bundle
 from hasten.errors import EngineCrashed, EngineError, HastenError, RequestError
@@ -33,6 +34,7 @@ from hasten.serve.core import (
 from hasten.serve.pool import EngineWorker, Tensors
 from hasten.spec.event import Served
 from hasten.spec.request import Request, Response
+from hasten.spec.tensor import DType
 
 __all__ = ["ModelService"]
 
@@ -64,7 +66,7 @@ class ModelService:
         self._tickets: dict[int, _Ticket] = {}
         self._sink = sink
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dtypes = {spec.name: spec.dtype for spec in manifest.signature.outputs}
+        self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in manifest.signature.outputs}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -151,7 +153,8 @@ class ModelService:
         """Only what was running fails; a new process is started at once, and later ones ever more slowly."""
         self.ready = False
         self._settle_all(
-            ids, RequestError("The engine stopped while it ran this request.", code="unavailable", retry_after_s=1.0)
+            ids,
+            RequestError("The engine stopped while it ran this request.", code="unavailable", retry_after_s=1.0),
         )
         self._handle(EngineDown())
         self._spawn(self._restart())
@@ -204,8 +207,8 @@ class ModelService:
             parameters={"variant": self.variant},
         )
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # pyright: ignore[reportArgumentType]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,7 +1,7 @@
 """The HTTP front end: a bare ASGI application that routes, reads bodies within limits, and answers.
 
-It knows HTTP and nothing of scheduling. A body must arrive within `receipt_s` seconds, because the server below has no such
-deadline and a slow client could hold a connection for ever.
+It knows HTTP and nothing of scheduling. A body must arrive within `receipt_s` seconds, because the server below
+has no such deadline and a slow client could hold a connection for ever.
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ def _model_route(service: ModelService, verb: str | None) -> tuple[int, Encoded]
 
 
 def _path(scope: Scope) -> str:
-    """The path as sent, still percent-encoded so that an encoded slash does not split a name; one slash at the end is fine."""
+    """The path as sent, still percent-encoded so that an encoded slash does not split a name; one slash at the
+    end is fine.
+    """
     raw = scope.get("raw_path") or scope["path"].encode()
     return raw.decode("latin-1").partition("?")[0].removesuffix("/")
 

@@ -1,11 +1,12 @@
 """The engine behind a model: a worker process with one loaded variant, driven from one thread.
 
-A batch is stacked along the first axis and its outputs are taken apart again by rows. If the process dies, the batch that was
-running fails and a new process is started.
+A batch is stacked along the first axis and its outputs are taken apart again by rows. If the process dies, the
+batch that was running fails and a new process is started.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,7 +76,4 @@ def stack(inputs: Sequence[Tensors]) -> Tensors:
 def split_rows(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
     """Take a batch's outputs apart: request i gets its own rows, as views."""
     edges = np.cumsum([0, *rows])
-    return [
-        {name: array[start:stop] for name, array in outputs.items()}
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [{name: array[start:stop] for name, array in outputs.items()} for start, stop in itertools.pairwise(edges)]

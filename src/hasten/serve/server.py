@@ -1,4 +1,6 @@
-"""Start and stop a server: on the main thread for the command line, in the background for `bundle.serve()` and tests."""
+"""Start and stop a server: on the main thread for the command line, in the background for `bundle.serve()` and
+tests.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import asyncio
 import ipaddress
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,12 +44,14 @@ def serve_forever(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
 
-    Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name, `MissingError` without
-    the serve extra, `EngineError` where a bundle does not load here.
+    Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name,
+    `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     listener = _listen(host, port, insecure)
     try:
-        _asyncio_run(_main(bundles, listener, queue_capacity, Limits(), sink, lambda r, _: on_ready and on_ready(r.url)))
+        _asyncio_run(
+            _main(bundles, listener, queue_capacity, Limits(), sink, lambda r, _: on_ready and on_ready(r.url))
+        )
     finally:
         listener.close()
 
@@ -61,13 +65,13 @@ def serve_bundle(
     queue_capacity: int = 256,
     limits: Limits | None = None,
     sink: Callable[[Served], None] | None = None,
-) -> Iterator[Running]:
+) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
     listener = _listen(host, port, insecure=False)
     started = threading.Event()
     state: dict[str, Any] = {}
 
-    def ready(running: Running, stop: Callable[[], None]) -> None:
+    def ready(running: Running, stop: Callable[[], object]) -> None:
         state.update(running=running, stop=stop)
         started.set()
 
@@ -99,7 +103,7 @@ async def _main(
     queue_capacity: int,
     limits: Limits,
     sink: Callable[[Served], None] | None,
-    on_ready: Callable[[Running, Callable[[], None]], object],
+    on_ready: Callable[[Running, Callable[[], object]], object],
     *,
     signals: bool = True,
 ) -> None:
@@ -162,7 +166,7 @@ def _uvicorn(frontend: Frontend) -> Any:
 
 
 @contextmanager
-def _no_signals() -> Iterator[None]:
+def _no_signals() -> Generator[None]:
     yield
 
 
@@ -206,7 +210,8 @@ def _listen(host: str, port: int, insecure: bool) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"{host}:{port} cannot be used: {error.strerror}.", remedy="Choose another address with --http HOST:PORT."
+            f"{host}:{port} cannot be used: {error.strerror}.",
+            remedy="Choose another address with --http HOST:PORT.",
         ) from error
     return listener
 

@@ -7,7 +7,7 @@ from hasten.spec.values import Value
 __all__ = ["Environment"]
 
 
-class Environment(Value):
+class Environment(Value, frozen=True):
     """One machine as a measurement saw it. `features` are the instruction sets that inference kernels care about."""
 
     processor: str

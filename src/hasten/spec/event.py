@@ -7,7 +7,7 @@ from hasten.spec.values import Value
 __all__ = ["Served"]
 
 
-class Served(Value):
+class Served(Value, frozen=True):
     """One answered request: which variant, how large its batch was, and seconds in the queue and in the engine."""
 
     model: str

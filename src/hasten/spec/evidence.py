@@ -16,7 +16,7 @@ Verdict = Literal["accepted", "keep_reference", "infeasible"]
 Outcome = Literal["accepted", "rejected", "unproven"]
 
 
-class Check(Value):
+class Check(Value, frozen=True):
     """One objective held against one figure. `unproven` means that the interval straddles the bound."""
 
     objective: str
@@ -25,7 +25,7 @@ class Check(Value):
     reason: str
 
 
-class Evidence(Value):
+class Evidence(Value, frozen=True):
     """A measurement, its checks and the outcome: rejected if any check failed, unproven if any is open."""
 
     variant: Variant
@@ -35,7 +35,7 @@ class Evidence(Value):
     reasons: tuple[str, ...] = ()
 
 
-class Rejection(Value):
+class Rejection(Value, frozen=True):
     """A candidate that was not taken, and why, in a sentence that a person understands.
 
     `stage` tells where it ended: it could not be built, it could not run, its tuning figures lost, its claim failed.
@@ -47,11 +47,12 @@ class Rejection(Value):
     evidence: Evidence | None = None
 
 
-class Record(Value):
+class Record(Value, frozen=True):
     """The whole story of one optimization: what a report shows and a bundle keeps under `evidence/`.
 
-    `tuning` has one entry for each candidate that could be measured, on the data that picks; `holdout` one for each that
-    was picked and for the reference, on the data that no step had seen. `claims` of the product come from `holdout` only.
+    `tuning` has one entry for each candidate that could be measured, on the data that picks; `holdout` one for
+    each that was picked and for the reference, on the data that no step had seen. `claims` of the product come
+    from `holdout` only.
     """
 
     verdict: Verdict
@@ -72,8 +73,10 @@ class Record(Value):
     stories: tuple[Story, ...] = ()
 
 
-class Story(Value):
-    """One sample on which a variant's answer differs from the reference's, told on tuning data: for people to look at."""
+class Story(Value, frozen=True):
+    """One sample on which a variant's answer differs from the reference's, told on tuning data: for people to
+    look at.
+    """
 
     variant: str
     sample: int

@@ -16,10 +16,11 @@ __all__ = ["FIGURE_NAMES", "NOT_MEASURED", "Figure", "Measurement", "MetricInfo"
 Split = Literal["calibration", "tuning", "holdout"]
 
 
-class Figure(Value):
+class Figure(Value, frozen=True):
     """One number. `low` and `high` bound the 95 % confidence interval; `n` counts the observations behind it.
 
-    `method` names how it was found where that matters ("estimated" is said here); `reason` stands in for a missing value.
+    `method` names how it was found where that matters ("estimated" is said here); `reason` stands in for a
+    missing value.
     """
 
     value: float | None
@@ -41,7 +42,7 @@ def unmeasured(reason: str) -> Figure:
 NOT_MEASURED = unmeasured("not measured")
 
 
-class MetricInfo(Value):
+class MetricInfo(Value, frozen=True):
     """The metric that a dataset is judged by. `unit` is the metric's own (a share, an edit rate, a correlation)."""
 
     name: str
@@ -49,12 +50,12 @@ class MetricInfo(Value):
     unit: str = "share"
 
 
-class Measurement(Value):
+class Measurement(Value, frozen=True):
     """All that was measured of one variant, paired with the reference on the same samples.
 
-    `speedup` is latency of the reference over latency of the variant. `accuracy_change` is variant minus reference, in
-    the metric's own unit. `throughput_rps` is predictions per second of one instance kept busy by one caller.
-    `memory_peak_mb` is the peak resident set of a fresh process that loads the variant and runs it.
+    `speedup` is latency of the reference over latency of the variant. `accuracy_change` is variant minus
+    reference, in the metric's own unit. `throughput_rps` is predictions per second of one instance kept busy by
+    one caller. `memory_peak_mb` is the peak resident set of a fresh process that loads the variant and runs it.
     """
 
     split: Split

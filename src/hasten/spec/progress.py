@@ -1,4 +1,6 @@
-"""Progress: what long work tells whoever watches. The command line draws it; the library stays silent without a listener."""
+"""Progress: what long work tells whoever watches. The command line draws it; the library stays silent without a
+listener.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from hasten.spec.values import Value
 __all__ = ["Listener", "Progress", "ignore"]
 
 
-class Progress(Value):
+class Progress(Value, frozen=True):
     """`done` of `total` units of `stage`; `note` is one finished thing worth a line of its own."""
 
     stage: str

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Signature"]
 
 
-class Signature(Value):
+class Signature(Value, frozen=True):
     """Names, element types and shapes of all inputs and outputs, in the model's own order."""
 
     inputs: tuple[TensorSpec, ...]

@@ -12,12 +12,10 @@ __all__ = ["Goal", "Minimize", "Objective", "Prices", "Slo"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
-Minimize = Literal[
-    "latency_p50_ms", "latency_p99_ms", "cost_per_million", "energy_per_prediction_j", "memory_mb"
-]
+Minimize = Literal["latency_p50_ms", "latency_p99_ms", "cost_per_million", "energy_per_prediction_j", "memory_mb"]
 
 
-class Slo(Value):
+class Slo(Value, frozen=True):
     """Bounds that a deployment must meet. `None` means no bound. `accuracy_drop_max` is in the metric's own unit."""
 
     latency_p50_ms: Positive | None = None
@@ -28,19 +26,19 @@ class Slo(Value):
     memory_max_mb: Positive | None = None
 
 
-class Objective(Value):
+class Objective(Value, frozen=True):
     """What to minimize among the deployments that meet the bounds."""
 
     minimize: Minimize = "latency_p50_ms"
 
 
-class Prices(Value):
+class Prices(Value, frozen=True):
     """What the machine costs, for cost per prediction."""
 
     machine_hour_usd: Positive | None = None
 
 
-class Goal(Value):
+class Goal(Value, frozen=True):
     """The whole of `slo.toml`."""
 
     slo: Slo = Slo()

@@ -11,7 +11,7 @@ __all__ = ["Precision", "Target"]
 Precision = Literal["f32", "f16", "bf16", "int8"]
 
 
-class Target(Value):
+class Target(Value, frozen=True):
     """One way to run a model. `threads` 0 leaves the number to the engine; `options` are the engine's own, typed."""
 
     engine: str

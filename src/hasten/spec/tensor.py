@@ -1,7 +1,7 @@
 """What a tensor is: a name, an element type and a shape.
 
-Element types carry the names of the Open Inference Protocol v2 ("FP32", "INT64", "BYTES", ...), because both the model
-and the wire need them and one vocabulary is enough.
+Element types carry the names of the Open Inference Protocol v2 ("FP32", "INT64", "BYTES", ...), because both the
+model and the wire need them and one vocabulary is enough.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ DTYPE_SIZES: dict[DType, int] = {
 }  # fmt: skip
 
 
-class TensorSpec(Value):
-    """One input or output of a model. A dimension is an integer if fixed, else a symbol ("batch", or "?" if unnamed)."""
+class TensorSpec(Value, frozen=True):
+    """One input or output of a model. A dimension is an integer if fixed, else a symbol ("batch", or "?" if
+    unnamed).
+    """
 
     name: str
     dtype: DType

@@ -10,7 +10,7 @@ __all__ = ["REFERENCE", "Step", "Variant"]
 REFERENCE = "reference"
 
 
-class Step(Value):
+class Step(Value, frozen=True):
     """One transform with its options. Recipes are values: the same recipe on the same model gives the same bytes."""
 
     transform: str
@@ -21,7 +21,7 @@ class Step(Value):
         return f"{self.transform}({options})" if options else self.transform
 
 
-class Variant(Value):
+class Variant(Value, frozen=True):
     """A candidate deployment. `id` is unique in a bundle and safe as a folder name."""
 
     id: str

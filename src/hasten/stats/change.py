@@ -33,16 +33,21 @@ def share(right: Sequence[float] | Rows) -> Figure:
     centre = (p + _Z**2 / (2 * n)) / scale
     half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n * n)) / scale
     return Figure(
-        value=p, low=min(p, max(0.0, centre - half)), high=max(p, min(1.0, centre + half)), n=n, method="Wilson"
+        value=p,
+        low=min(p, max(0.0, centre - half)),
+        high=max(p, min(1.0, centre + half)),
+        n=n,
+        method="Wilson",
     )
 
 
 def binary_change(reference_right: Sequence[float] | Rows, candidate_right: Sequence[float] | Rows) -> Figure:
-    """Return mean of the candidate minus mean of the reference for paired zeros and ones, with Tango's score interval.
+    """Return mean of the candidate minus mean of the reference for paired zeros and ones, with Tango's score
+    interval.
 
-    Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-    design". Unlike a bootstrap it does not shrink to nothing where no sample changed: with n samples and no change the
-    interval is about ±4/n.
+    Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: with n
+    samples and no change the interval is about ±4/n.
     """
     before, after = np.asarray(reference_right, np.float64), np.asarray(candidate_right, np.float64)
     n = len(before)
@@ -61,8 +66,9 @@ def mean_change(
 ) -> Figure:
     """Return the mean paired difference of real-valued scores, candidate minus reference, with a t interval.
 
-    The t interval is widened to at least what one changed sample in z²/n would move, so that rare changes that the sample
-    happens not to hold are not ruled out; `seed` is taken for symmetry with the resampling functions and is not needed.
+    The t interval is widened to at least what one changed sample in z²/n would move, so that rare changes that
+    the sample happens not to hold are not ruled out; `seed` is taken for symmetry with the resampling functions
+    and is not needed.
     """
     from scipy.stats import t
 
@@ -86,13 +92,11 @@ def statistic(rows: Rows, aggregate: Aggregate, *, seed: int = 0) -> Figure:
     return _figure(value, draws, n)
 
 
-def statistic_change(
-    rows_reference: Rows, rows_candidate: Rows, aggregate: Aggregate, *, seed: int = 0
-) -> Figure:
+def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggregate, *, seed: int = 0) -> Figure:
     """Return `aggregate(candidate) - aggregate(reference)`, resampling the same samples on both sides.
 
-    Where no sample changed at all, the interval is that of one sample in z²/n having changed: nothing was seen, which is
-    not the same as nothing being there.
+    Where no sample changed at all, the interval is that of one sample in z²/n having changed: nothing was seen,
+    which is not the same as nothing being there.
     """
     n = len(rows_reference)
     if n < 3:
@@ -114,8 +118,8 @@ def statistic_change(
 def samples_to_prove(change: Figure, bound: float) -> int | None:
     """Return about how many samples would show that the change stays above `-bound`.
 
-    The interval shrinks with the square root of the sample size. None where the middle of the interval is beyond the bound
-    already, or where nothing is known.
+    The interval shrinks with the square root of the sample size. None where the middle of the interval is beyond
+    the bound already, or where nothing is known.
     """
     if change.value is None or change.low is None or change.value <= -bound:
         return None
@@ -124,7 +128,9 @@ def samples_to_prove(change: Figure, bound: float) -> int | None:
 
 
 def _tango(gained: int, lost: int, n: int, delta: float) -> float:
-    """Score statistic for a true difference `delta`, with the constrained maximum-likelihood estimate of the nuisance."""
+    """Score statistic for a true difference `delta`, with the constrained maximum-likelihood estimate of the
+    nuisance.
+    """
     a = 2.0 * n
     b = -gained - lost + (2 * n - gained + lost) * delta
     c = -lost * delta * (1 - delta)

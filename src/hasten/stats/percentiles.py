@@ -26,9 +26,9 @@ def values_needed(p: float) -> int:
 def percentile(values: Sequence[float], p: float) -> Figure:
     """Return the `p`-th percentile (0 < p < 100) in the unit of `values`, with a distribution-free interval.
 
-    The interval runs between two order statistics that enclose the true percentile with 95 % probability whatever the
-    distribution, by the binomial law (David and Nagaraja, Order Statistics, 2003, section 7.1). Without enough values the
-    figure is unmeasured and says how many would do.
+    The interval runs between two order statistics that enclose the true percentile with 95 % probability whatever
+    the distribution, by the binomial law (David and Nagaraja, Order Statistics, 2003, section 7.1). Without
+    enough values the figure is unmeasured and says how many would do.
     """
     from scipy.stats import binom
 
@@ -45,7 +45,8 @@ def percentile(values: Sequence[float], p: float) -> Figure:
 
 
 def mean(values: Sequence[float]) -> Figure:
-    """Return the mean, with a t interval widened by the lag-1 autocorrelation of the series (Wilks 2011, section 5.2.4).
+    """Return the mean, with a t interval widened by the lag-1 autocorrelation of the series (Wilks 2011, section
+    5.2.4).
 
     Values must be in time order. Fewer than three give no interval and are refused.
     """
@@ -63,8 +64,8 @@ def mean(values: Sequence[float]) -> Figure:
 def inflation(series: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     """Return by how much the standard error of a mean grows because neighbours in the series resemble each other.
 
-    sqrt((1 + r) / (1 - r)) for lag-1 autocorrelation r, the exact limit for a first-order autoregressive series. Only the
-    part of r above half its own standard error 1/sqrt(n) counts: otherwise independent series would be
+    sqrt((1 + r) / (1 - r)) for lag-1 autocorrelation r, the exact limit for a first-order autoregressive series.
+    Only the part of r above half its own standard error 1/sqrt(n) counts: otherwise independent series would be
     punished for chance. r is corrected for its small-sample bias of (1 + 4 r) / n (Kendall 1954).
     """
     n = len(series)

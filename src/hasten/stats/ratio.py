@@ -1,8 +1,8 @@
 """The speedup of one side over the other from interleaved rounds, and whether that is a difference at all.
 
-Each round gives one ratio, so that whatever slows the machine for longer than a round cancels. The typical round is the 20 %
-trimmed mean of the log ratios: single disturbed rounds do not move it, and log ratios make "A over B" and "B over A" one
-statement.
+Each round gives one ratio, so that whatever slows the machine for longer than a round cancels. The typical round
+is the 20 % trimmed mean of the log ratios: single disturbed rounds do not move it, and log ratios make "A over B"
+and "B over A" one statement.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _FEWEST = 6
 def speedup(reference: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> Figure:
     """Return time of the reference over time of the candidate, typical over rounds, with a 95 % bootstrap interval.
 
-    `reference` and `candidate`: one positive value for each interleaved round, in the same unit and in time order. The
-    interval is a studentized bootstrap (Efron and Tibshirani 1993, section 12.5; Hall 1992) of the trimmed mean with the
-    standard error of Tukey and McLaughlin (1963), widened where neighbouring rounds resemble each other. On simulated
-    timings with drift, steps, spikes and autocorrelation it covers the truth in 93 to 97 % of trials (tests/stats).
-    Raises `ValueError` where the lengths differ. Fewer than six rounds are refused.
+    `reference` and `candidate`: one positive value for each interleaved round, in the same unit and in time
+    order. The interval is a studentized bootstrap (Efron and Tibshirani 1993, section 12.5; Hall 1992) of the
+    trimmed mean with the standard error of Tukey and McLaughlin (1963), widened where neighbouring rounds
+    resemble each other. On simulated timings with drift, steps, spikes and autocorrelation it covers the truth in
+    93 to 97 % of trials (tests/stats). Raises `ValueError` where the lengths differ. Fewer than six rounds are
+    refused.
     """
     if len(reference) != len(candidate):
         raise ValueError(f"rounds must be paired: {len(reference)} and {len(candidate)} differ")
@@ -57,8 +58,8 @@ def speedup(reference: Sequence[float], candidate: Sequence[float], *, seed: int
 def compare(figure: Figure, *, margin: float = MARGIN) -> Difference:
     """Say whether a speedup is a difference: only where its whole interval lies beyond 1 ± `margin`.
 
-    The margin is there because two processes of the very same model differ by a percent or so (where memory lands, which
-    core they start on), which is real and means nothing.
+    The margin is there because two processes of the very same model differ by a percent or so (where memory
+    lands, which core they start on), which is real and means nothing.
     """
     if figure.low is not None and figure.low > 1 + margin:
         return "faster"

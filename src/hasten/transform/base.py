@@ -1,8 +1,8 @@
 """What a transform is: it requires, it applies, it promises. The extension point `hasten.transform`.
 
-A transform never judges itself: whether it pays and what it costs is measured by others. The base checks what can be
-checked without timing: the requirement before, and afterwards that the result is a valid model with the same signature and,
-for a transform that promises exactness, the same answers on calibration samples.
+A transform never judges itself: whether it pays and what it costs is measured by others. The base checks what can
+be checked without timing: the requirement before, and afterwards that the result is a valid model with the same
+signature and, for a transform that promises exactness, the same answers on calibration samples.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _PROBES = 3
 
 
 class TransformFailed(HastenError):
-    """A transform does not apply to this model, or broke its promise. The message is the reason that a report shows."""
+    """A transform does not apply to this model, or broke its promise. The message is the reason that a report
+    shows.
+    """
 
     status = 1
 
@@ -87,7 +89,10 @@ class Transform(ABC):
 def _difference(before: Path, after: Path, samples: Sequence[Arrays]) -> str | None:
     """Run both models on samples and say where they differ by more than rounding."""
     engine = engines.get("onnxruntime")
-    left, right = engine.load(before, Target(engine="onnxruntime")), engine.load(after, Target(engine="onnxruntime"))
+    left, right = (
+        engine.load(before, Target(engine="onnxruntime")),
+        engine.load(after, Target(engine="onnxruntime")),
+    )
     for sample in samples:
         inputs = feed(left.signature, [sample])
         first, second = left.run(inputs), right.run(inputs)

@@ -1,4 +1,5 @@
-"""Fold constants and fuse batch normalization, with ONNX Runtime's basic graph optimizer, written back as standard ONNX.
+"""Fold constants and fuse batch normalization, with ONNX Runtime's basic graph optimizer, written back as
+standard ONNX.
 
 It also turns `Constant` nodes into initializers, which later transforms rely on.
 """
@@ -38,4 +39,6 @@ class Fold(Transform):
         try:
             ort.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise EngineLoadError(f"onnxruntime could not fold the model: {' '.join(str(error).split())[:300]}") from error
+            raise EngineLoadError(
+                f"onnxruntime could not fold the model: {' '.join(str(error).split())[:300]}"
+            ) from error

@@ -1,8 +1,9 @@
-"""Static quantization to int8: scales fixed from calibration data, as quantize-dequantize (QDQ) pairs in standard ONNX.
+"""Static quantization to int8: scales fixed from calibration data, as quantize-dequantize (QDQ) pairs in standard
+ONNX.
 
-Weights are signed and per channel, activations unsigned and per tensor, ranges by minimum and maximum (Jacob et al. 2018,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). It promises nothing about
-accuracy: some models survive this, some are ruined, and measuring tells which.
+Weights are signed and per channel, activations unsigned and per tensor, ranges by minimum and maximum (Jacob et
+al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). It
+promises nothing about accuracy: some models survive this, some are ruined, and measuring tells which.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -29,7 +30,9 @@ _FLOATS = {"Conv", "MatMul", "Gemm"}
 
 @final
 class QuantizeStatic(Transform):
-    """Quantize weights and activations. Options: `samples`, the largest number of calibration samples (default 64)."""
+    """Quantize weights and activations. Options: `samples`, the largest number of calibration samples (default
+    64).
+    """
 
     name = "quantize_static"
     promise = "approximate"
@@ -70,8 +73,8 @@ class QuantizeStatic(Transform):
 def _flush_every(count: int) -> int:
     """How many samples' activations the calibrator may hold before it reduces them to ranges.
 
-    Few, so that memory does not grow with the data; and no divisor of `count`, because the calibrator (onnxruntime 1.32)
-    takes an empty last group for "no data".
+    Few, so that memory does not grow with the data; and no divisor of `count`, because the calibrator
+    (onnxruntime 1.32) takes an empty last group for "no data".
     """
     return next(size for size in range(4, count + 5) if count % size)
 
@@ -90,9 +93,7 @@ def _reader(signature: Signature, calibration: Subset, count: int) -> Any:
         """Feeds calibration samples one by one."""
 
         def __init__(self) -> None:
-            self._samples: Iterator[dict[str, Any]] = (
-                feed(signature, [calibration.inputs(i)]) for i in range(count)
-            )
+            self._samples: Iterator[dict[str, Any]] = (feed(signature, [calibration.inputs(i)]) for i in range(count))
 
         def get_next(self) -> Any:
             return next(self._samples, None)
@@ -101,7 +102,7 @@ def _reader(signature: Signature, calibration: Subset, count: int) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """The quantizer logs and prints hints that are not for our users; warnings of the root logger included."""
     root = logging.getLogger()
     level = root.level

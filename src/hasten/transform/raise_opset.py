@@ -29,7 +29,5 @@ class RaiseOpset(Transform):
     def apply(self, model: OnnxModel, out: Path, calibration: Subset, options: Options) -> None:
         """Convert with ONNX's own version converter."""
         wanted = int(options.get("to", 17))
-        raised = (
-            version_converter.convert_version(model.proto, wanted) if model.opset < wanted else model.proto
-        )
+        raised = version_converter.convert_version(model.proto, wanted) if model.opset < wanted else model.proto
         onnx.save_model(raised, str(out))

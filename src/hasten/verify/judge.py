@@ -1,8 +1,9 @@
 """From measurement to evidence: every objective is checked against the whole interval, not against the middle of it.
 
-A bound is met where the interval lies on its right side, missed where it lies on its wrong side, and open ("unproven") where
-it straddles the bound or was not measured. One miss rejects a variant; one open check leaves it unproven; only a variant with
-every check met is accepted. Besides the user's objectives there is one of ours: a variant must gain something.
+A bound is met where the interval lies on its right side, missed where it lies on its wrong side, and open
+("unproven") where it straddles the bound or was not measured. One miss rejects a variant; one open check leaves
+it unproven; only a variant with every check met is accepted. Besides the user's objectives there is one of ours:
+a variant must gain something.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def accuracy_check(measurement: Measurement, drop_max: float) -> Check:
     sign = 1.0 if metric.higher_is_better else -1.0
     worst, best = sorted((-sign * figure.low, -sign * figure.high), reverse=True)
     middle = -sign * figure.value
-    found = f"{metric.name} drops by {_amount(middle, metric.unit)} ({_amount(best, metric.unit)} to {_amount(worst, metric.unit)})"
+    verb = "drops" if metric.higher_is_better else "rises"
+    drop, least, most = (_amount(value, metric.unit) for value in (middle, best, worst))
+    found = f"{metric.name} {verb} by {drop} ({least} to {most})"
     allowed = f"{_amount(drop_max, metric.unit)} is allowed"
     if worst <= drop_max:
         return Check(objective=name, bound=drop_max, outcome="accepted", reason=f"{found}; {allowed}.")
@@ -96,7 +99,10 @@ def _bounded(name: str, unit: str, figure: Figure, bound: float, *, sign: float)
     word = "at most" if sign > 0 else "at least"
     if figure.value is None:
         return Check(
-            objective=name, bound=bound, outcome="unproven", reason=f"{name} was not measured: {figure.reason}."
+            objective=name,
+            bound=bound,
+            outcome="unproven",
+            reason=f"{name} was not measured: {figure.reason}.",
         )
     low = figure.value if figure.low is None else figure.low
     high = figure.value if figure.high is None else figure.high

@@ -1,7 +1,7 @@
 """What a codec is, and the words for what can go wrong. The extension point `hasten.wire`.
 
-A codec turns a body and its headers into a `Request` and a `Response` into a body and headers. It knows no socket, no server
-and no engine. Every failure is a `RequestError` whose code stands in `STATUS`.
+A codec turns a body and its headers into a `Request` and a `Response` into a body and headers. It knows no
+socket, no server and no engine. Every failure is a `RequestError` whose code stands in `STATUS`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Codec(Protocol):
 
     name: str
 
-    def decode(self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature) -> Request:
+    def decode(
+        self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
+    ) -> Request:
         """Return the request. Header names are lower-case. Raises `RequestError`."""
         ...
 

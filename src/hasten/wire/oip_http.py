@@ -1,7 +1,7 @@
 """Open Inference Protocol v2 over HTTP: JSON, and the binary tensor extension.
 
-Source: the protocol's documents (KServe "Predict Protocol v2", Triton's binary tensor data extension). Where they are silent
-this codec is strict: what it does not understand, it refuses, and says which input.
+Source: the protocol's documents (KServe "Predict Protocol v2", Triton's binary tensor data extension). Where they
+are silent this codec is strict: what it does not understand, it refuses, and says which input.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class _Output(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    """An infer request. KServe's client repeats the model's name and version; the URL decides and they are not looked at."""
+    """An infer request. KServe's client repeats the model's name and version; the URL decides and they are not
+    looked at.
+    """
 
     inputs: list[_Input]
     id: str = ""
@@ -127,9 +129,7 @@ class OipHttp:
                 continue
             if offset + size > len(blobs):
                 raise invalid(f"The input {item.name[:100]!r} names {size} bytes, {len(blobs) - offset} are left.")
-            inputs[item.name] = from_bytes(
-                item.name[:100], item.datatype, shape, blobs[offset : offset + size]
-            )
+            inputs[item.name] = from_bytes(item.name[:100], item.datatype, shape, blobs[offset : offset + size])
             offset += size
         if offset != len(blobs):
             raise invalid(f"{len(blobs) - offset} bytes after the last input belong to nothing.")
@@ -212,9 +212,7 @@ def _check_types(body: _Body, signature: Signature) -> None:
             raise invalid(f"The input {item.name!r} has type {item.datatype}, the model takes {spec.dtype}.")
 
 
-def _request(
-    model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature
-) -> Request:
+def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature) -> Request:
     known = [spec.name for spec in signature.outputs]
     wanted = [item.name for item in body.outputs]
     for name in wanted:
@@ -273,7 +271,6 @@ def _checked(request: Request, signature: Signature) -> Request:
     return request
 
 
-
 def _flag(parameters: Parameters, name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if type(value) is not bool:
@@ -326,9 +323,7 @@ def encode_request(inputs: Mapping[str, Array], signature: Signature) -> tuple[b
         array = inputs[spec.name]
         blob = to_bytes(array, spec.dtype)
         parameters = {"binary_data_size": len(blob)}
-        heads.append(
-            {"name": spec.name, "datatype": spec.dtype, "shape": list(array.shape), "parameters": parameters}
-        )
+        heads.append({"name": spec.name, "datatype": spec.dtype, "shape": list(array.shape), "parameters": parameters})
         blobs.append(blob)
     head = msgspec.json.encode({"inputs": heads, "parameters": {"binary_data_output": True}})
     headers = {HEADER_LENGTH: str(len(head)), "content-type": BINARY}

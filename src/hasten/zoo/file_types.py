@@ -1,7 +1,9 @@
-"""Labelled files for the file-type classifier: what a Python installation holds, labelled by extensions that can be trusted.
+"""Labelled files for the file-type classifier: what a Python installation holds, labelled by extensions that can
+be trusted.
 
-Which files there are differs from machine to machine, so the data's digest differs too; evidence records it. Extensions
-that stand for several types (such as .h) are left out, and each type is capped so that Python files do not drown the rest.
+Which files there are differs from machine to machine, so the data's digest differs too; evidence records it.
+Extensions that stand for several types (such as .h) are left out, and each type is capped so that Python files do
+not drown the rest.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ __all__ = ["LABELS", "features", "file_types"]
 
 # Extension -> position of its type in `target_labels_space` of the model's configuration (standard_v3_3).
 LABELS: dict[str, int] = {
-    ".bat": 12, ".c": 17, ".cmake": 22, ".cpp": 26, ".css": 31, ".csv": 32, ".so": 46, ".f90": 55, ".gif": 58, ".gz": 64,
-    ".html": 71, ".ini": 76, ".ipynb": 78, ".java": 81, ".js": 83, ".jpg": 86, ".json": 87, ".md": 100, ".npy": 110,
-    ".npz": 111, ".onnx": 120, ".pdf": 127, ".exe": 128, ".pem": 129, ".png": 133, ".proto": 141, ".py": 143,
-    ".pyc": 144, ".rst": 153, ".rs": 156, ".sh": 161, ".svg": 172, ".toml": 181, ".ttf": 184, ".txt": 186, ".ts": 187,
-    ".wav": 195, ".woff": 200, ".woff2": 201, ".xml": 206, ".yaml": 209, ".yml": 209, ".zip": 212,
+    ".bat": 12, ".c": 17, ".cmake": 22, ".cpp": 26, ".css": 31, ".csv": 32, ".so": 46, ".f90": 55, ".gif": 58,
+    ".gz": 64, ".html": 71, ".ini": 76, ".ipynb": 78, ".java": 81, ".js": 83, ".jpg": 86, ".json": 87, ".md":
+    100, ".npy": 110, ".npz": 111, ".onnx": 120, ".pdf": 127, ".exe": 128, ".pem": 129, ".png": 133, ".proto":
+    141, ".py": 143, ".pyc": 144, ".rst": 153, ".rs": 156, ".sh": 161, ".svg": 172, ".toml": 181, ".ttf": 184,
+    ".txt": 186, ".ts": 187, ".wav": 195, ".woff": 200, ".woff2": 201, ".xml": 206, ".yaml": 209, ".yml": 209,
+    ".zip": 212,
 }  # fmt: skip
 
 _ENDS, _BLOCK, _PADDING = 1024, 4096, 256
@@ -50,8 +53,8 @@ def file_types(model: Path, *, per_type: int = 80, limit: int = 2400) -> Dataset
 def features(content: bytes) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Return the model's 2048 inputs: the first and last 1024 bytes of the stripped ends, padded with 256.
 
-    The start is stripped on the left and padded on the right; the end is stripped on the right and padded on the left, each
-    within the outermost 4096 bytes. Source: the model's published configuration.
+    The start is stripped on the left and padded on the right; the end is stripped on the right and padded on the
+    left, each within the outermost 4096 bytes. Source: the model's published configuration.
     """
     first = content[:_BLOCK].lstrip()[:_ENDS]
     last = content[-_BLOCK:].rstrip()[-_ENDS:]

@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: setup demo test check unit zoo bench docs format clean
+
+setup: $(STAMP)
+
+# The constraints pin what CI runs; pyproject.toml says what users may run.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/hasten demo
+
+test: check unit
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+zoo: setup
+	$(BIN)/hasten zoo get ppocr-rec magika
+
+unit: zoo
+	$(BIN)/python -m pytest -n $(JOBS)
+
+bench: zoo
+	$(BIN)/python benchmarks/agree.py
+
+docs: setup
+	$(BIN)/python docs/make_cli.py
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo

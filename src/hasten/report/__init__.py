@@ -1,0 +1,29 @@
+"""The evidence as one self-contained HTML page, for people who decide whether to deploy.
+
+`render` turns a `Record` into the text of the page, `write_report` puts it on disk. Both load jinja2 and matplotlib on
+first use only, so importing this room is free. The command line and the facade call it; it looks at frozen values
+and measures nothing itself.
+
+    words, format    what things are called; numbers with unit and interval
+    verdict, page    the view model: a record turned into sentences, tiles and rows (pure)
+    labels, plots    the speed-accuracy plot as SVG that follows the page's colours
+    document         the template filled in, and the file written
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hasten.report.document import render, write_report
+
+__all__ = ["render", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public functions on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hasten.report import document
+
+    return getattr(document, name)

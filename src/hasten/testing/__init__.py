@@ -1,0 +1,7 @@
+"""The fakes that hasten ships, for its own tests and for those of whoever builds on it."""
+
+from hasten.testing.clock import ManualClock
+from hasten.testing.fake_arm import FakeArm, FakeLoader
+from hasten.testing.fake_engine import FakeEngine
+
+__all__ = ["FakeArm", "FakeEngine", "FakeLoader", "ManualClock"]
