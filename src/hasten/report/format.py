@@ -61,7 +61,7 @@ SHARES = ("exact_match", "char_error_rate", "top1", "agreement")
 BY_ENDING = {
     "_ms": Unit(suffix=" ms", least=1, most=3),
     "_mb": Unit(suffix=" MB", most=1),
-    "_rps": Unit(suffix=" predictions/s", most=1),
+    "_rps": Unit(suffix="/s", most=1),
     "_j": Unit(suffix=" J", most=6),
     "_usd": Unit(suffix=" USD", least=2, most=4),
 }
