@@ -16,7 +16,7 @@ import psutil
 
 from hasten.spec.environment import Environment
 
-__all__ = ["FEATURES", "environment"]
+__all__ = ["FEATURES", "cores_for", "environment"]
 
 # Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm
 # `Features`).
@@ -46,6 +46,18 @@ def environment() -> Environment:
         packages={name: version for name in _PACKAGES if (version := _version(name))},
         virtual="hypervisor" in flags,
     )
+
+
+def cores_for(threads: int) -> list[int]:
+    """Return one core for each thread, the calling thread's first; empty where pinning makes no sense or is not
+    offered.
+
+    One thread is left to the scheduler, and so are more threads than cores.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[:threads] if 1 < threads <= len(cores) else []
 
 
 def _usable_cores() -> int:

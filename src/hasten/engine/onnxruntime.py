@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hasten.engine.base import Device, Probe, Tensors
-from hasten.engine.host import environment
+from hasten.engine.host import cores_for, environment
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
 from hasten.spec.target import Precision, Target
@@ -53,8 +53,15 @@ class OnnxRuntime:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        if target.threads:
-            options.intra_op_num_threads = target.threads
+        # The runtime's own default is one thread for each physical core.
+        threads = target.threads or environment().cores_physical
+        options.intra_op_num_threads = threads
+        cores = cores_for(threads) if target.pin else []
+        if cores:
+            # The calling thread works too and is not the runtime's to pin: whoever owns it does (hasten.engine.worker).
+            # Cores are counted from 1 here.
+            places = ";".join(str(core + 1) for core in cores[1:])
+            options.add_session_config_entry("session.intra_op_thread_affinities", places)
         for key, value in target.options.items():
             options.add_session_config_entry(key, str(value))
         try:

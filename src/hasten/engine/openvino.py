@@ -69,6 +69,7 @@ class OpenVino:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[target.precision],
+            **({"ENABLE_CPU_PINNING": target.pin} if target.device == "CPU" else {}),
             **target.options,
         }
         if target.threads:

@@ -18,6 +18,7 @@ import numpy as np
 
 from hasten.engine.base import Session, engines
 from hasten.engine.frames import Frame, read_frame, write_frame
+from hasten.engine.host import cores_for, environment
 from hasten.engine.memory import peak_memory_mb
 from hasten.errors import EngineCrashed, EngineRunError, HastenError
 from hasten.spec.target import Target
@@ -58,6 +59,7 @@ class Worker:
         started = time.perf_counter()
         self._session = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
+        _pin(target)
         signature = msgspec.to_builtins(self._session.signature)
         return Frame(
             "loaded",
@@ -92,6 +94,16 @@ class Worker:
         if self._session is None:
             raise EngineRunError("No model is loaded in this worker.")
         return self._session
+
+
+def _pin(target: Target) -> None:
+    """Keep this thread, which does its share of the engine's work, on the first of the engine's cores.
+
+    After loading: a runtime's own threads would inherit the restriction.
+    """
+    cores = cores_for(target.threads or environment().cores_physical) if target.pin else []
+    if cores and target.engine == "onnxruntime":
+        os.sched_setaffinity(0, {cores[0]})
 
 
 def main() -> None:

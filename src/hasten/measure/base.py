@@ -16,6 +16,7 @@ import numpy as np
 
 from hasten.data.dataset import Subset
 from hasten.engine.base import Tensors
+from hasten.measure.contention import Watch
 from hasten.registry import Entry, Registry
 from hasten.spec.measurement import Figure
 from hasten.spec.progress import Listener, ignore
@@ -93,6 +94,7 @@ class Pair:
     data: Subset
     book: AnswerBook
     plan: Plan
+    watch: Watch = field(default_factory=lambda: Watch(0.0))
     prices: Prices = field(default_factory=Prices)
     listener: Listener = ignore
     label: str = ""

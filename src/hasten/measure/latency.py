@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from hasten.data.feed import feed
@@ -32,6 +33,14 @@ class Rounds:
     def __init__(self) -> None:
         self.reference: list[list[float]] = []
         self.candidate: list[list[float]] = []
+        self.contended = 0
+
+    def said(self, figure: Figure) -> Figure:
+        """The figure, with a word on contention where there was any."""
+        if not self.contended or figure.value is None:
+            return figure
+        words = f"{self.contended} of {len(self.reference)} rounds on a contended machine"
+        return msgspec.structs.replace(figure, method=f"{figure.method}; {words}")
 
     def typical(self) -> tuple[list[float], list[float]]:
         """The median of each round, for both sides: one pair for each round."""
@@ -49,13 +58,14 @@ class LatencyMeter:
         rounds = interleave(pair)
         times = [one for part in rounds.candidate for one in part]
         reference, candidate = rounds.typical()
-        return {
+        figures = {
             "latency_p50_ms": percentile(times, 50),
             "latency_p95_ms": percentile(times, 95),
             "latency_p99_ms": percentile(times, 99),
             "throughput_rps": throughput(times),
             "speedup": speedup(reference, candidate, seed=pair.plan.seed),
         }
+        return {name: rounds.said(figure) for name, figure in figures.items()}
 
 
 def interleave(pair: Pair) -> Rounds:
@@ -64,6 +74,7 @@ def interleave(pair: Pair) -> Rounds:
     slots = _put_samples(pair, plan)
     rounds = Rounds()
     for number in range(plan.rounds):
+        rounds.contended += not pair.watch.round_is_quiet()
         chosen = [int(slot) for slot in rng.choice(slots, plan.runs)]
         sides: list[tuple[Arm, list[list[float]]]] = [
             (pair.reference, rounds.reference),

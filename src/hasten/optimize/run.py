@@ -27,6 +27,7 @@ from hasten.engine.host import environment
 from hasten.errors import EngineError, ModelError
 from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
+from hasten.measure.contention import Watch, cores_given
 from hasten.model.onnx_file import OnnxModel, open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.effort import Effort, effort_for
@@ -44,6 +45,8 @@ __all__ = ["BUDGET_S", "GOLDEN_SAMPLES", "Job", "Outcome", "run"]
 
 BUDGET_S = 600.0
 GOLDEN_SAMPLES = 3
+# Shares of the budget that may be spent waiting for a machine that gives all its cores.
+_PATIENCE = {"tuning": 0.05, "holdout": 0.1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +70,7 @@ class Job:
     loader: Loader = load_arm
     probe: Callable[[], list[Probe]] = probe_all
     clock: Clock = field(default_factory=MonotonicClock)
+    cores_given: Callable[[], float] = cores_given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +111,9 @@ class _Run:
         self._builder = Builder(job.model, splits.calibration, log.folder)
         self._reference = reference_variant()
         self._book = AnswerBook()
+        self._watches: dict[str, Watch] = {
+            name: Watch(job.budget_s * share, probe=job.cores_given) for name, share in _PATIENCE.items()
+        }
 
     def outcome(self) -> Outcome:
         job = self._job
@@ -181,6 +188,7 @@ class _Run:
         samples = effort.tuning_samples if holdout is None else effort.holdout_samples
         return Bench(
             split="tuning" if holdout is None else "holdout",
+            watch=self._watches[split_],
             data=_first(whole, samples),
             reference=arm,
             plan=effort.tuning if holdout is None else effort.holdout,

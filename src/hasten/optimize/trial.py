@@ -16,6 +16,7 @@ from hasten.data.dataset import Subset
 from hasten.engine.isolate import load_isolated
 from hasten.errors import EngineError, HastenError, StorageError
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan, meters
+from hasten.measure.contention import Watch
 from hasten.measure.cost import cost_per_million
 from hasten.optimize.trials import Trial
 from hasten.spec.evidence import Evidence, Rejection, Story
@@ -53,6 +54,7 @@ class Bench:
     reference: Arm
     plan: Plan
     goal: Goal
+    watch: Watch
     loader: Loader = load_arm
     listener: Listener = ignore
     book: AnswerBook = field(default_factory=AnswerBook)
@@ -85,6 +87,7 @@ def _measure(bench: Bench, variant: Variant, model: Path) -> Evidence:
             data=bench.data,
             book=bench.book,
             plan=bench.plan,
+            watch=bench.watch,
             prices=bench.goal.prices,
             listener=bench.listener,
             label=variant.id,

@@ -54,6 +54,10 @@ class Batcher:
         """Ids of requests whose deadline has passed."""
         return [r.id for r in self._queue.values() if r.deadline is not None and r.deadline <= now]
 
+    def next_deadline(self) -> float | None:
+        """The earliest deadline among waiting requests."""
+        return min((r.deadline for r in self._queue.values() if r.deadline is not None), default=None)
+
     def ready_at(self) -> float | None:
         """When the oldest request has waited long enough for company; None where nothing waits."""
         oldest = next(iter(self._queue.values()), None)

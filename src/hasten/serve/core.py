@@ -164,8 +164,11 @@ class Core:
         return [Refuse(id_, "deadline", "The deadline passed while the request waited.") for id_ in gone]
 
     def _dispatch(self, now: float) -> list[Command]:
-        if self.busy or not self.engine_up or not len(self.batcher):
+        if not len(self.batcher):
             return []
+        if self.busy or not self.engine_up:
+            first = self.batcher.next_deadline()
+            return [] if first is None else [Wake(first)]
         batch = self.batcher.take(now, at_once=self.draining)
         if not batch:
             due = self.batcher.ready_at()

@@ -131,6 +131,9 @@ class ModelService:
         started = time.monotonic()
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
         batch = [self._tickets[id_] for id_ in ids if id_ in self._tickets]
+        if not batch:
+            self._handle(Finished(0.0))
+            return
         try:
             results = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._worker.run, [dict(ticket.request.inputs) for ticket in batch]
@@ -141,6 +144,9 @@ class ModelService:
         except EngineError as error:
             failure = RequestError(f"The engine failed: {error.message}", code="internal")
             self._settle_all(ids, failure)
+        except Exception as error:
+            # Whatever a batch does, the engine must come back into the queue's hands.
+            self._settle_all(ids, RequestError(f"The batch failed: {type(error).__name__}.", code="internal"))
         else:
             for ticket, outputs in zip(batch, results, strict=True):
                 ticket.started = started
@@ -214,5 +220,11 @@ class ModelService:
 
 
 def _shape_key(request: Request) -> tuple[object, ...]:
-    """Equal for requests that differ in their first axis only."""
+    """Equal for requests that differ in their number of rows only.
+
+    A request whose inputs disagree on the number of rows is like no other: its outputs could not be told apart.
+    """
+    leading = {array.shape[0] if array.ndim else -1 for array in request.inputs.values()}
+    if len(leading) != 1 or -1 in leading:
+        return (object(),)
     return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(request.inputs.items()))

@@ -88,7 +88,7 @@ class Frontend:
         return service
 
     async def _infer(self, service: ModelService, version: str, scope: Scope, receive: Receive) -> Encoded:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = _headers(scope)
         body = await self._body(headers, receive)
         manifest = service.bundle.manifest
         request = self._codec.decode(manifest.name, version, headers, body, manifest.signature)
@@ -149,6 +149,15 @@ def _model_route(service: ModelService, verb: str | None) -> tuple[int, Encoded]
     flag = b"true" if service.ready else b"false"
     body = b'{"name":"' + manifest.name.encode() + b'","ready":' + flag + b"}"
     return (200 if service.ready else 503), Encoded(parts=[body], headers=dict(_JSON))
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Header values by lower-case name; repeated ones are joined, as RFC 9110 says, and fail where one is expected."""
+    headers: dict[str, str] = {}
+    for key, value in scope["headers"]:
+        name, text = key.decode("latin-1"), value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 def _path(scope: Scope) -> str:

@@ -12,12 +12,18 @@ Precision = Literal["f32", "f16", "bf16", "int8"]
 
 
 class Target(Value, frozen=True):
-    """One way to run a model. `threads` 0 leaves the number to the engine; `options` are the engine's own, typed."""
+    """One way to run a model.
+
+    `threads` 0 leaves the number to the engine. `pin` keeps each thread on a core of its own: left to chance, a
+    scheduler may run two spinning threads on one core for minutes, and the same model takes twice as long.
+    `options` are the engine's own, typed.
+    """
 
     engine: str
     device: str = "CPU"
     precision: Precision = "f32"
     threads: int = 0
+    pin: bool = True
     options: dict[str, str | int | bool] = {}
 
     def __str__(self) -> str:

@@ -18,6 +18,7 @@ from hasten.spec.signature import Signature
 from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
+from hasten.wire.depth import check_depth
 from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes, to_json
 
 __all__ = [
@@ -105,7 +106,7 @@ class OipHttp:
         return _finish(_head(response, heads), blobs, accepted(headers.get("accept-encoding", "")))
 
     def _parse(self, head: bytes) -> _Body:
-        _check_depth(head, self.limits.depth)
+        check_depth(head, self.limits.depth)
         try:
             return _decode_body(head)
         except msgspec.ValidationError as error:
@@ -162,20 +163,6 @@ def encode_error(error: RequestError) -> bytes:
 
 # JSON bodies are scanned only for what the parser already refused; blobs are never scanned.
 _NOT_A_NUMBER = re.compile(rb"\b(NaN|-?Infinity)\b")
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(rb"[^\[\]{}]+")
-
-
-def _check_depth(head: bytes, limit: int) -> None:
-    """Refuse deep nesting before the parser recurses into it. Brackets inside strings do not count."""
-    if head.count(b"[") + head.count(b"{") <= limit:
-        return
-    depth = deepest = 0
-    for byte in _BRACKETS.sub(b"", _STRINGS.sub(b"", head)):
-        depth += 1 if byte in b"[{" else -1
-        deepest = max(deepest, depth)
-        if deepest > limit:
-            raise invalid(f"The JSON is nested deeper than {limit} levels.")
 
 
 def _head_size(headers: Mapping[str, str], total: int) -> int:
@@ -220,6 +207,7 @@ def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], si
             raise invalid(f"The output {name[:100]!r} is unknown; the model gives: {', '.join(known)}.")
     if len(set(wanted)) != len(wanted):
         raise invalid("An output is asked for twice.")
+    _check_parameters(body)
     by_default = _flag(body.parameters, "binary_data_output", False)
     asked = {item.name: _flag(item.parameters, "binary_data", by_default) for item in body.outputs}
     binary = [name for name in (wanted or known) if asked.get(name, by_default)]
@@ -271,6 +259,17 @@ def _checked(request: Request, signature: Signature) -> Request:
     return request
 
 
+def _check_parameters(body: _Body) -> None:
+    """Refuse what would change the meaning of a request and is not supported; other scalar parameters are let pass."""
+    for key, value in body.parameters.items():
+        if key.startswith(("triton_", "sequence_")) or key == "headers" or isinstance(value, dict | list):
+            raise invalid(f"The parameter {key[:100]!r} is not supported.")
+    for output in body.outputs:
+        unknown = sorted(set(output.parameters) - {"binary_data"})
+        if unknown:
+            raise invalid(f"The parameter {unknown[0][:100]!r} of output {output.name[:100]!r} is not supported.")
+
+
 def _flag(parameters: Parameters, name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if type(value) is not bool:
@@ -279,9 +278,6 @@ def _flag(parameters: Parameters, name: str, default: bool) -> bool:
 
 
 def _whole(parameters: Parameters, name: str) -> int:
-    for key in parameters:
-        if key.startswith(("triton_", "sequence_")):
-            raise invalid(f"The parameter {key[:100]!r} is not supported.")
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value < 2**63:
         raise invalid(f"The parameter {name!r} must be a whole number from 0.")

@@ -30,7 +30,8 @@ def checked_shape(name: str, shape: Sequence[int], limits: Limits) -> tuple[int,
         raise invalid(f"The shape of {name!r} has {len(shape)} dimensions; {limits.dimensions} are allowed.")
     if any(dim < 0 for dim in shape):
         raise invalid(f"The shape of {name!r} has a negative dimension.")
-    if math.prod(shape) > limits.body:
+    # A zero makes the product zero and must not hide an impossible neighbour.
+    if math.prod(dim for dim in shape if dim) > limits.body:
         raise invalid(f"The shape of {name!r} holds more elements than any request may carry.")
     return tuple(shape)
 
