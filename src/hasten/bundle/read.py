@@ -156,7 +156,7 @@ def _load_samples(path: Path) -> list[dict[str, np.ndarray[Any, Any]]]:
     """Read samples written as `<index>/<tensor>` arrays. Pickled arrays are refused by numpy itself."""
     samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             for key in archive.files:
                 index, _, name = key.partition("/")
                 samples.setdefault(int(index), {})[name] = archive[key]

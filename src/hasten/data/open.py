@@ -140,9 +140,10 @@ def _from_archives(paths: list[Path], name: str, metric: str | None) -> Dataset:
 
 def _archive(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because numpy leaves a file open that it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", remedy="Save it with numpy.savez, without object arrays."
         ) from error

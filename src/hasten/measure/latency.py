@@ -12,19 +12,21 @@ the last is answered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
+from hasten.data.dataset import Subset
 from hasten.data.feed import feed
 from hasten.measure.base import Arm, Pair, Plan
+from hasten.measure.contention import Watch
 from hasten.spec.measurement import Figure
 from hasten.spec.progress import Progress
 from hasten.stats.percentiles import mean, percentile
 from hasten.stats.ratio import speedup
 
-__all__ = ["LatencyMeter", "Rounds", "interleave", "throughput"]
+__all__ = ["LatencyMeter", "Rounds", "interleave", "race", "throughput"]
 
 
 class Rounds:
@@ -71,7 +73,7 @@ class LatencyMeter:
 def interleave(pair: Pair) -> Rounds:
     """Run the plan: rounds in which both sides run the same samples, in random order of sides."""
     plan, rng = pair.plan, np.random.default_rng(pair.plan.seed)
-    slots = _put_samples(pair, plan)
+    slots = _put_samples([pair.reference, pair.candidate], pair.data, plan)
     rounds = Rounds()
     for number in range(plan.rounds):
         rounds.contended += not pair.watch.round_is_quiet()
@@ -84,6 +86,20 @@ def interleave(pair: Pair) -> Rounds:
             times.append(arm.time_ms(chosen, warmup=1))
         pair.listener(Progress(stage=f"{pair.label}: latency", done=number + 1, total=plan.rounds))
     return rounds
+
+
+def race(reference: Arm, candidates: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) -> dict[str, Figure]:
+    """Return each candidate's speedup from rounds in which all of them run, so that they compare with each other too."""
+    rng = np.random.default_rng(plan.seed)
+    arms = {"": reference, **candidates}
+    slots = _put_samples(list(arms.values()), data, plan)
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(plan.rounds):
+        watch.round_is_quiet()
+        chosen = [int(slot) for slot in rng.choice(slots, plan.runs)]
+        for name in rng.permutation(list(arms)):
+            times[str(name)].append(float(np.median(arms[str(name)].time_ms(chosen, warmup=1))))
+    return {name: speedup(times[""], times[name], seed=plan.seed) for name in candidates}
 
 
 def throughput(times_ms: Sequence[float]) -> Figure:
@@ -100,12 +116,12 @@ def throughput(times_ms: Sequence[float]) -> Figure:
     )
 
 
-def _put_samples(pair: Pair, plan: Plan) -> list[int]:
-    """Give both sides the same samples, evenly spread over the data."""
-    count = min(plan.samples, len(pair.data))
-    positions = np.linspace(0, len(pair.data) - 1, count).astype(int)
+def _put_samples(arms: Sequence[Arm], data: Subset, plan: Plan) -> list[int]:
+    """Give all sides the same samples, evenly spread over the data."""
+    count = min(plan.samples, len(data))
+    positions = np.linspace(0, len(data) - 1, count).astype(int)
     for slot, position in enumerate(positions):
-        sample = pair.data.inputs(int(position))
-        for arm in (pair.reference, pair.candidate):
+        sample = data.inputs(int(position))
+        for arm in arms:
             arm.put(slot, feed(arm.signature, [sample]))
     return list(range(count))

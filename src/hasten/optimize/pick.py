@@ -8,21 +8,35 @@ others are further steps of the ladder. Nothing here sees holdout data.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hasten.spec.evidence import Evidence
 from hasten.spec.slo import Goal
 from hasten.verify.judge import GAIN
 
-__all__ = ["MOST", "gain_of", "pick", "why_not"]
+__all__ = ["MOST", "finalists", "gain_of", "pick", "why_not"]
 
 MOST = 3
+FINALISTS = 4
 
 
-def pick(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
-    """Return the variants to claim, best first; empty where nothing is promising."""
+def finalists(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
+    """Return the promising variants whose speed could still be the best: those for the run-off, at most four."""
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
     ranked = sorted(promising, key=lambda item: -gain_of(item, goal))
+    return ranked[:FINALISTS] if goal.objective.minimize != "memory_mb" else []
+
+
+def pick(
+    candidates: Sequence[Evidence], goal: Goal, holdout_samples: int, raced: Mapping[str, float] | None = None
+) -> list[Evidence]:
+    """Return the variants to claim, best first; empty where nothing is promising.
+
+    `raced` are speeds from the run-off, which rank before all others: they were measured in the same rounds.
+    """
+    speeds = raced or {}
+    promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
+    ranked = sorted(promising, key=lambda item: (-speeds.get(item.variant.id, 0.0), -gain_of(item, goal)))
     best: dict[object, Evidence] = {}
     for item in ranked:
         kind = (item.variant.target.engine, item.variant.target.precision, item.variant.recipe)

@@ -10,7 +10,7 @@ claim fails is not replaced by the next: that would make holdout data choose.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from hasten.errors import EngineError, ModelError
 from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch, cores_given
+from hasten.measure.latency import race
 from hasten.model.onnx_file import OnnxModel, open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.effort import Effort, effort_for
-from hasten.optimize.pick import pick, why_not
+from hasten.optimize.pick import finalists, pick, why_not
 from hasten.optimize.plan import plan, probe_all, reference_variant
 from hasten.optimize.trial import Bench, Loader, load_arm, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
@@ -122,8 +123,9 @@ class _Run:
             effort = effort_for(arm, self._splits, len(variants), job.budget_s, job.goal.slo)
             trials = self._tune(arm, variants, effort)
             tuned = [trial.evidence for trial in trials if trial.evidence is not None]
-            picks = [item for item in tuned if item.variant.id != REFERENCE]
-            picks = pick(picks, job.goal, effort.holdout_samples)
+            candidates = [item for item in tuned if item.variant.id != REFERENCE]
+            raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
+            picks = pick(candidates, job.goal, effort.holdout_samples, raced)
             claims = self._claim(arm, [item.variant for item in picks], effort)
             batch = max_batch(arm, self._splits.tuning)
         claimed = [trial.evidence for trial in claims if trial.evidence is not None]
@@ -161,6 +163,29 @@ class _Run:
                 continue
             trials.append(self._tried(f"tuning/{variant.id}", bench, variant))
         return trials
+
+    def _run_off(self, arm: Arm, best: Sequence[Evidence], effort: Effort) -> dict[str, float]:
+        """Race the finalists in the same rounds: trials took place at different moments of a machine that changes."""
+        if len(best) < 2:
+            return {}
+        kept = self._log.get("run-off", dict[str, float])
+        if kept is not None:
+            return kept
+        self._say("run-off: " + ", ".join(item.variant.id for item in best))
+        with ExitStack() as stack:
+            arms = {
+                item.variant.id: stack.enter_context(
+                    self._job.loader(self._builder.build(item.variant), item.variant.target)
+                )
+                for item in best
+            }
+            figures = race(arm, arms, self._splits.tuning, effort.tuning, self._watches["tuning"])
+        speeds = {name: figure.value or 0.0 for name, figure in figures.items()}
+        self._log.put("run-off", speeds)
+        order = sorted(speeds, key=lambda name: -speeds[name])
+        words = ", ".join(f"{name} {speeds[name]:.2f}×" for name in order)
+        self._job.listener(Progress(stage="run-off", note=f"run-off: {words}"))
+        return speeds
 
     def _claim(self, arm: Arm, variants: Sequence[Variant], effort: Effort) -> list[Trial]:
         """Open the holdout split for the picks and measure them, and the reference against itself, anew."""
