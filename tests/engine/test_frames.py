@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,8 +50,6 @@ def test_strings_come_out_as_bytes(items: list[bytes]) -> None:
 
 @given(st.binary(min_size=1, max_size=40))
 def test_a_damaged_head_is_an_error_of_the_worker_and_nothing_else(noise: bytes) -> None:
-    import struct
-
     stream = struct.pack("<IQ", len(noise), 0) + noise
     place = 0
 
@@ -57,12 +58,8 @@ def test_a_damaged_head_is_an_error_of_the_worker_and_nothing_else(noise: bytes)
         place += size
         return bytearray(stream[place - size : place])
 
-    try:
-        frame = read_frame(read)
-    except EngineCrashed as error:
-        assert "cannot be read" in error.message
-    else:
-        assert isinstance(frame.op, str)
+    with contextlib.suppress(EngineCrashed):
+        assert isinstance(read_frame(read).op, str)
 
 
 def test_a_tensor_that_is_not_contiguous_is_carried_right() -> None:

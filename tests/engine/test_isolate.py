@@ -43,9 +43,11 @@ def test_a_session_whose_engine_died_says_so_again(make_linear: Make) -> None:
 
 
 def test_a_hanging_engine_is_ended_at_its_deadline(make_linear: Make) -> None:
-    with load_isolated(make_linear(), fake(hang="run")) as stuck:
-        with pytest.raises(EngineCrashed, match="did not answer"):
-            stuck.run(ROW, timeout_s=0.2)
+    with (
+        load_isolated(make_linear(), fake(hang="run")) as stuck,
+        pytest.raises(EngineCrashed, match="did not answer"),
+    ):
+        stuck.run(ROW, timeout_s=0.2)
 
 
 def test_errors_keep_their_kind_across_the_process_border(make_linear: Make) -> None:

@@ -89,7 +89,7 @@ def interleave(pair: Pair) -> Rounds:
 
 
 def race(reference: Arm, candidates: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) -> dict[str, Figure]:
-    """Return each candidate's speedup from rounds in which all of them run, so that they compare with each other too."""
+    """Return each candidate's speedup from rounds in which all of them run: they compare with each other too."""
     rng = np.random.default_rng(plan.seed)
     arms = {"": reference, **candidates}
     slots = _put_samples(list(arms.values()), data, plan)

@@ -1,0 +1,243 @@
+"""The main job, with made-up arms: what is picked, what is claimed, what is refused, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hasten.bundle.read import open_bundle
+from hasten.data import Dataset
+from hasten.data.dataset import Subset
+from hasten.data.split import split
+from hasten.errors import BundleError, DataError, EngineCrashed, ModelError, UsageError
+from hasten.model.onnx_file import open_model
+from hasten.optimize.run import Job, run
+from hasten.spec.progress import Progress
+from hasten.spec.slo import Goal, Objective, Slo
+from hasten.testing import FakeArm, ManualClock
+
+Make = Callable[..., Job]
+pytestmark = pytest.mark.usefixtures("two_cores")
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans depend on the number of cores; these tests mean a machine of two."""
+    import msgspec
+
+    from hasten.engine.host import environment
+    from hasten.optimize import plan
+
+    two = msgspec.structs.replace(environment(), cores_logical=2, cores_physical=2)
+    monkeypatch.setattr(plan, "environment", lambda: two)
+
+
+def test_the_fastest_safe_candidate_is_picked_claimed_and_packed(make_job: Make) -> None:
+    outcome = run(make_job())
+    assert outcome.record.verdict == "accepted"
+    assert outcome.record.picked == "openvino-bf16-2t"
+    assert outcome.record.ladder == ("openvino-bf16-2t", "openvino-f32-2t", "reference")
+    bundle = open_bundle(outcome.bundle)  # type: ignore[arg-type]
+    bundle.require_servable()
+    speedup = bundle.evidence("openvino-bf16-2t").measurement.speedup
+    assert speedup.low is not None
+    assert speedup.low < 2.5 < speedup.high  # type: ignore[operator]
+
+
+def test_a_fast_candidate_that_answers_wrong_is_refused_and_its_story_told(make_job: Make) -> None:
+    broken = {("openvino", "bf16", n): (3.0, 0.3) for n in (1, 2)}
+    record = run(make_job(broken)).record
+    assert record.picked == "openvino-f32-2t"
+    [reason] = [r.reason for r in record.rejected if r.variant.id == "openvino-bf16-2t"]
+    assert "top1 drops by" in reason
+    assert any(story.variant == "openvino-bf16-2t" for story in record.stories)
+
+
+def test_where_nothing_is_faster_the_reference_is_kept(make_job: Make) -> None:
+    slow = {("openvino", p, n): (15.0, 0.0) for p in ("f32", "bf16") for n in (1, 2)}
+    outcome = run(make_job(slow))
+    assert outcome.record.verdict == "keep_reference"
+    assert open_bundle(outcome.bundle).manifest.ladder == ("reference",)  # type: ignore[arg-type]
+
+
+def test_objectives_that_nothing_meets_are_infeasible_and_leave_a_report_but_no_bundle(make_job: Make) -> None:
+    outcome = run(make_job(goal=Goal(slo=Slo(latency_p50_ms=1.0))))
+    assert outcome.record.verdict == "infeasible"
+    assert outcome.bundle is None
+    assert outcome.report.read_text() == "<p>infeasible</p>"
+    assert "latency_p50_ms is" in outcome.record.summary
+
+
+def test_memory_can_be_what_is_minimized(make_job: Make) -> None:
+    outcome = run(make_job(goal=Goal(objective=Objective(minimize="memory_mb"))))
+    assert outcome.record.verdict in ("accepted", "keep_reference")
+
+
+def test_a_candidate_whose_engine_crashes_costs_only_itself(make_job: Make) -> None:
+    record = run(make_job({("openvino", "bf16", 2): EngineCrashed("It died (SIGSEGV).")})).record
+    assert record.verdict == "accepted"
+    assert record.picked == "openvino-bf16-1t"
+    [rejection] = [r for r in record.rejected if r.variant.id == "openvino-bf16-2t"]
+    assert rejection.stage == "run"
+    assert "SIGSEGV" in rejection.reason
+
+
+def test_a_model_that_the_reference_cannot_run_is_bad_input(make_job: Make) -> None:
+    with pytest.raises(ModelError, match="does not run on the reference engine: It died"):
+        run(make_job({("onnxruntime", "f32", 0): EngineCrashed("It died.")}))
+
+
+class Watched(Dataset):
+    """A dataset that notes which samples were looked at, in order."""
+
+    looks: list[int]
+
+    def inputs(self, index: int) -> Any:
+        self.__dict__.setdefault("looks", []).append(index)
+        return super().inputs(index)
+
+
+def watched(like: Dataset) -> Watched:
+    x = np.stack([like.inputs(i)["x"] for i in range(len(like))])
+    data = Watched(inputs={"x": x}, labels=list(like.labels or []), name="rows")
+    data.digest()
+    data.looks = []
+    return data
+
+
+def test_no_holdout_sample_is_looked_at_before_the_picks_are_fixed(make_job: Make, dataset: Dataset) -> None:
+    data = watched(dataset)
+    at_opening: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.stage.startswith("picked on tuning data"):
+            at_opening.append(len(data.looks))
+
+    run(make_job(data=data, listener=listen))
+    holdout = set(split(data).holdout.open([]).indices)
+    # The first, a middle and the last sample are looked at once, for their shape, before anything is split.
+    before = data.looks[3 : at_opening[0]]
+    assert before
+    assert not holdout & set(before)
+    assert holdout & set(data.looks[at_opening[0] :])
+
+
+def test_holdout_answers_change_no_choice(make_job: Make, dataset: Dataset) -> None:
+    """Poison every holdout label: the picks stay the same, only the claim changes."""
+    honest = run(make_job()).record
+    holdout = split(dataset).holdout.open([]).indices
+    labels = list(dataset.labels or [])
+    for index in holdout:
+        labels[index] = (labels[index] + 1) % 3
+    x = np.stack([dataset.inputs(i)["x"] for i in range(len(dataset))])
+    poisoned = Dataset(inputs={"x": x}, labels=labels, name="rows")
+    record = run(make_job(data=poisoned, overwrite=True)).record
+    assert [e.variant.id for e in record.holdout] == [e.variant.id for e in honest.holdout]
+    assert [e.measurement.accuracy for e in record.tuning] == [e.measurement.accuracy for e in honest.tuning]
+    assert record.reference.measurement.accuracy.value == 0.0
+
+
+def test_transforms_are_given_calibration_samples_only(
+    make_job: Make, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hasten.optimize import run as module
+
+    given: list[Sequence[int]] = []
+
+    class Spy(module.Builder):
+        def __init__(self, source: Path, calibration: Subset, folder: Path) -> None:
+            given.append(calibration.indices)
+            super().__init__(source, calibration, folder)
+
+    monkeypatch.setattr(module, "Builder", Spy)
+    run(make_job())
+    assert [set(indices) for indices in given] == [set(split(dataset).calibration.indices)]
+
+
+def test_a_pick_whose_claim_fails_is_not_replaced_by_the_next(make_job: Make, dataset: Dataset) -> None:
+    """Right on tuning data, wrong on holdout data: the runner-up would pass, and is not taken all the same."""
+    seen = {float(dataset.inputs(i)["x"][3]) for i in split(dataset).tuning.indices}
+    signature = open_model(make_job().model).signature
+
+    def answer(inputs: Any) -> dict[str, np.ndarray]:
+        x = inputs["x"]
+        right = x[:, :3].argmax(1)
+        known = np.array([float(row[3]) in seen for row in x])
+        return {"y": np.eye(3, dtype=np.float32)[np.where(known, right, (right + 1) % 3)]}
+
+    overfit = {("openvino", "bf16", n): lambda n=n: FakeArm(signature, answer, ms=5.0 - n) for n in (1, 2)}
+    record = run(make_job(overfit)).record
+    assert record.verdict == "keep_reference"
+    assert record.ladder == ("reference",)
+    assert "openvino-bf16-2t did not hold on holdout data" in record.summary
+    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
+
+
+def test_an_interrupted_run_resumes_with_its_finished_trials(make_job: Make) -> None:
+    job = make_job()
+    notes: list[str] = []
+
+    def interrupt(progress: Progress) -> None:
+        if progress.note:
+            notes.append(progress.note)
+        if len(notes) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(make_job(listener=interrupt))
+    assert not job.out.exists()
+    again = make_job(resume=True)
+    outcome = run(again)
+    assert outcome.record.verdict == "accepted"
+    trials = [t for t in again.loader.loaded if t.engine == "openvino" and t.threads == 1 and t.precision == "f32"]  # type: ignore[attr-defined]
+    assert trials == []
+    assert [path.name for path in job.out.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_resuming_with_other_objectives_is_refused(make_job: Make) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.note:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(make_job(listener=interrupt))
+    with pytest.raises(UsageError, match="Leave out --resume"):
+        run(make_job(resume=True, goal=Goal(slo=Slo(accuracy_drop_max=0.5))))
+
+
+def test_candidates_that_the_budget_does_not_reach_are_named(make_job: Make) -> None:
+    record = run(make_job(clock=ManualClock(step_s=70.0))).record
+    late = [r for r in record.rejected if r.stage == "budget"]
+    assert late
+    assert "10 minutes" in late[0].reason
+
+
+def test_an_existing_bundle_is_not_replaced_without_being_told(make_job: Make) -> None:
+    run(make_job())
+    with pytest.raises(BundleError, match="exists already.*--overwrite"):
+        run(make_job())
+    assert run(make_job(overwrite=True)).record.verdict == "accepted"
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(make_job: Make, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    with pytest.raises(BundleError, match="is not a bundle; it is left alone"):
+        run(make_job(out=tmp_path / "precious", overwrite=True))
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine"
+
+
+def test_data_of_another_shape_is_refused_before_any_work(make_job: Make) -> None:
+    bad = Dataset(inputs={"x": np.zeros((50, 5), np.float32)})
+    with pytest.raises(DataError, match="has 5 at axis 1"):
+        run(make_job(data=bad))
+    wrong_type = Dataset(inputs={"x": np.zeros((50, 4), np.float64)})
+    with pytest.raises(DataError, match="has type float64, the model takes FP32"):
+        run(make_job(data=wrong_type))
+    unnamed = Dataset(inputs={"z": np.zeros((50, 4), np.float32)})
+    with pytest.raises(DataError, match="'z' is unknown; the model takes: x"):
+        run(make_job(data=unnamed))
