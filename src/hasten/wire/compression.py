@@ -44,7 +44,7 @@ def compress(body: bytes, encoding: str) -> bytes:
 def accepted(header: str) -> str | None:
     """Return the encoding to answer in: the first of gzip and deflate that the client names without q=0."""
     for item in header.lower().split(","):
-        name, _, quality = item.strip().partition(";")
-        if name in _WINDOW and quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+        name, _, quality = item.replace(" ", "").partition(";")
+        if name in _WINDOW and quality not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
             return name
     return None

@@ -246,7 +246,8 @@ def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
     fixed = DTYPE_SIZES[spec.dtype]
     for dim in dims:
         fixed *= dim if isinstance(dim, int) else 1
-    return tuple(size // fixed if isinstance(dim, str) else dim for dim in dims)
+    # A dimension fixed at zero leaves nothing to divide by; the empty input is refused later, as any other.
+    return tuple(size // max(fixed, 1) if isinstance(dim, str) else dim for dim in dims)
 
 
 def _checked(request: Request, signature: Signature) -> Request:
