@@ -10,6 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hasten.data import Dataset
+from hasten.engine.base import Device, Probe
+from hasten.engine.onnxruntime import OnnxRuntime
+from hasten.optimize.run import Job, run
+from hasten.spec.slo import Goal, Slo
+from hasten.spec.target import Target
+from hasten.testing import FakeArm, FakeLoader
 from hasten.zoo.fetch import cached
 
 
@@ -50,3 +57,38 @@ def zoo_file() -> Callable[[str], Path]:
         return path
 
     return get
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a tiny model with a picked variant, written by the product from a run with made-up arms.
+
+    The picked variant runs on the real openvino engine; its figures are made up, which these tests do not look at.
+    """
+    folder = tmp_path_factory.mktemp("small")
+    model = linear_model(folder / "model.onnx")
+    x = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    real = OnnxRuntime().load(model, Target(engine="onnxruntime"))
+
+    def arm(ms: float) -> Callable[[], FakeArm]:
+        return lambda: FakeArm(real.signature, real.run, ms=ms)
+
+    table = {("onnxruntime", "f32", 0): arm(10.0)}
+    table |= {("openvino", "f32", threads): arm(5.0) for threads in range(1, 129)}
+    cpu = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=("f32",))
+    outcome = run(
+        Job(
+            model=model,
+            data=Dataset(inputs={"x": x}),
+            goal=Goal(slo=Slo(accuracy_drop_max=0.05)),
+            out=folder / "linear.bundle",
+            name="linear",
+            render=lambda record: "<p>report</p>",
+            loader=FakeLoader(table),
+            probe=lambda: [Probe(engine="openvino", version="1", devices=(cpu,))],
+            cores_given=lambda: 999.0,
+        )
+    )
+    assert outcome.record.verdict == "accepted", outcome.record.summary
+    assert outcome.bundle is not None
+    return outcome.bundle

@@ -103,7 +103,7 @@ class Watched(Dataset):
 
 def watched(like: Dataset) -> Watched:
     x = np.stack([like.inputs(i)["x"] for i in range(len(like))])
-    data = Watched(inputs={"x": x}, labels=list(like.labels or []), name="rows")
+    data = Watched(inputs={"x": x}, labels=[like.label(i) for i in range(len(like))], name="rows")
     data.digest()
     data.looks = []
     return data
@@ -130,7 +130,7 @@ def test_holdout_answers_change_no_choice(make_job: Make, dataset: Dataset) -> N
     """Poison every holdout label: the picks stay the same, only the claim changes."""
     honest = run(make_job()).record
     holdout = split(dataset).holdout.open([]).indices
-    labels = list(dataset.labels or [])
+    labels = [dataset.label(i) for i in range(len(dataset))]
     for index in holdout:
         labels[index] = (labels[index] + 1) % 3
     x = np.stack([dataset.inputs(i)["x"] for i in range(len(dataset))])
@@ -218,7 +218,7 @@ def test_candidates_that_the_budget_does_not_reach_are_named(make_job: Make) -> 
 
 def test_an_existing_bundle_is_not_replaced_without_being_told(make_job: Make) -> None:
     run(make_job())
-    with pytest.raises(BundleError, match="exists already.*--overwrite"):
+    with pytest.raises(BundleError, match=r"exists already.*--overwrite"):
         run(make_job())
     assert run(make_job(overwrite=True)).record.verdict == "accepted"
 

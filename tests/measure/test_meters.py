@@ -1,0 +1,149 @@
+"""Meters on made-up arms: paired, interleaved, and silent about nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hasten.data import Dataset
+from hasten.measure.accuracy import AccuracyMeter
+from hasten.measure.base import AnswerBook, Pair, Plan
+from hasten.measure.batching import MAX_BATCH, max_batch
+from hasten.measure.contention import Watch, cores_given
+from hasten.measure.cost import cost_per_million
+from hasten.measure.latency import LatencyMeter, race
+from hasten.measure.load import arrivals, parse_load
+from hasten.measure.memory import MemoryMeter
+from hasten.model.onnx_file import open_model
+from hasten.spec.measurement import Figure
+from hasten.spec.slo import Prices
+from hasten.testing import FakeArm
+
+Answer = Callable[[Any], dict[str, np.ndarray]]
+
+
+def identity(inputs: Any) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"][:, :3]}
+
+
+@pytest.fixture
+def arm(make_linear: Callable[..., Path]) -> Callable[..., FakeArm]:
+    signature = open_model(make_linear()).signature
+    return lambda ms=10.0, answer=identity, seed=0: FakeArm(signature, answer, ms=ms, seed=seed)
+
+
+def pair(reference: FakeArm, candidate: FakeArm, **options: Any) -> Pair:
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    data = Dataset(inputs={"x": x}, labels=options.pop("labels", None))
+    return Pair(
+        reference=reference,
+        candidate=candidate,
+        fresh=lambda: nullcontext(candidate),
+        data=data.subset(range(200)),
+        book=AnswerBook(),
+        plan=Plan(rounds=40, runs=10),
+        watch=options.pop("watch", Watch(0.0, probe=lambda: 99.0)),
+        label="candidate",
+    )
+
+
+def test_a_candidate_of_half_the_time_is_twice_as_fast(arm: Callable[..., FakeArm]) -> None:
+    figures = LatencyMeter().measure(pair(arm(10.0), arm(5.0, seed=1)))
+    speedup = figures["speedup"]
+    assert speedup.low < 2.0 < speedup.high  # type: ignore[operator]
+    assert figures["latency_p50_ms"].value == pytest.approx(5.0, rel=0.02)
+    assert figures["throughput_rps"].value == pytest.approx(200, rel=0.02)
+    assert figures["latency_p99_ms"].value is not None
+
+
+def test_rounds_on_a_contended_machine_are_counted_in_the_figure(arm: Callable[..., FakeArm]) -> None:
+    watch = Watch(1.0, probe=lambda: 0.5, pause=lambda s: None)
+    figures = LatencyMeter().measure(pair(arm(), arm(seed=1), watch=watch))
+    assert "40 of 40 rounds on a contended machine" in (figures["speedup"].method or "")
+
+
+def test_a_round_waits_for_a_quiet_machine_within_its_patience() -> None:
+    given = iter([0.5, 0.5, 99.0])
+    pauses: list[float] = []
+    watch = Watch(10.0, probe=lambda: next(given), pause=pauses.append)
+    assert watch.round_is_quiet()
+    assert len(pauses) == 2
+
+
+def test_a_machine_gives_at_least_part_of_a_core() -> None:
+    assert cores_given() > 0.2
+
+
+def test_a_race_compares_candidates_in_the_same_rounds(arm: Callable[..., FakeArm]) -> None:
+    base = pair(arm(10.0), arm())
+    arms = {"fast": arm(2.0, seed=1), "slow": arm(8.0, seed=2)}
+    speeds = race(arm(10.0), arms, base.data, base.plan, base.watch)
+    assert speeds["fast"].value == pytest.approx(5.0, rel=0.05)
+    assert speeds["slow"].value == pytest.approx(1.25, rel=0.05)
+
+
+def test_accuracy_is_paired_by_sample_and_the_reference_answers_once(arm: Callable[..., FakeArm]) -> None:
+    def flipped(inputs: Any) -> dict[str, np.ndarray]:
+        x = inputs["x"]
+        return {"y": np.where(x[:, 3:] > 1.0, x[:, [1, 2, 0]], x[:, :3])}
+
+    reference = arm()
+    both = pair(reference, arm(answer=flipped))
+    figures = AccuracyMeter().measure(both)
+    assert figures["accuracy"].value == pytest.approx(1 + figures["accuracy_change"].value)  # type: ignore[operator]
+    assert -0.3 < figures["accuracy_change"].value < -0.05  # type: ignore[operator]
+    runs = len(reference.runs)
+    AccuracyMeter().measure(both)
+    assert len(reference.runs) == runs
+
+
+def test_with_labels_the_change_is_candidate_minus_reference(arm: Callable[..., FakeArm]) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    figures = AccuracyMeter().measure(pair(arm(), arm(), labels=x[:, :3].argmax(1)))
+    assert figures["accuracy"].value == 1.0
+    assert figures["accuracy_change"].value == 0.0
+    assert figures["accuracy_change"].low < -0.005  # type: ignore[operator]
+
+
+def test_memory_and_load_time_come_from_a_fresh_process_without_an_interval(arm: Callable[..., FakeArm]) -> None:
+    figures = MemoryMeter().measure(pair(arm(), arm()))
+    assert figures["memory_peak_mb"] == Figure(value=100.0, low=None, high=None, n=1, method="peak resident set")
+
+
+def test_stacking_is_allowed_where_it_changes_nothing_and_only_there(arm: Callable[..., FakeArm]) -> None:
+    data = pair(arm(), arm()).data
+    assert max_batch(arm(), data) == MAX_BATCH
+
+    def mixing(inputs: Any) -> dict[str, np.ndarray]:
+        x = inputs["x"]
+        return {"y": x[:, :3] - x[:, :3].mean(0)}
+
+    assert max_batch(arm(answer=mixing), data) == 1
+
+
+def test_cost_follows_throughput_and_price_and_has_none_without() -> None:
+    rate = Figure(value=100.0, low=50.0, high=200.0, n=10)
+    cost = cost_per_million(rate, Prices(machine_hour_usd=0.36))
+    assert (cost.value, cost.low, cost.high) == pytest.approx((1.0, 0.5, 2.0))
+    assert "no price" in (cost_per_million(rate, Prices()).reason or "")
+
+
+def test_poisson_arrivals_come_at_their_rate_and_a_trace_as_written(tmp_path: Path) -> None:
+    times = arrivals(parse_load("poisson:200"), 10.0, seed=1)
+    assert len(times) == pytest.approx(2000, rel=0.1)
+    assert times == sorted(times)
+    (tmp_path / "t").write_text("5.0\n5.5\n7.0\n99")
+    assert arrivals(parse_load(f"trace:{tmp_path / 't'}"), 10.0, seed=0) == [0.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("text", ["closed:0", "closed:x", "poisson:-1", "poisson:", "burst:3", ""])
+def test_a_load_that_cannot_be_read_says_how_to_write_one(text: str) -> None:
+    from hasten.errors import UsageError
+
+    with pytest.raises(UsageError, match="closed:N"):
+        parse_load(text)

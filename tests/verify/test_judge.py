@@ -1,0 +1,70 @@
+"""The whole interval is held against each bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
+from hasten.spec.slo import Goal, Slo
+from hasten.spec.target import Target
+from hasten.spec.variant import Variant
+from hasten.verify import judge
+
+VARIANT = Variant(id="v", target=Target(engine="openvino"))
+
+
+def fig(value: float, low: float, high: float, n: int = 400) -> Figure:
+    return Figure(value=value, low=low, high=high, n=n)
+
+
+def measured(higher_is_better: bool = True, **figures: Figure) -> Measurement:
+    defaults = {"speedup": fig(2, 1.9, 2.1), "accuracy_change": fig(0, -0.001, 0.001)}
+    metric = MetricInfo(name="top1", higher_is_better=higher_is_better)
+    return Measurement(split="holdout", metric=metric).with_figures({**defaults, **figures})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"), [(-0.004, 0.002, "accepted"), (-0.02, 0.002, "unproven"), (-0.04, -0.02, "rejected")]
+)
+def test_an_accuracy_drop_is_proven_by_its_interval_and_not_by_its_middle(
+    low: float, high: float, outcome: str
+) -> None:
+    evidence = judge(VARIANT, measured(accuracy_change=fig((low + high) / 2, low, high)), Goal())
+    assert evidence.outcome == outcome
+
+
+def test_for_an_error_rate_a_rise_is_the_drop() -> None:
+    worse = judge(VARIANT, measured(False, accuracy_change=fig(0.03, 0.02, 0.04)), Goal())
+    better = judge(VARIANT, measured(False, accuracy_change=fig(-0.03, -0.04, -0.02)), Goal())
+    assert (worse.outcome, better.outcome) == ("rejected", "accepted")
+    assert "top1 rises by 3.00 points" in worse.reasons[0]
+
+
+def test_an_unproven_drop_says_how_many_samples_would_do() -> None:
+    evidence = judge(VARIANT, measured(accuracy_change=fig(0.0, -0.01, 0.01, n=100)), Goal())
+    assert "about 400 would do" in evidence.reasons[0]
+
+
+def test_no_gain_is_a_reason_and_the_reference_needs_none() -> None:
+    flat = measured(speedup=fig(1.0, 0.99, 1.01))
+    assert judge(VARIANT, flat, Goal()).outcome == "rejected"
+    assert judge(VARIANT, flat, Goal(), is_reference=True).outcome == "accepted"
+
+
+def test_a_bound_on_what_was_not_measured_stays_open_with_the_reason() -> None:
+    goal = Goal(slo=Slo(latency_p99_ms=20))
+    evidence = judge(VARIANT, measured(latency_p99_ms=unmeasured("p99 needs at least 368 values")), goal)
+    assert evidence.outcome == "unproven"
+    assert "368 values" in evidence.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("goal", "figures"),
+    [
+        (Slo(latency_p50_ms=10), {"latency_p50_ms": fig(12, 11, 13)}),
+        (Slo(throughput_rps=100), {"throughput_rps": fig(80, 70, 90)}),
+        (Slo(memory_max_mb=100), {"memory_peak_mb": Figure(value=120, low=None, high=None, n=1)}),
+    ],
+)
+def test_each_bound_that_is_missed_rejects(goal: Slo, figures: dict[str, Figure]) -> None:
+    assert judge(VARIANT, measured(**figures), Goal(slo=goal)).outcome == "rejected"
