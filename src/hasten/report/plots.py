@@ -305,6 +305,7 @@ def _inline(svg: str, chart: Chart, name: str, texts: list[str]) -> str:
     svg = re.sub(r"<svg[^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img">', svg, count=1)
     svg = re.sub(r"\bid=\"", f'id="{name}-', svg)
     svg = re.sub(r"(?:xlink:)?href=\"#", f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r"font: (?:(bold|700) )?[^;\"]*", lambda m: f"font-weight: {m[1]}" if m[1] else "", svg)
     for colour, property_ in COLOURS.items():
         svg = svg.replace(colour, f"var({property_})")

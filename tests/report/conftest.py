@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from hasten.spec.environment import Environment
 from hasten.spec.evidence import Check, Evidence, Outcome, Record, Rejection, Story
@@ -239,3 +240,23 @@ def error_rate_record() -> Record:
     return msgspec.structs.replace(
         base, tuning=tuning, holdout=holdout, reference=holdout[0], rejected=base.rejected[2:]
     )
+
+
+@pytest.fixture
+def accepted() -> Record:
+    return sample_record()
+
+
+@pytest.fixture
+def kept() -> Record:
+    return keep_reference_record()
+
+
+@pytest.fixture
+def infeasible() -> Record:
+    return infeasible_record()
+
+
+@pytest.fixture
+def error_rate() -> Record:
+    return error_rate_record()

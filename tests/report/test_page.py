@@ -1,0 +1,93 @@
+"""The page says what the record says, verdict first, and nothing in it can do anything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hasten.errors import StorageError
+from hasten.report import render, write_report
+from hasten.report.page import page_of
+from hasten.spec.evidence import Record
+
+HOSTILE = '<img src=x onerror=alert(1)>$\\frac{1}{2}$"javascript:alert(1)'
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL))
+
+
+def test_the_verdict_comes_before_everything_else(accepted: Record) -> None:
+    body = text_of(render(accepted, title="ppocr-rec").split("<body>")[1])
+    assert body.index("faster") < body.index("95 % interval") < body.index("What was tried")
+
+
+def test_every_candidate_and_every_reason_is_on_the_page(accepted: Record) -> None:
+    page = page_of(accepted, "m")
+    tried = {item.how for item in page.tried}
+    for rejection in accepted.rejected:
+        assert any(str(rejection.variant.target) in how for how in tried), rejection.variant.id
+    reasons = " ".join(item.reason for item in page.tried)
+    assert all(rejection.reason in reasons for rejection in accepted.rejected)
+
+
+def test_the_fast_candidate_that_answers_wrong_is_told_prominently(accepted: Record) -> None:
+    html = render(accepted, title="m")
+    assert "candidate was refused" in html
+    assert html.index("candidate was refused") < html.index("The claim, on held-out data")
+    assert "<mark>" in html
+
+
+def test_what_was_not_measured_says_why_and_is_never_zero(accepted: Record) -> None:
+    [row] = [row for row in page_of(accepted, "m").rows if row.label == "energy per prediction"]
+    assert {cell.value for cell in row.cells} == {"not measured"}
+    assert "no energy counter" in row.cells[0].note
+
+
+def test_keeping_the_reference_and_infeasible_objectives_read_as_such(kept: Record, infeasible: Record) -> None:
+    assert page_of(kept, "m").hero.headline == "Keep the reference"
+    assert page_of(infeasible, "m").hero.headline.startswith("Infeasible")
+    for record in (kept, infeasible):
+        assert "<svg" in render(record, title="m")
+
+
+def test_for_an_error_rate_falling_is_good(error_rate: Record) -> None:
+    page = page_of(error_rate, "m")
+    assert page.chart is not None
+    assert page.chart.higher_is_better is False
+    assert "rise ≤" in page.chart.bound_text
+
+
+def test_hostile_names_are_text_in_the_page_and_in_the_drawing(accepted: Record) -> None:
+    model = {**accepted.model, "name": HOSTILE}
+    stories = tuple(msgspec.structs.replace(s, answer=HOSTILE, label=HOSTILE) for s in accepted.stories)
+    record = msgspec.structs.replace(accepted, model=model, stories=stories, command=HOSTILE, summary=HOSTILE)
+    html = render(record, title=HOSTILE)
+    assert "<img" not in html
+    assert "onerror=alert(1)&gt;" in html
+    assert not re.search(r"(?:href|src)=[\"']?javascript", html)
+
+
+def test_the_page_names_no_remote_address_and_runs_no_script(accepted: Record) -> None:
+    html = render(accepted, title="m")
+    assert not re.search(r"https?://|//[a-z]+\.|<script|<link|@import|url\((?!#)", html)
+
+
+def test_equal_records_give_equal_pages(accepted: Record) -> None:
+    assert render(accepted, title="m") == render(accepted, title="m")
+
+
+def test_a_record_without_any_measured_candidate_still_renders(kept: Record) -> None:
+    bare = msgspec.structs.replace(kept, tuning=(), stories=(), model={}, data={}, command="")
+    assert "Keep the reference" in render(bare, title="m")
+
+
+def test_writing_is_all_or_nothing(accepted: Record, tmp_path: Path) -> None:
+    write_report(accepted, tmp_path / "deep" / "report.html", title="m")
+    assert (tmp_path / "deep" / "report.html").read_text().startswith("<!doctype html>")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_report(accepted, tmp_path / "file" / "report.html", title="m")
