@@ -40,7 +40,7 @@ def test_a_users_own_model_and_data_from_first_look_to_served_answer(
     (tmp_path / "slo.toml").write_text("[slo]\naccuracy_drop_max = 0.02\n")
     command = ["optimize", "mine.onnx", "--data", "mydata:rows", "--slo", "slo.toml", "--out", "b", "--json"]
     document = json.loads(hasten(*command, "--budget", "2m", cwd=tmp_path).stdout)
-    assert list(document)[0] == "schema"
+    assert next(iter(document)) == "schema"
     assert document["verdict"] in ("accepted", "keep_reference")
     assert document["picked"]["metric"] == "agreement"
     assert set(document["picked"]["speedup"]) >= FIGURE

@@ -66,17 +66,10 @@ class QuantizeStatic(Transform):
                 weight_type=QuantType.QInt8,
                 activation_type=QuantType.QUInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"CalibMaxIntermediateOutputs": _flush_every(count)},
+                # One sample at a time, ranges merged: otherwise every activation of every sample stays in memory. The
+                # option that bounds intermediate outputs is not for this: it throws samples away (onnxruntime 1.32).
+                extra_options={"CalibStridedMinMax": 1},
             )
-
-
-def _flush_every(count: int) -> int:
-    """How many samples' activations the calibrator may hold before it reduces them to ranges.
-
-    Few, so that memory does not grow with the data; and no divisor of `count`, because the calibrator
-    (onnxruntime 1.32) takes an empty last group for "no data".
-    """
-    return next(size for size in range(4, count + 5) if count % size)
 
 
 def _prepare(source: Path, out: Path) -> None:
@@ -90,12 +83,22 @@ def _reader(signature: Signature, calibration: Subset, count: int) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        """Feeds calibration samples one by one."""
+        """Feeds calibration samples of the range that the calibrator asks for."""
 
         def __init__(self) -> None:
-            self._samples: Iterator[dict[str, Any]] = (feed(signature, [calibration.inputs(i)]) for i in range(count))
+            self.set_range(0, count)
+
+        def __len__(self) -> int:
+            return count
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            """Begin anew with the samples of one stride."""
+            self._samples: Iterator[dict[str, Any]] = (
+                feed(signature, [calibration.inputs(i)]) for i in range(start_index, end_index)
+            )
 
         def get_next(self) -> Any:
+            """Return the next sample, or None at the end."""
             return next(self._samples, None)
 
     return Reader()
