@@ -92,3 +92,10 @@ def test_colour_is_off_where_no_color_is_set() -> None:
     )
     assert done.returncode == 2
     assert "\x1b[" not in done.stderr
+
+
+def test_the_page_on_the_command_line_is_what_help_says() -> None:
+    import runpy
+
+    page = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))["page"]
+    assert (ROOT / "docs" / "cli.md").read_text() == page(), "run make docs"
