@@ -1,6 +1,8 @@
-"""Accuracy and its paired change, with intervals that hold where almost nothing changed.
+"""Accuracy, and how it changed from reference to candidate on the same samples.
 
-All functions take values by sample, in the same sample order on both sides.
+The question is whether a drop stays within a bound, and the hardest case is the common one: hardly any sample
+changed. So no interval here collapses because nothing was seen. All functions take values by sample, in the same
+sample order on both sides.
 """
 
 from __future__ import annotations
@@ -12,26 +14,29 @@ from typing import Any
 import numpy as np
 
 from hasten.spec.measurement import Figure, unmeasured
+from hasten.stats.bootstrap import Z95, Aggregate, Rows, draw_means, draw_statistics, widened, worth_of_one
 
 __all__ = ["binary_change", "mean_change", "samples_to_prove", "share", "statistic", "statistic_change"]
 
-Rows = np.ndarray[Any, np.dtype[np.float64]]
-Aggregate = Callable[[Rows], float]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
-_Z = 1.959963984540054
-_RESAMPLES = 1000
+_FEWEST = 10  # a bootstrap of fewer samples covers well below its nominal 95 %
+_UNDEFINED = 0.05  # share of resamples that may lack a value (an AUC without positives)
 
 
 def share(right: Sequence[float] | Rows) -> Figure:
-    """Return the share of ones among zeros and ones, with the score interval of Wilson (1927)."""
-    values = np.asarray(right, dtype=np.float64)
-    n = len(values)
+    """Return the share of ones among zeros and ones, with the score interval of Wilson (1927).
+
+    Unmeasured without samples; ValueError for other values than 0 and 1.
+    """
+    flags = _flags(right)
+    n = len(flags)
     if n == 0:
         return unmeasured("no samples")
-    p = float(values.mean())
-    scale = 1 + _Z**2 / n
-    centre = (p + _Z**2 / (2 * n)) / scale
-    half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n * n)) / scale
+    p = float(flags.mean())
+    scale = 1 + Z95**2 / n
+    centre = (p + Z95**2 / (2 * n)) / scale
+    half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n)) / scale
     return Figure(
         value=p,
         low=min(p, max(0.0, centre - half)),
@@ -46,72 +51,94 @@ def binary_change(reference_right: Sequence[float] | Rows, candidate_right: Sequ
     interval.
 
     Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: with n
-    samples and no change the interval is about ±4/n.
+    paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: then it is
+    ± 3.84 / (n + 3.84). Exact coverage, summed over all outcomes: 95.3 % for n = 300 with 1 % of samples flipping
+    each way, 94.2 % with 2 % lost and none gained; 94.8 % for n = 100 with 10 % each way.
+    Unmeasured without samples; ValueError for unequal lengths or other values than 0 and 1.
     """
-    before, after = np.asarray(reference_right, np.float64), np.asarray(candidate_right, np.float64)
+    before, after = _flags(reference_right), _flags(candidate_right)
+    _check_paired(before, after)
     n = len(before)
     if n == 0:
         return unmeasured("no samples")
-    gained = int(np.sum((after > 0.5) & (before < 0.5)))
-    lost = int(np.sum((after < 0.5) & (before > 0.5)))
+    gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
     value = (gained - lost) / n
-    low = _root(lambda d: _tango(gained, lost, n, d) - _Z, -1.0, value)
-    high = _root(lambda d: _tango(gained, lost, n, d) + _Z, value, 1.0)
+    low = _root(lambda d: _tango(gained, lost, n, d) - Z95, -1.0, value)
+    high = _root(lambda d: _tango(gained, lost, n, d) + Z95, value, 1.0)
     return Figure(value=value, low=low, high=high, n=n, method="paired, Tango score interval")
 
 
 def mean_change(
     reference_scores: Sequence[float] | Rows, candidate_scores: Sequence[float] | Rows, *, seed: int = 0
 ) -> Figure:
-    """Return the mean paired difference of real-valued scores, candidate minus reference, with a t interval.
+    """Return the mean of candidate minus reference over paired real-valued scores [n], in the unit of the scores.
 
-    The t interval is widened to at least what one changed sample in z²/n would move, so that rare changes that
-    the sample happens not to hold are not ruled out; `seed` is taken for symmetry with the resampling functions
-    and is not needed.
+    BCa bootstrap over samples (Efron 1987), widened for unseen changes (`bootstrap.widened`), so that it stays open
+    where few or no samples changed; a change that was not seen counts as large as the range of all scores.
+    Coverage in 400 simulated trials each at n = 10, 30, 100, 300: 94 to 99 % where every sample moves; 95.8 to 100 %
+    where 1 to 5 % of the samples drop and the others stay (a t interval: 10 to 76 % at n = 10 to 100 with 1 or 2 %).
+    Not protected: rare large drops amid small changes of every other sample (5 % of samples, 74 % at n = 30, 92 %
+    at n = 100, 94.8 % at n = 300), where nothing tells that large drops exist.
+    Unmeasured below 10 samples or with scores that are not finite; ValueError for unequal lengths.
     """
-    from scipy.stats import t
-
-    difference = np.asarray(candidate_scores, np.float64) - np.asarray(reference_scores, np.float64)
-    n = len(difference)
-    if n < 3:
-        return unmeasured(f"a paired change needs at least 3 samples, there are {n}")
-    value = float(difference.mean())
-    half = float(t.ppf(0.975, n - 1)) * float(difference.std(ddof=1)) / math.sqrt(n)
-    half = max(half, float(np.abs(difference).max()) * _Z**2 / (n + _Z**2))
-    return Figure(value=value, low=value - half, high=value + half, n=n, method="paired t interval")
+    before, after = np.asarray(reference_scores, np.float64), np.asarray(candidate_scores, np.float64)
+    _check_paired(before, after)
+    refusal = _refusal(before, after)
+    if refusal:
+        return unmeasured(refusal)
+    difference, n = after - before, len(before)
+    value, changed = float(difference.mean()), int(np.count_nonzero(difference))
+    worth = float(np.ptp(np.concatenate([before, after]))) or max(1.0, abs(float(before[0])))
+    low, high = widened(value, draw_means(difference, seed), n=n, changed=changed, worth=worth)
+    return Figure(value=value, low=low, high=high, n=n, method="paired, BCa bootstrap widened for unseen changes")
 
 
 def statistic(rows: Rows, aggregate: Aggregate, *, seed: int = 0) -> Figure:
-    """Return `aggregate(rows)` for rows [n, k], with a bootstrap percentile interval over samples (Efron 1979)."""
+    """Return `aggregate(rows)` for rows [n, k], in the metric's own unit, with a BCa bootstrap interval over samples
+    (Efron 1987), widened for what the sample did not hold (`bootstrap.widened`).
+
+    A model that was never wrong gets the interval of one unseen failure each way. It is not cut at the metric's
+    limits, which are not known here. Calls `aggregate` about 1200 times.
+    Unmeasured below 10 samples, with rows that are not finite, or where the metric is undefined in more than 5 % of
+    the resamples.
+    """
+    refusal = _refusal(rows)
+    if refusal:
+        return unmeasured(refusal)
     n = len(rows)
-    if n < 3:
-        return unmeasured(f"an interval needs at least 3 samples, there are {n}")
-    value = aggregate(rows)
-    draws = [aggregate(rows[picks]) for picks in _picks(n, seed)]
-    return _figure(value, draws, n)
+    draws = draw_statistics(n, lambda picks: aggregate(rows[picks]), seed)
+    spread = float(np.nanstd(draws)) if np.isfinite(draws).any() else 0.0
+    return _resampled(
+        float(aggregate(rows)),
+        draws,
+        n=n,
+        changed=n if spread > 0.0 else 0,
+        worth=worth_of_one(rows, aggregate),
+        method="BCa bootstrap widened for unseen failures",
+    )
 
 
 def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggregate, *, seed: int = 0) -> Figure:
-    """Return `aggregate(candidate) - aggregate(reference)`, resampling the same samples on both sides.
+    """Return `aggregate(candidate) - aggregate(reference)` for rows [n, k] each, in the metric's own unit.
 
-    Where no sample changed at all, the interval is that of one sample in z²/n having changed: nothing was seen,
-    which is not the same as nothing being there.
+    Each resample takes the same samples from both sides (paired BCa bootstrap, Efron 1987), and the interval is
+    widened for unseen changes (`bootstrap.widened`). Calls `aggregate` about 2200 times. Coverage in 200 simulated
+    trials each at n = 50 and 200: pooled character error rate 97.5 and 97 %, F1 100 and 98.5 %, AUC 96.5 and 96.5 %.
+    Unmeasured as `statistic`; ValueError for unequal lengths.
     """
+    _check_paired(rows_reference, rows_candidate)
+    refusal = _refusal(rows_reference, rows_candidate)
+    if refusal:
+        return unmeasured(refusal)
     n = len(rows_reference)
-    if n < 3:
-        return unmeasured(f"a paired change needs at least 3 samples, there are {n}")
-    value = aggregate(rows_candidate) - aggregate(rows_reference)
-    draws = [aggregate(rows_candidate[picks]) - aggregate(rows_reference[picks]) for picks in _picks(n, seed)]
-    figure = _figure(value, draws, n)
-    least = _Z**2 / (n + _Z**2) if not np.any(rows_reference != rows_candidate) else 0.0
-    assert figure.low is not None and figure.high is not None
-    return Figure(
-        value=value,
-        low=min(figure.low, value - least),
-        high=max(figure.high, value + least),
+    differs = np.any((rows_reference != rows_candidate).reshape(n, -1), axis=1)
+    return _resampled(
+        float(aggregate(rows_candidate) - aggregate(rows_reference)),
+        draw_statistics(n, lambda at: aggregate(rows_candidate[at]) - aggregate(rows_reference[at]), seed),
         n=n,
-        method="paired bootstrap",
+        changed=int(np.count_nonzero(differs)),
+        worth=worth_of_one(rows_reference, aggregate),
+        method="paired, BCa bootstrap widened for unseen changes",
     )
 
 
@@ -152,10 +179,32 @@ def _root(function: Callable[[float], float], left: float, right: float) -> floa
     return (left + right) / 2
 
 
-def _picks(n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n))
+def _resampled(value: float, draws: Rows, *, n: int, changed: int, worth: float, method: str) -> Figure:
+    """Drop the resamples without a value, or refuse where they are too many to drop."""
+    defined = draws[np.isfinite(draws)]
+    if not math.isfinite(value) or len(defined) < (1.0 - _UNDEFINED) * len(draws):
+        return unmeasured(
+            f"the metric is undefined for too many resamples of {n} samples; add samples of the rare class"
+        )
+    low, high = widened(value, defined, n=n, changed=changed, worth=worth)
+    return Figure(value=value, low=low, high=high, n=n, method=method)
 
 
-def _figure(value: float, draws: Sequence[float], n: int) -> Figure:
-    low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
-    return Figure(value=value, low=min(low, value), high=max(high, value), n=n, method="bootstrap")
+def _refusal(*sides: Rows) -> str | None:
+    n = len(sides[0])
+    if n < _FEWEST:
+        return f"an interval needs at least {_FEWEST} samples, there are {n}"
+    broken = sum(int(np.count_nonzero(~np.isfinite(side.reshape(n, -1)).all(axis=1))) for side in sides)
+    return f"{broken} of the scores are not finite numbers; look at those samples first" if broken else None
+
+
+def _flags(values: Sequence[float] | Rows) -> Flags:
+    array = np.asarray(values)
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError("right or wrong is written as 1 or 0; use mean_change for graded scores")
+    return array.astype(np.bool_)
+
+
+def _check_paired(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> None:
+    if len(before) != len(after):
+        raise ValueError(f"samples must be paired: {len(before)} of the reference and {len(after)} of the candidate")

@@ -18,7 +18,10 @@ def values_needed(p: float) -> int:
     """Return how many values the `p`-th percentile (0 < p < 100) needs: 6 for p50, 72 for p95, 368 for p99.
 
     The largest value must lie above the true percentile, and the smallest below it, with probability 97.5 % each.
+    ValueError unless 0 < p < 100.
     """
+    if not 0 < p < 100:
+        raise ValueError(f"a percentile lies between 0 and 100, and {p} does not; write 99 for p99")
     share = max(p, 100 - p) / 100
     return math.ceil(math.log(_TAIL) / math.log(share))
 

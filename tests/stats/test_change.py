@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hasten.spec.measurement import Figure, unmeasured
+from hasten.stats.change import binary_change, mean_change, samples_to_prove, share, statistic, statistic_change
+
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+PAIRED_FLAGS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
+
+
+def bounds(figure: Figure) -> tuple[float, float, float]:
+    assert figure.value is not None and figure.low is not None and figure.high is not None
+    return figure.low, figure.value, figure.high
+
+
+def error_rate(rows: Rows) -> float:
+    """Errors over length, pooled: a metric that is no mean of its samples."""
+    return float(rows[:, 0].sum() / rows[:, 1].sum())
+
+
+def flags(n: int, right: int) -> list[float]:
+    return [1.0] * right + [0.0] * (n - right)
+
+
+def test_wilson_gives_the_textbook_interval() -> None:
+    assert bounds(share(flags(10, 8))) == pytest.approx((0.4902, 0.8, 0.9433), abs=1e-4)
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    assert share([]).value is None
+    assert binary_change([], []).value is None
+
+
+def test_graded_scores_are_no_shares() -> None:
+    with pytest.raises(ValueError, match="mean_change"):
+        share([0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(9, 1), (6, 1), (8, 2), (7, 2), (4, 0), (3, 0), (12, 3), (10, 4)])
+def test_the_change_excludes_zero_exactly_where_the_test_of_mcnemar_rejects(gained: int, lost: int) -> None:
+    before = [0.0] * gained + [1.0] * lost + [1.0] * 30
+    after = [1.0] * gained + [0.0] * lost + [1.0] * 30
+    low, value, _ = bounds(binary_change(before, after))
+    assert value == pytest.approx((gained - lost) / len(before))
+    assert (low > 0) == ((gained - lost) ** 2 / (gained + lost) > 3.8415)
+
+
+@pytest.mark.parametrize("n", [10, 300])
+def test_without_any_change_the_interval_of_tango_has_its_closed_form(n: int) -> None:
+    half = 3.841459 / (n + 3.841459)
+    assert bounds(binary_change([1.0] * n, [1.0] * n)) == pytest.approx((-half, 0.0, half), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(PAIRED_FLAGS)
+def test_swapping_the_sides_mirrors_the_change_of_accuracy(pairs: list[tuple[bool, bool]]) -> None:
+    before, after = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
+    low, value, high = bounds(binary_change(before, after))
+    assert bounds(binary_change(after, before)) == pytest.approx((-high, -value, -low), abs=1e-9)
+    assert -1 <= low <= value + 1e-12 and value - 1e-12 <= high <= 1
+
+
+@pytest.mark.parametrize("n", [10, 100, 1000])
+def test_no_change_seen_leaves_an_open_interval(n: int) -> None:
+    ones, rows = np.ones(n), np.column_stack([np.zeros(n), np.full(n, 20.0)])
+    figures = [
+        binary_change(ones, ones),
+        mean_change(ones, ones),
+        statistic(rows, error_rate),
+        statistic_change(rows, rows, error_rate),
+    ]
+    for figure in figures:
+        low, value, high = bounds(figure)
+        assert value == 0.0
+        assert low < -2 / (n + 4) and high > 2 / (n + 4)
+
+
+def test_a_change_in_one_row_alone_keeps_the_interval_open_on_both_sides() -> None:
+    before = np.column_stack([np.zeros(100), np.full(100, 20.0)])
+    after = before.copy()
+    after[0, 0] = 1.0
+    low, value, high = bounds(statistic_change(before, after, error_rate))
+    assert low < 0.0 < value < high
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=10, max_size=40))
+def test_the_interval_contains_the_mean_change(pairs: list[tuple[float, float]]) -> None:
+    low, value, high = bounds(mean_change([a for a, _ in pairs], [b for _, b in pairs]))
+    assert low <= value <= high
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    before, after = np.random.default_rng(1).random((2, 30))
+    assert mean_change(before, after, seed=7) == mean_change(before, after, seed=7)
+
+
+def test_graded_changes_need_ten_samples() -> None:
+    rows = np.ones((9, 2))
+    assert mean_change(np.ones(9), np.ones(9)).value is None
+    assert statistic(rows, error_rate).value is None
+    assert statistic_change(rows, rows, error_rate).value is None
+    assert mean_change(np.ones(10), np.ones(10)).value == 0.0
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    assert mean_change([1.0] * 10, [1.0] * 9 + [float("nan")]).value is None
+
+
+def test_unequal_lengths_are_an_error() -> None:
+    with pytest.raises(ValueError, match="paired"):
+        mean_change([1.0] * 10, [1.0] * 11)
+    with pytest.raises(ValueError, match="paired"):
+        binary_change([1.0] * 10, [1.0] * 11)
+
+
+def test_a_metric_that_most_resamples_leave_undefined_is_refused() -> None:
+    rows = np.zeros((30, 1))
+    rows[0] = 1.0
+    figure = statistic(rows, lambda r: 1.0 if r.any() else float("nan"))
+    assert figure.value is None
+    assert "undefined" in str(figure.reason)
+
+
+def test_the_samples_to_prove_a_change_grow_with_the_square_of_the_interval() -> None:
+    wide = Figure(value=0.0, low=-0.04, high=0.04, n=100)
+    assert samples_to_prove(wide, 0.02) == 400
+    assert samples_to_prove(wide, 0.05) == 100
+    assert samples_to_prove(Figure(value=-0.03, low=-0.04, high=-0.02, n=100), 0.02) is None
+    assert samples_to_prove(unmeasured("no samples"), 0.02) is None
+
+
+@pytest.mark.slow
+def test_the_change_of_accuracy_is_covered_where_one_percent_of_300_flip_each_way() -> None:
+    rng, hits = np.random.default_rng(2), []
+    for _ in range(2000):
+        before, chance = np.arange(300) % 2, rng.random(300)
+        after = np.where(chance < 0.02, 1 - before, before)  # half of the samples were right: 1 % each way
+        low, _, high = bounds(binary_change(before.astype(float), after.astype(float)))
+        hits.append(low <= 0.0 <= high)
+    assert 0.93 <= np.mean(hits) <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10, 30, 100, 300])
+def test_a_drop_in_two_percent_of_the_samples_is_covered_at_every_size(n: int) -> None:
+    rng, hits = np.random.default_rng([3, n]), []
+    for trial in range(300):
+        before = rng.beta(5, 2, n)
+        after = before - (rng.random(n) < 0.02) * rng.uniform(0, 1, n)  # 0.01 on average
+        low, _, high = bounds(mean_change(before, after, seed=trial))
+        hits.append(low <= -0.01 <= high)
+    assert np.mean(hits) >= 0.93
+
+
+@pytest.mark.slow
+def test_a_change_in_most_samples_is_covered_without_excess() -> None:
+    rng, hits = np.random.default_rng(4), []
+    for trial in range(600):
+        before = rng.beta(5, 2, 100)
+        low, _, high = bounds(mean_change(before, before + rng.normal(-0.01, 0.05, 100), seed=trial))
+        hits.append(low <= -0.01 <= high)
+    assert 0.93 <= np.mean(hits) <= 0.97
