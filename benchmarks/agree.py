@@ -1,4 +1,4 @@
-"""Does the main job agree with itself? Optimize ppocr-rec twice and compare verdicts, picks and intervals of the speedup.
+"""Does the main job agree with itself? Optimize ppocr-rec twice; compare verdicts, picks and speedup intervals.
 
 One command: make bench. Prints one line a run and the answer; exit status 1 where the runs disagree.
 """

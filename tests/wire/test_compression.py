@@ -25,11 +25,13 @@ def test_what_was_compressed_comes_back(encoding: str, body: bytes) -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @settings(deadline=None)
 @given(body=st.binary(max_size=300))
-def test_any_bytes_are_decompressed_or_refused_as_invalid(encoding: str, body: bytes) -> None:
+def test_any_bytes_are_decompressed_or_refused(encoding: str, body: bytes) -> None:
+    code = None
     try:
         decompress(body, encoding, limit=1000)
     except RequestError as error:
-        assert error.code in ("invalid", "too_large")
+        code = error.code
+    assert code in (None, "invalid", "too_large")
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity "])

@@ -164,18 +164,19 @@ class Core:
         return [Refuse(id_, "deadline", "The deadline passed while the request waited.") for id_ in gone]
 
     def _dispatch(self, now: float) -> list[Command]:
-        if not len(self.batcher):
-            return []
-        if self.busy or not self.engine_up:
-            first = self.batcher.next_deadline()
-            return [] if first is None else [Wake(first)]
-        batch = self.batcher.take(now, at_once=self.draining)
-        if not batch:
-            due = self.batcher.ready_at()
-            return [] if due is None else [Wake(due)]
-        self.busy = True
-        self._running_rows = sum(request.rows for request in batch)
-        return [Dispatch(tuple(request.id for request in batch), self._running_rows)]
+        """Send the next batch if the engine is free, and ask to be woken for the next deadline or full wait."""
+        commands: list[Command] = []
+        if self.engine_up and not self.busy:
+            batch = self.batcher.take(now, at_once=self.draining)
+            if batch:
+                self.busy = True
+                self._running_rows = sum(request.rows for request in batch)
+                commands.append(Dispatch(tuple(request.id for request in batch), self._running_rows))
+        times = [self.batcher.next_deadline()]
+        if self.engine_up and not self.busy:
+            times.append(self.batcher.ready_at())
+        known = [time for time in times if time is not None]
+        return [*commands, Wake(min(known))] if known else commands
 
     _running_rows: int = 1
 

@@ -65,6 +65,8 @@ class ModelService:
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._sink = sink
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in manifest.signature.outputs}
         self._idle = asyncio.Event()
@@ -109,6 +111,8 @@ class ModelService:
     async def close(self) -> None:
         """End the engine. Call `drain` first to lose nothing."""
         self.ready = False
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.close)
@@ -125,7 +129,18 @@ class ModelService:
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
-                asyncio.get_running_loop().call_at(at, self._handle, Tick())
+                self._wake(at)
+
+    def _wake(self, at: float) -> None:
+        """Keep one timer, for the earliest time asked for; the tick asks again for what comes after."""
+        now = time.monotonic()
+        if self._timer is not None:
+            if now < self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        # By a difference: the loop's own clock may count from another origin.
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - now), self._handle, Tick())
 
     async def _run(self, ids: tuple[int, ...]) -> None:
         started = time.monotonic()
