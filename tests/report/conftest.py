@@ -216,13 +216,19 @@ def keep_reference_record() -> Record:
 def infeasible_record() -> Record:
     base = keep_reference_record()
     late = check("latency_p99_ms", 3.0, "rejected", "p99 latency is above 3 ms.")
-    fails = tuple(msgspec.structs.replace(e, outcome="rejected", checks=(late, *e.checks[1:])) for e in base.tuning)
+
+    def fails(e: Evidence) -> Evidence:
+        checks = (late, *(c for c in e.checks if c.objective == "accuracy_drop_max"))
+        return msgspec.structs.replace(e, outcome="rejected", checks=checks)
+
     return msgspec.structs.replace(
         base,
         verdict="infeasible",
         summary="Neither the reference nor any candidate meets p99 latency of 3 ms.",
         goal=msgspec.structs.replace(GOAL, slo=Slo(latency_p99_ms=3.0)),
-        tuning=fails,
+        reference=fails(base.reference),
+        holdout=(),
+        tuning=tuple(fails(e) for e in base.tuning),
     )
 
 

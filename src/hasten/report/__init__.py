@@ -4,10 +4,11 @@
 first use only, so importing this room is free. The command line and the facade call it; it looks at frozen values
 and measures nothing itself.
 
-    words, format    what things are called; numbers with unit and interval
-    verdict, page    the view model: a record turned into sentences, tiles and rows (pure)
-    labels, plots    the speed-accuracy plot as SVG that follows the page's colours
-    document         the template filled in, and the file written
+    words, format               what things are called; numbers with unit and interval
+    verdict, tried, facts, page the view model: a record turned into sentences, tiles and rows (pure)
+    chart                       the record as points and rows to draw (pure)
+    labels, plots, bars         drawing them as SVG that follows the page's colours
+    document                    the template filled in, and the file written
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 
 from hasten.errors import StorageError
+from hasten.report.bars import bars_svg
 from hasten.report.page import page_of
 from hasten.report.plots import speed_accuracy_svg
 from hasten.spec.evidence import Record
@@ -17,31 +18,41 @@ from hasten.spec.evidence import Record
 __all__ = ["render", "write_report"]
 
 # Wide for desks and paper, narrow for phones; the style sheet shows one of the two.
-_DRAWINGS = {"wide": (760, 420), "narrow": (360, 400)}
+_DRAWINGS = {"wide": (940, 460), "narrow": (340, 430)}
 
 
 def render(record: Record, *, title: str) -> str:
     """Return the whole page: one HTML document that needs nothing else. Equal records give equal pages."""
     page = page_of(record, title)
-    drawings = {
-        name: speed_accuracy_svg(page.chart, name=f"plot-{name}", width=width, height=height)
-        for name, (width, height) in _DRAWINGS.items()
-        if page.chart is not None
+    chart, bars = page.chart, page.latency
+    trade = {
+        size: speed_accuracy_svg(chart, name=f"trade-{size}", width=width, height=height)
+        for size, (width, height) in _DRAWINGS.items()
+        if chart is not None
     }
-    style = resources.files("hasten.report").joinpath("templates/page.css").read_text()
-    return _environment().get_template("page.html.j2").render(page=page, drawings=drawings, style=style)
+    latency = {
+        size: bars_svg(bars, name=f"latency-{size}", width=width)
+        for size, (width, _) in _DRAWINGS.items()
+        if bars is not None
+    }
+    style = resources.files("hasten.report").joinpath("templates/page.css").read_text(encoding="utf-8")
+    template = _environment().get_template("page.html.j2")
+    return template.render(page=page, trade=trade, latency=latency, style=style)
 
 
 def write_report(record: Record, path: Path, *, title: str) -> None:
     """Write the page to `path`, all or nothing. Raises `StorageError`."""
-    text = render(record, title=title)
+    content, temporary = render(record, title=title).encode(), ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
-            stream.write(text)
-        Path(stream.name).chmod(0o644)
-        os.replace(stream.name, path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
     except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another --out.") from error
 
 

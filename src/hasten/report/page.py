@@ -9,38 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hasten.report.bars import Bars
+from hasten.report.chart import latency_bars, speed_accuracy, undrawn
+from hasten.report.facts import Command, Share, commands, facts_of, method_of, shares
 from hasten.report.format import (
-    POINTS,
     FigureText,
-    Unit,
     amount,
-    bytes_text,
-    count,
-    duration,
     figure_text,
     is_measured,
     unit_of,
 )
-from hasten.report.plots import Chart, Kind, Point, Span
+from hasten.report.plots import Chart
+from hasten.report.tried import Tried, kind_of, tried
 from hasten.report.verdict import (
     Callout,
     Hero,
-    Told,
     all_variants,
     broken_and_fast,
-    held_out,
     hero,
-    model_name,
     picked_evidence,
-    told,
 )
-from hasten.report.words import clean, figure_label, metric_words, objective_text, variant_names
+from hasten.report.words import clean, figure_label, metric_words, objective_text, plainly, variant_names
 from hasten.spec.evidence import Evidence, Record
 from hasten.spec.measurement import Figure, Measurement
 from hasten.spec.variant import REFERENCE
 
-__all__ = ["Page", "Row", "Tile", "page_of"]
+__all__ = ["Page", "Row", "Step", "Tile", "page_of"]
 
+_TILES = 8  # two full rows of four
+_OUTCOMES = {"accepted": "met", "unproven": "not proven", "rejected": "missed"}
 _LADDER = (
     "speedup", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps", "accuracy", "accuracy_change",
     "memory_peak_mb", "load_ms", "cost_per_million_usd", "energy_per_prediction_j",
@@ -75,21 +72,6 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
-    """One candidate and what became of it."""
-
-    name: str
-    how: str
-    outcome: str
-    state: str
-    speed: FigureText
-    accuracy: FigureText
-    change: FigureText
-    reason: str
-    stories: tuple[Told, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
     """Everything on the page."""
 
@@ -98,45 +80,65 @@ class Page:
     callout: Callout | None
     tiles: tuple[Tile, ...]
     chart: Chart | None
+    scale_turns: str
+    latency: Bars | None
+    undrawn: tuple[str, ...]
+    kinds: tuple[str, ...]
     metric: str
     steps: tuple[Step, ...]
     rows: tuple[Row, ...]
     tried: tuple[Tried, ...]
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     method: tuple[str, ...]
-    command: str
+    shares: tuple[Share, ...]
+    commands: tuple[Command, ...]
 
 
 def page_of(record: Record, title: str) -> Page:
     """Return the page of a record."""
     names = variant_names(all_variants(record))
+    chart = speed_accuracy(record)
     return Page(
         title=clean(title),
         hero=hero(record, title),
         callout=broken_and_fast(record),
         tiles=tuple(_tiles(record)),
-        chart=_chart(record, names),
+        chart=chart,
+        scale_turns=_scale_turns(chart),
+        latency=latency_bars(record, [(item, _role(record, item)) for item in _ladder(record)]),
+        undrawn=undrawn(record),
+        kinds=tuple(dict.fromkeys(kind_of(record, item) for item in record.tuning)),
         metric=metric_words(record.reference.measurement.metric),
         steps=tuple(_steps(record, names)),
         rows=tuple(_rows(_ladder(record))),
-        tried=tuple(_tried(record, names)),
-        facts=tuple(_facts(record, title)),
-        method=tuple(_method(record)),
-        command=clean(record.command),
+        tried=tried(record),
+        facts=tuple(facts_of(record, title)),
+        method=tuple(method_of(record)),
+        shares=shares(record),
+        commands=commands(record),
     )
+
+
+def _scale_turns(chart: Chart | None) -> str:
+    """From which change on the plot's scale is logarithmic; empty where it is straight throughout."""
+    if chart is None or chart.threshold is None:
+        return ""
+    return amount(chart.threshold / chart.unit.scale, chart.unit).lstrip("+")
 
 
 def _tiles(record: Record) -> Iterable[Tile]:
     """Key figures of the picked variant beside the reference's; of the reference alone where nothing was picked."""
     picked = picked_evidence(record)
+    picked = None if picked is None or picked.variant.id == REFERENCE else picked
     shown = (picked or record.reference).measurement
-    names = ["latency_p50_ms", "latency_p99_ms", "throughput_rps", "accuracy", "memory_peak_mb"]
-    names = ["speedup", *names] if picked else names
-    if record.goal.prices.machine_hour_usd is not None:
-        names.append("cost_per_million_usd")
-    for name in names:
+    names = ["latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps"]
+    names = ["speedup", *names, "accuracy_change"] if picked else [*names, "accuracy"]
+    priced = record.goal.prices.machine_hour_usd is not None
+    cost = ["cost_per_million_usd"] if priced else []
+    for name in [*names, "memory_peak_mb", *cost, "load_ms", "energy_per_prediction_j"][:_TILES]:
         text = figure_text(shown.figure(name), unit_of(name, shown.metric))
-        before = "" if picked is None or name == "speedup" else _before(record.reference.measurement, name)
+        compared = picked is not None and name not in ("speedup", "accuracy_change")
+        before = _before(record.reference.measurement, name) if compared else ""
         yield Tile(label=figure_label(name, shown.metric), text=text, before=before)
 
 
@@ -145,9 +147,10 @@ def _before(measurement: Measurement, name: str) -> str:
 
 
 def _ladder(record: Record) -> list[Evidence]:
-    """Evidence on holdout data: the picked variant first, the others, the reference last."""
-    others = sorted(record.holdout, key=lambda item: item.variant.id != record.picked)
-    return [*others, record.reference]
+    """Evidence on holdout data: the picked variant, further steps, claims that failed, the reference last."""
+    found = {item.variant.id: item for item in record.holdout if item.variant.id != REFERENCE}
+    steps = [id_ for id_ in (record.picked, *record.ladder) if id_ in found]
+    return [*(found[id_] for id_ in dict.fromkeys([*steps, *found])), record.reference]
 
 
 def _steps(record: Record, names: dict[str, str]) -> Iterable[Step]:
@@ -158,17 +161,10 @@ def _steps(record: Record, names: dict[str, str]) -> Iterable[Step]:
             role=_role(record, item),
             how=f"{item.variant.target}; {item.variant.recipe_text}",
             checks=tuple(
-                (_objective(check.objective, check.bound, record), check.outcome, clean(check.reason))
+                (objective_text(check.objective, check.bound, metric), _OUTCOMES[check.outcome], plainly(check.reason))
                 for check in item.checks
-                if metric
             ),
         )
-
-
-def _objective(name: str, bound: float, record: Record) -> str:
-    if name == "gain":
-        return f"faster than the reference by {amount(bound - 1, Unit(suffix=' %', scale=100, most=1))} or more"
-    return objective_text(name, bound, record.reference.measurement.metric)
 
 
 def _role(record: Record, item: Evidence) -> str:
@@ -194,188 +190,3 @@ def _rows(ladder: Sequence[Evidence]) -> Iterable[Row]:
 def _figure(measurement: Measurement, name: str) -> Figure:
     known = name in _LADDER or name in measurement.extra
     return measurement.figure(name) if known else Figure(value=None, low=None, high=None, n=0, reason="not measured")
-
-
-def _tried(record: Record, names: dict[str, str]) -> Iterable[Tried]:
-    """Every candidate, fastest first; those without a speed at the end."""
-    reasons = {item.variant.id: item for item in record.rejected}
-    measured = {item.variant.id: item for item in record.tuning}
-    order = sorted(measured.values(), key=lambda item: -(item.measurement.speedup.value or 0.0))
-    for item in order:
-        rejection = reasons.get(item.variant.id)
-        outcome, state = _fate(record, item.variant.id, rejection.stage if rejection else "")
-        yield _candidate(record, names, item, outcome, state, rejection.reason if rejection else "")
-    for id_, rejection in reasons.items():
-        if id_ not in measured:
-            yield Tried(
-                name=names[id_],
-                how=f"{rejection.variant.target}; {rejection.variant.recipe_text}",
-                outcome=_STAGES[rejection.stage],
-                state="refused",
-                speed=_NONE,
-                accuracy=_NONE,
-                change=_NONE,
-                reason=clean(rejection.reason),
-                stories=(),
-            )
-
-
-_NONE = FigureText(value="–", measured=False)
-_STAGES = {
-    "build": "could not be built",
-    "run": "did not run",
-    "tuning": "not picked",
-    "holdout": "claim not proven",
-    "budget": "out of time",
-}
-
-
-def _candidate(record: Record, names: dict[str, str], item: Evidence, outcome: str, state: str, reason: str) -> Tried:
-    m = item.measurement
-    return Tried(
-        name=names[item.variant.id],
-        how=f"{item.variant.target}; {item.variant.recipe_text}",
-        outcome=outcome,
-        state=state,
-        speed=figure_text(m.speedup, unit_of("speedup", m.metric)),
-        accuracy=figure_text(m.accuracy, unit_of("accuracy", m.metric)),
-        change=figure_text(m.accuracy_change, unit_of("accuracy_change", m.metric)),
-        reason=clean(reason),
-        stories=told(record.stories, item.variant.id),
-    )
-
-
-def _fate(record: Record, id_: str, stage: str) -> tuple[str, str]:
-    """What became of a candidate, in words and as a state for its colour."""
-    if id_ == REFERENCE:
-        return "the reference against itself", "reference"
-    if id_ == record.picked:
-        return "picked", "picked"
-    if stage:
-        return _STAGES[stage], "refused"
-    return ("step of the ladder", "ladder") if id_ in record.ladder else ("measured", "accepted")
-
-
-def _chart(record: Record, names: dict[str, str]) -> Chart | None:
-    metric = record.reference.measurement.metric
-    unit = unit_of("accuracy_change", metric)
-    plotted = [item for item in record.tuning if _plottable(item)]
-    front = _front(plotted, metric.higher_is_better)
-    points = tuple(
-        Point(
-            name=names[item.variant.id],
-            story=_story(item, names),
-            kind=_kind(record, item),
-            speed=_span(item.measurement.speedup, 1.0),
-            change=_span(item.measurement.accuracy_change, unit.scale),
-            front=item.variant.id in front,
-        )
-        for item in plotted
-    )
-    if not points:
-        return None
-    what = metric_words(metric)
-    points_word = "points" if unit is POINTS else (metric.unit or "")
-    bound = record.goal.slo.accuracy_drop_max
-    return Chart(
-        points=points,
-        bound=bound * unit.scale,
-        higher_is_better=metric.higher_is_better,
-        unit=unit,
-        y_title=f"change of {what}, {points_word}",
-        x_title="speed against the reference",
-        bound_text=objective_text("accuracy_drop_max", bound, metric),
-        description=f"Speed against change of {what} for {len(points)} candidates; the table below has every number.",
-    )
-
-
-def _plottable(item: Evidence) -> bool:
-    return is_measured(item.measurement.speedup) and is_measured(item.measurement.accuracy_change)
-
-
-def _span(figure: Figure, scale: float) -> Span:
-    assert figure.value is not None
-    low = figure.value if figure.low is None else figure.low
-    high = figure.value if figure.high is None else figure.high
-    return figure.value * scale, low * scale, high * scale
-
-
-def _kind(record: Record, item: Evidence) -> Kind:
-    if item.variant.id == REFERENCE:
-        return "reference"
-    if item.variant.id == record.picked:
-        return "picked"
-    if item.variant.id in record.ladder:
-        return "ladder"
-    return "refused" if item.outcome == "rejected" else "unproven" if item.outcome == "unproven" else "accepted"
-
-
-def _front(items: Sequence[Evidence], higher_is_better: bool) -> set[str]:
-    """Ids that no other candidate beats in speed and accuracy at once (Pareto front)."""
-    sign = 1.0 if higher_is_better else -1.0
-    spots = {
-        item.variant.id: (item.measurement.speedup.value or 0.0, sign * (item.measurement.accuracy_change.value or 0.0))
-        for item in items
-    }
-    return {
-        id_
-        for id_, (speed, change) in spots.items()
-        if not any(s >= speed and c >= change and (s, c) != (speed, change) for s, c in spots.values())
-    }
-
-
-def _story(item: Evidence, names: dict[str, str]) -> str:
-    m = item.measurement
-    speed = figure_text(m.speedup, unit_of("speedup", m.metric)).full
-    change = figure_text(m.accuracy_change, unit_of("accuracy_change", m.metric)).full
-    return f"{names[item.variant.id]}: speed {speed}, {metric_words(m.metric)} {change}"
-
-
-def _facts(record: Record, title: str) -> Iterable[tuple[str, tuple[tuple[str, str], ...]]]:
-    env, model, data = record.environment, record.model, record.data
-    yield "Model", tuple(_known({"name": model_name(record, title), **model}))
-    yield "Data", tuple(_known(data))
-    packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
-    yield (
-        "Machine",
-        (
-            ("processor", clean(env.processor) + (" (virtual machine)" if env.virtual else "")),
-            ("instruction sets", ", ".join(env.features) or "not known"),
-            ("cores", f"{env.cores_logical} logical, {env.cores_physical} physical"),
-            ("memory", f"{env.memory_mb / 1024:.1f} GiB"),
-            ("system", f"{env.system}, {env.architecture}, Python {env.python}"),
-            ("versions", packages),
-        ),
-    )
-    yield "Run", (("seed", str(record.seed)), ("time taken", duration(record.elapsed_s)))
-
-
-def _known(values: dict[str, str | int]) -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        label = {"sha256": "SHA-256", "bytes": "size"}.get(key, key.replace("_", " "))
-        if key == "bytes" and isinstance(value, int):
-            yield label, bytes_text(value)
-        else:
-            yield label, count(value) if isinstance(value, int) else clean(str(value))
-
-
-def _method(record: Record) -> Iterable[str]:
-    samples = held_out(record, record.reference.measurement.accuracy_change)
-    yield (
-        "Speedups are paired: reference and candidate each run in a process of their own and take turns on the same "
-        "samples in random order, one ratio a round, so that drift of the machine cancels. The interval is a "
-        "studentized bootstrap over rounds."
-    )
-    yield (
-        "Accuracy changes are paired by sample. Calibration data shaped the candidates, tuning data picked among them, "
-        f"and the claim was computed once on {samples or 'the'} holdout samples that no step had seen; speed was "
-        "measured anew for it."
-    )
-    yield (
-        "Every interval covers 95 %. A percentile is shown only where the sample is large enough for it. What was not "
-        "measured says why."
-    )
-    own = record.reference.measurement.speedup
-    if is_measured(own):
-        text = figure_text(own, unit_of("speedup", record.reference.measurement.metric)).full
-        yield f"Noise check, the reference against a second process of itself: {text}."

@@ -1,9 +1,10 @@
-"""The speed-accuracy plot as inline SVG that takes its colours from the page.
+"""Drawing: the speed-accuracy plot, and any axes, as inline SVG that takes its colours from the page.
 
 matplotlib draws with marker colours that are replaced by CSS custom properties, so that one drawing serves light,
 dark and print. It never sees a name: texts from the record stand in as numbered placeholders and are escaped into
 the SVG afterwards, so neither markup nor mathematics nor a missing glyph in a model's name can do anything. No
-global state of matplotlib is touched, and equal points give equal bytes. `hasten.report.page` calls it.
+global state of matplotlib is touched, and equal points give equal bytes. `hasten.report.page` and
+`hasten.report.bars` call it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,20 @@ from hasten.report.labels import Box, Label, place, text_width
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Chart", "Kind", "Point", "Span", "speed_accuracy_svg"]
+__all__ = [
+    "INK",
+    "MUTED",
+    "PAPER",
+    "PICKED",
+    "REFUSED",
+    "RULE",
+    "Chart",
+    "Kind",
+    "Point",
+    "Span",
+    "speed_accuracy_svg",
+    "svg_of",
+]
 
 Kind = Literal["picked", "ladder", "reference", "accepted", "unproven", "refused"]
 Span = tuple[float, float, float]
@@ -48,6 +62,8 @@ MARKS: dict[Kind, tuple[str, float, str, str]] = {
     "refused": ("X", 10, REFUSED, PAPER),
 }
 IMPORTANCE: tuple[Kind, ...] = ("picked", "reference", "refused", "ladder", "unproven", "accepted")
+# What a narrow drawing has room to name.
+FEW: tuple[Kind, ...] = ("picked", "reference", "refused", "ladder")
 FONT, LINE = 12.0, 15.0
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -96,19 +112,42 @@ class Chart:
 
 def speed_accuracy_svg(chart: Chart, *, name: str, width: int, height: int) -> str:
     """Draw `chart`; `name` makes the ids unique among the drawings of one page."""
+    box = (52 / width, 46 / height, 1 - 64 / width, 1 - 80 / height)
+    stories = [point.story for point in chart.points]
+
+    def draw(axes: Axes) -> list[str]:
+        return _draw(axes, chart, narrow=width < 500)
+
+    return svg_of(draw, name=name, size=(width, height), box=box, description=chart.description, stories=stories)
+
+
+def svg_of(
+    draw: Callable[[Axes], list[str]],
+    *,
+    name: str,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    description: str,
+    stories: Sequence[str] = (),
+) -> str:
+    """Let `draw` fill axes at `box` (shares of the figure) and return the SVG element.
+
+    `draw` returns the texts that its placeholders stand for; `stories` are the tooltips of the marks that it
+    numbered.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        axes = figure.add_axes((52 / width, 46 / height, 1 - 64 / width, 1 - 80 / height))
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)
+        axes = figure.add_axes(box)
         figure.patch.set_alpha(0)
         axes.patch.set_alpha(0)
-        texts = _draw(axes, chart, narrow=width < 500)
+        texts = draw(axes)
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(out.getvalue(), chart, name, texts)
+    return _inline(out.getvalue(), name, texts, stories, description)
 
 
 def _draw(axes: Axes, chart: Chart, *, narrow: bool) -> list[str]:
@@ -123,7 +162,8 @@ def _draw(axes: Axes, chart: Chart, *, narrow: bool) -> list[str]:
     axes.text(*top, _stand_in(0), transform=None, color=INK, ha="left", va="bottom")
     axes.text(*right, _stand_in(1), transform=None, color=INK, ha="right", va="top")
     bound_box = _bound_label(axes, chart, bound)
-    return texts + _names(axes, chart, bound_box)
+    named = [point for point in chart.points if not narrow or point.kind in FEW]
+    return texts + _names(axes, chart, named, bound_box)
 
 
 def _ends(axes: Axes) -> tuple[tuple[float, float], tuple[float, float], float]:
@@ -234,14 +274,12 @@ def _mark(axes: Axes, index: int, point: Point) -> None:
     drawn.set_gid(f"point-{index}")
 
 
-def _names(axes: Axes, chart: Chart, bound_box: Box) -> list[str]:
+def _names(axes: Axes, chart: Chart, named: Sequence[Point], bound_box: Box) -> list[str]:
     """Write the names that fit, the important ones first, and return them."""
-    order = sorted(chart.points, key=lambda p: (IMPORTANCE.index(p.kind), -p.speed[0]))
+    order = sorted(named, key=lambda p: (IMPORTANCE.index(p.kind), -p.speed[0]))
     spots = [_pixel(axes, point.speed[0], point.change[0]) for point in order]
-    taken = [
-        bound_box,
-        *(_around(spot, MARKS[p.kind][1] / 2 + 2) for spot, p in zip(spots, order, strict=True)),
-    ]
+    marks = [(_pixel(axes, p.speed[0], p.change[0]), MARKS[p.kind][1] / 2 + 2) for p in chart.points]
+    taken = [bound_box, *(_around(spot, radius) for spot, radius in marks)]
     area = axes.get_window_extent()
     frame = Box(left=area.x0 - 6, right=area.x1 + 10, bottom=area.y0, top=area.y1 + 8)
     labels = place(
@@ -250,7 +288,7 @@ def _names(axes: Axes, chart: Chart, bound_box: Box) -> list[str]:
         height=LINE,
         frame=frame,
         taken=taken,
-        avoid=_bars(axes, order),
+        avoid=[*_bars(axes, chart.points), *_lines(axes, chart, frame)],
     )
     texts: list[str] = []
     for point, spot, label in zip(order, spots, labels, strict=True):
@@ -282,6 +320,15 @@ def _bars(axes: Axes, points: Sequence[Point]) -> list[Box]:
     return boxes
 
 
+def _lines(axes: Axes, chart: Chart, frame: Box) -> list[Box]:
+    """The reference's lines and the bound as thin boxes that names should keep off."""
+    lost = -chart.bound if chart.higher_is_better else chart.bound
+    x, zero = _pixel(axes, 1.0, 0.0)
+    upright = Box(left=x - 2, right=x + 2, bottom=frame.bottom, top=frame.top)
+    levels = (zero, _pixel(axes, 1.0, lost)[1])
+    return [upright, *(Box(left=frame.left, right=frame.right, bottom=y - 2, top=y + 2) for y in levels)]
+
+
 def _pixel(axes: Axes, x: float, y: float) -> tuple[float, float]:
     spot = axes.transData.transform((x, y))
     return float(spot[0]), float(spot[1])
@@ -296,7 +343,7 @@ def _stand_in(index: int) -> str:
     return f"hasten-text-{index}."
 
 
-def _inline(svg: str, chart: Chart, name: str, texts: list[str]) -> str:
+def _inline(svg: str, name: str, texts: list[str], stories: Sequence[str], description: str) -> str:
     """Turn a file of matplotlib's into an element of the page: own ids, own colours, no addresses, texts filled
     in.
     """
@@ -305,12 +352,11 @@ def _inline(svg: str, chart: Chart, name: str, texts: list[str]) -> str:
     svg = re.sub(r"<svg[^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img">', svg, count=1)
     svg = re.sub(r"\bid=\"", f'id="{name}-', svg)
     svg = re.sub(r"(?:xlink:)?href=\"#", f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r"font: (?:(bold|700) )?[^;\"]*", lambda m: f"font-weight: {m[1]}" if m[1] else "", svg)
     for colour, property_ in COLOURS.items():
         svg = svg.replace(colour, f"var({property_})")
-    for index, point in enumerate(chart.points):
+    svg = re.sub(r"hasten-text-(\d+)\.", lambda found: escape(texts[int(found[1])]), svg)
+    for index, story in enumerate(stories):
         mark = f'<g id="{name}-point-{index}">'
-        svg = svg.replace(mark, f"{mark}<title>{escape(point.story)}</title>")
-    svg = svg.replace('role="img">', f'role="img" aria-label="{escape(chart.description)}">', 1)
-    return re.sub(r"hasten-text-(\d+)\.", lambda found: escape(texts[int(found[1])]), svg)
+        svg = svg.replace(mark, f"{mark}<title>{escape(story)}</title>", 1)
+    return svg.replace('role="img">', f'role="img" aria-label="{escape(description)}">', 1)

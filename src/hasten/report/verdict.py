@@ -16,6 +16,7 @@ from hasten.report.words import (
     clean,
     metric_words,
     objective_text,
+    plainly,
     variant_names,
 )
 from hasten.spec.evidence import Check, Evidence, Record, Story
@@ -107,8 +108,8 @@ def _accepted(record: Record, picked: Evidence, title: str, asked: tuple[str, ..
 
 
 def held_out(record: Record, change: Figure) -> str:
-    """Return how many samples the claim stands on, as far as the record says."""
-    size = record.data.get("holdout") or change.n
+    """Return how many samples the claim stands on: those that were answered, or else the size of the split."""
+    size = change.n or record.data.get("holdout")
     return count(size) if isinstance(size, int) and size else str(size or "")
 
 
@@ -141,7 +142,7 @@ def _keep(record: Record, title: str, asked: tuple[str, ...]) -> Hero:
         kind="keep",
         badge="Keep the reference: nothing faster was proven safe",
         headline="Keep the reference",
-        lead=clean(record.summary),
+        lead=plainly(clean(record.summary).removeprefix("Keep the reference: ")),
         details=(f"{model_name(record, title)} stays as it is: {record.reference.variant.target}.",),
         asked=asked,
     )
@@ -157,7 +158,7 @@ def _infeasible(record: Record, title: str, asked: tuple[str, ...]) -> Hero:
         kind="infeasible",
         badge="Infeasible: not every objective can be met here",
         headline=f"Infeasible: nothing reaches {' or '.join(texts)}" if texts else f"Infeasible: {nothing}",
-        lead=clean(record.summary),
+        lead=plainly(clean(record.summary).removeprefix("Keep the reference: ")),
         details=(f"Model: {model_name(record, title)}.", *filter(None, closest)),
         asked=asked,
     )
@@ -167,7 +168,8 @@ def binding_checks(record: Record) -> tuple[Check, ...]:
     """Return one check for each objective that nothing measured could meet."""
     checks = [c for e in (*record.tuning, *record.holdout, record.reference) for c in e.checks]
     met = Counter(check.objective for check in checks if check.outcome == "accepted")
-    unmet = {check.objective: check for check in checks if not met[check.objective]}
+    ours = ("gain",)  # asked for by hasten, never the reason why a goal cannot be met
+    unmet = {c.objective: c for c in checks if not met[c.objective] and c.objective not in ours}
     return tuple(unmet.values())
 
 

@@ -6,10 +6,11 @@ with underscores as spaces. The other modules of `hasten.report` call this.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
-from hasten.report.format import amount, unit_of
+from hasten.report.format import Unit, amount, unit_of
 from hasten.spec.measurement import MetricInfo
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE, Variant
@@ -22,6 +23,7 @@ __all__ = [
     "metric_words",
     "minimize_words",
     "objective_text",
+    "plainly",
     "variant_names",
 ]
 
@@ -68,6 +70,15 @@ def metric_words(metric: MetricInfo) -> str:
     return METRICS.get(metric.name) or clean(metric.name).replace("_", " ")
 
 
+def plainly(reason: str) -> str:
+    """Return a reason with the keys of figures and metrics put into words; the rest stays as it was said."""
+    words = {**METRICS, **FIGURES}
+    known = re.compile(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b")
+    said = clean(reason).strip()
+    text = known.sub(lambda found: words[found[1]], said)
+    return text[:1].upper() + text[1:] if known.match(said) else text
+
+
 def figure_label(name: str, metric: MetricInfo) -> str:
     """Return what a figure is called in a table."""
     if name == "accuracy":
@@ -81,6 +92,8 @@ def figure_label(name: str, metric: MetricInfo) -> str:
 
 def objective_text(objective: str, bound: float, metric: MetricInfo) -> str:
     """Return an objective as a reader would say it: "p99 latency ≤ 20 ms", "exact match drop ≤ 0.5 points"."""
+    if objective == "gain":
+        return f"faster than the reference by ≥ {amount(bound - 1, Unit(suffix=' %', scale=100, most=1))}"
     figure = FIGURE_OF_OBJECTIVE.get(objective, objective)
     if figure == "accuracy_change":
         way = "drop" if metric.higher_is_better else "rise"
