@@ -15,6 +15,7 @@ from hasten.errors import HastenError, MissingError
 __all__ = ["command"]
 
 MODEL = "ppocr-rec"
+BUDGET_S = 240.0
 SLO = """\
 [slo]
 accuracy_drop_max = 0.01     # exact match may fall by one point at the most, proven on holdout data
@@ -38,7 +39,9 @@ def command(out: str, as_json: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     slo.write_text(SLO)
     with progress(quiet=as_json) as listener:
-        result = optimize(f"zoo:{MODEL}", slo=slo, out=bundle, overwrite=bundle.exists(), listener=listener)
+        result = optimize(
+            f"zoo:{MODEL}", slo=slo, out=bundle, overwrite=bundle.exists(), budget_s=BUDGET_S, listener=listener
+        )
     if result.bundle is None:
         say(result.summary)
         return 1

@@ -98,6 +98,8 @@ class Pair:
     prices: Prices = field(default_factory=Prices)
     listener: Listener = ignore
     label: str = ""
+    # The candidate is a second process of the reference: its answers are known.
+    itself: bool = False
 
 
 class Meter(Protocol):

@@ -91,6 +91,7 @@ def _measure(bench: Bench, variant: Variant, model: Path) -> Evidence:
             prices=bench.goal.prices,
             listener=bench.listener,
             label=variant.id,
+            itself=variant.id == REFERENCE,
         )
         for name in meters.names():
             figures |= meters.get(name).measure(pair)

@@ -157,18 +157,21 @@ class ModelService:
             self._crashed(ids)
             return
         except EngineError as error:
-            failure = RequestError(f"The engine failed: {error.message}", code="internal")
-            self._settle_all(ids, failure)
+            self._settle_all(ids, RequestError(f"The engine failed: {error.message}", code="internal"))
+            batch = []
         except Exception as error:
             # Whatever a batch does, the engine must come back into the queue's hands.
             self._settle_all(ids, RequestError(f"The batch failed: {type(error).__name__}.", code="internal"))
+            batch = []
         else:
             for ticket, outputs in zip(batch, results, strict=True):
                 ticket.started = started
                 if not ticket.answer.done():
                     ticket.answer.set_result(outputs)
-        self._tell(batch, started)
-        self._handle(Finished(time.monotonic() - started))
+        finished = time.monotonic()
+        # Before any observer is told: one that fails must not keep the engine.
+        self._handle(Finished(finished - started))
+        self._tell(batch, started, finished)
 
     def _crashed(self, ids: tuple[int, ...]) -> None:
         """Only what was running fails; a new process is started at once, and later ones ever more slowly."""
@@ -202,10 +205,9 @@ class ModelService:
         if ticket is not None and not ticket.answer.done():
             ticket.answer.set_exception(error)
 
-    def _tell(self, batch: list[_Ticket], started: float) -> None:
+    def _tell(self, batch: list[_Ticket], started: float, finished: float) -> None:
         if self._sink is None:
             return
-        now = time.monotonic()
         for ticket in batch:
             self._sink(
                 Served(
@@ -213,7 +215,7 @@ class ModelService:
                     variant=self.variant,
                     batch=len(batch),
                     queue_s=started - ticket.arrived,
-                    engine_s=now - started,
+                    engine_s=finished - started,
                 )
             )
 
