@@ -12,10 +12,15 @@ __all__ = ["accepted", "compress", "decompress"]
 
 # zlib's window bits: 16 + 15 expects a gzip header, 15 a zlib header (what HTTP calls deflate, RFC 9110).
 _WINDOW = {"gzip": 31, "deflate": 15}
+# zlib joins its output blocks at the end, so that one big step would hold everything twice.
+_STEP = 2**20
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the decompressed body. Raises `RequestError`: 415 for an unknown encoding, 413 beyond `limit` bytes."""
+    """Return the decompressed body; what exceeds `limit` bytes is not inflated further.
+
+    Raises `RequestError`: 415 for an unknown encoding, 413 beyond `limit`, 400 for damaged data.
+    """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
@@ -24,16 +29,26 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
             f"The content encoding {encoding[:40]!r} is not supported; use gzip or deflate.",
             code="unsupported_encoding",
         )
-    inflater = zlib.decompressobj(_WINDOW[name])
     try:
-        content = inflater.decompress(body, limit + 1)
+        return _inflate(body, name, limit)
     except zlib.error as error:
         raise invalid(f"The body is not valid {name} data.") from error
-    if len(content) > limit:
-        raise RequestError(f"The decompressed body exceeds {limit} bytes.", code="too_large")
+
+
+def _inflate(body: bytes, name: str, limit: int) -> bytes:
+    inflater = zlib.decompressobj(_WINDOW[name])
+    content, rest = bytearray(), body
+    while not inflater.eof:
+        part = inflater.decompress(rest, _STEP)
+        rest = inflater.unconsumed_tail
+        content += part
+        if len(content) > limit:
+            raise RequestError(f"The decompressed body exceeds {limit} bytes.", code="too_large")
+        if not part and not rest:
+            break
     if not inflater.eof or inflater.unused_data:
         raise invalid(f"The {name} body is cut off or followed by other data.")
-    return content
+    return bytes(content)
 
 
 def compress(body: bytes, encoding: str) -> bytes:

@@ -123,6 +123,7 @@ class OipHttp:
         for item in body.inputs:
             if item.name in inputs:
                 raise invalid(f"The input {item.name[:100]!r} is given twice.")
+            _check_known(item, signature)
             shape = checked_shape(item.name[:100], item.shape, self.limits)
             size = _binary_size(item)
             if size is None:
@@ -134,7 +135,6 @@ class OipHttp:
             offset += size
         if offset != len(blobs):
             raise invalid(f"{len(blobs) - offset} bytes after the last input belong to nothing.")
-        _check_types(body, signature)
         return inputs
 
 
@@ -191,12 +191,14 @@ def _binary_size(item: _Input) -> int | None:
     return size
 
 
-def _check_types(body: _Body, signature: Signature) -> None:
-    """The element type must be the model's: BF16 and UINT16 look alike once they are arrays."""
-    for item in body.inputs:
-        spec = signature.input(item.name)
-        if spec is not None and spec.dtype != item.datatype:
-            raise invalid(f"The input {item.name!r} has type {item.datatype}, the model takes {spec.dtype}.")
+def _check_known(item: _Input, signature: Signature) -> None:
+    """Name and element type must be the model's, before any data is decoded: BF16 and UINT16 look alike as arrays."""
+    spec = signature.input(item.name)
+    if spec is None:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise invalid(f"The input {item.name[:100]!r} is unknown; the model takes: {names}.")
+    if spec.dtype != item.datatype:
+        raise invalid(f"The input {item.name!r} has type {item.datatype}, the model takes {spec.dtype}.")
 
 
 def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature) -> Request:
