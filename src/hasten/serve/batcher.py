@@ -50,6 +50,10 @@ class Batcher:
         self.rows -= found.rows
         return True
 
+    def ids(self) -> list[int]:
+        """Ids of all that wait, the oldest first."""
+        return list(self._queue)
+
     def expired(self, now: float) -> list[int]:
         """Ids of requests whose deadline has passed."""
         return [r.id for r in self._queue.values() if r.deadline is not None and r.deadline <= now]

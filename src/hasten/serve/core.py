@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from hasten.serve.batcher import Batcher, Waiting
 
 __all__ = [
-    "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineUp", "Event", "Finished",
-    "Policy", "Refuse", "Tick", "Wake",
+    "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event",
+    "Finished", "Policy", "Refuse", "Tick", "Wake",
 ]  # fmt: skip
 
 
@@ -56,6 +56,13 @@ class EngineDown:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The engine did not come back at once; the next attempt is in `retry_after_s`. Nothing waits for it."""
+
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineUp:
     """The engine takes work."""
 
@@ -95,7 +102,7 @@ class Wake:
     at: float
 
 
-Event = Arrived | Cancelled | Finished | EngineDown | EngineUp | Tick | Drain
+Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Tick | Drain
 Command = Dispatch | Refuse | Wake
 
 
@@ -109,6 +116,7 @@ class Core:
     draining: bool = False
     row_seconds: float = 0.01
     batcher: Batcher = field(init=False)
+    _lost: EngineLost | None = None
 
     def __post_init__(self) -> None:
         self.batcher = Batcher(self.policy.max_batch, self.policy.max_delay_s)
@@ -126,8 +134,11 @@ class Core:
                 self._learn(seconds)
             case EngineDown():
                 self.engine_up, self.busy = False, False
+            case EngineLost():
+                self._lost = event
+                commands += self._give_up(event)
             case EngineUp():
-                self.engine_up = True
+                self.engine_up, self._lost = True, None
             case Drain():
                 self.draining = True
             case Tick():
@@ -144,6 +155,8 @@ class Core:
     def _refusal(self, event: Arrived, now: float) -> Refuse | None:
         if self.draining:
             return Refuse(event.id, "unavailable", "The server is shutting down.", self._wait_s())
+        if self._lost is not None:
+            return _without_engine(event.id, self._lost)
         if event.deadline is not None and event.deadline <= now:
             return Refuse(event.id, "deadline", "The deadline had passed on arrival.")
         # One request of many rows runs alone where it is larger than a batch; only a batching model has a limit.
@@ -162,6 +175,12 @@ class Core:
         for id_ in gone:
             self.batcher.remove(id_)
         return [Refuse(id_, "deadline", "The deadline passed while the request waited.") for id_ in gone]
+
+    def _give_up(self, lost: EngineLost) -> list[Command]:
+        waiting = self.batcher.ids()
+        for id_ in waiting:
+            self.batcher.remove(id_)
+        return [_without_engine(id_, lost) for id_ in waiting]
 
     def _dispatch(self, now: float) -> list[Command]:
         """Send the next batch if the engine is free, and ask to be woken for the next deadline or full wait."""
@@ -187,3 +206,7 @@ class Core:
     def _wait_s(self) -> float:
         """How long the queue takes to empty: when coming back makes sense."""
         return max(0.001, self.batcher.rows * self.row_seconds)
+
+
+def _without_engine(id_: int, lost: EngineLost) -> Refuse:
+    return Refuse(id_, "unavailable", "The engine stopped and has not come back yet.", lost.retry_after_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hasten.bundle.read import Bundle
-from hasten.errors import EngineCrashed, EngineError, HastenError, RequestError
+from hasten.errors import EngineCrashed, EngineRunError, HastenError, RequestError
 from hasten.serve.core import (
     Arrived,
     Cancelled,
@@ -23,6 +24,7 @@ from hasten.serve.core import (
     Dispatch,
     Drain,
     EngineDown,
+    EngineLost,
     EngineUp,
     Event,
     Finished,
@@ -38,6 +40,7 @@ from hasten.spec.tensor import DType
 
 __all__ = ["ModelService"]
 
+_PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
 _RESTART_FIRST_S, _RESTART_LONGEST_S = 0.1, 30.0
 
 
@@ -90,6 +93,7 @@ class ModelService:
         self._tickets[id_] = ticket
         self._idle.clear()
         deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
+        alarm = None if deadline is None else self._alarm(id_, deadline - now)
         try:
             self._handle(Arrived(id_, request.rows, _shape_key(request), deadline))
             outputs = await ticket.answer
@@ -97,6 +101,8 @@ class ModelService:
             self._handle(Cancelled(id_))
             raise
         finally:
+            if alarm is not None:
+                alarm.cancel()
             del self._tickets[id_]
             if not self._tickets:
                 self._idle.set()
@@ -109,10 +115,11 @@ class ModelService:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """End the engine. Call `drain` first to lose nothing."""
+        """End the engine, at once even where it hangs. Call `drain` first to lose nothing."""
         self.ready = False
         if self._timer is not None:
             self._timer.cancel()
+        self._worker.kill()
         for task in self._tasks:
             task.cancel()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.close)
@@ -156,18 +163,17 @@ class ModelService:
         except EngineCrashed:
             self._crashed(ids)
             return
-        except EngineError as error:
-            self._settle_all(ids, RequestError(f"The engine failed: {error.message}", code="internal"))
-            batch = []
         except Exception as error:
             # Whatever a batch does, the engine must come back into the queue's hands.
             self._settle_all(ids, RequestError(f"The batch failed: {type(error).__name__}.", code="internal"))
             batch = []
         else:
-            for ticket, outputs in zip(batch, results, strict=True):
+            for ticket, result in zip(batch, results, strict=True):
                 ticket.started = started
-                if not ticket.answer.done():
-                    ticket.answer.set_result(outputs)
+                _answer(ticket, result)
+            batch = [
+                ticket for ticket, result in zip(batch, results, strict=True) if not isinstance(result, EngineRunError)
+            ]
         finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
         self._handle(Finished(finished - started))
@@ -189,12 +195,18 @@ class ModelService:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.start)
             except HastenError:
+                self._handle(EngineLost(pause))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RESTART_LONGEST_S)
             else:
                 self.ready = True
                 self._handle(EngineUp())
                 return
+
+    def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
+        """Answer on time also while the request runs; the core sees to it that it does not start too late."""
+        error = RequestError("The deadline passed.", code="deadline")
+        return asyncio.get_running_loop().call_later(in_s, self._settle, id_, error)
 
     def _settle_all(self, ids: tuple[int, ...], error: RequestError) -> None:
         for id_ in ids:
@@ -234,6 +246,17 @@ class ModelService:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _answer(ticket: _Ticket, result: Tensors | EngineRunError) -> None:
+    if ticket.answer.done():
+        return
+    if isinstance(result, EngineRunError):
+        # Runtimes name source files where they were built; clients are told what happened, not where.
+        words = _PATH.sub("…", result.message)
+        ticket.answer.set_exception(RequestError(f"The engine failed: {words}", code="internal"))
+    else:
+        ticket.answer.set_result(result)
 
 
 def _shape_key(request: Request) -> tuple[object, ...]:

@@ -27,6 +27,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?")
 _JSON = {"content-type": "application/json"}
+# What a name may hold at all; which names exist is another question. Anything else is refused before it is looked up.
+_NAME = re.compile(r"[A-Za-z0-9._~:@+-]{1,255}")
+_LINGER_S = 2.0
 
 
 class Frontend:
@@ -52,7 +55,11 @@ class Frontend:
             status, answer = STATUS[error.code], _error(error)
         except _ClientGone:
             return
-        await _reply(send, status, answer)
+        except Exception:
+            # A bug of ours: the client gets the protocol's error, the log gets the traceback.
+            await _reply(send, 500, _error(RequestError("The server failed on this request.", code="internal")))
+            raise
+        await _reply(send, status, answer, unread=receive if status == STATUS["too_large"] else None)
 
     async def _route(self, scope: Scope, receive: Receive) -> tuple[int, Encoded]:
         path, method = _path(scope), scope["method"]
@@ -67,7 +74,7 @@ class Frontend:
             _allow(method, "POST")
             return 200, await self._infer(service, match["version"] or "", scope, receive)
         _allow(method, "GET")
-        return _model_route(service, match["verb"])
+        return _model_route(service, match["verb"], service.ready and not self.draining)
 
     def _server_route(self, path: str) -> tuple[int, Encoded]:
         if path == "/v2":
@@ -141,14 +148,14 @@ async def _unless_gone(work: Awaitable[Any], receive: Receive) -> Any:
         gone.cancel()
 
 
-def _model_route(service: ModelService, verb: str | None) -> tuple[int, Encoded]:
+def _model_route(service: ModelService, verb: str | None, ready: bool) -> tuple[int, Encoded]:
     manifest = service.bundle.manifest
     if verb is None:
         body = model_metadata(manifest.name, manifest.signature)
         return 200, Encoded(parts=[body], headers=dict(_JSON))
-    flag = b"true" if service.ready else b"false"
+    flag = b"true" if ready else b"false"
     body = b'{"name":"' + manifest.name.encode() + b'","ready":' + flag + b"}"
-    return (200 if service.ready else 503), Encoded(parts=[body], headers=dict(_JSON))
+    return (200 if ready else 503), Encoded(parts=[body], headers=dict(_JSON))
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -169,11 +176,8 @@ def _path(scope: Scope) -> str:
 
 
 def _decoded(name: str) -> str:
-    try:
-        decoded = unquote_to_bytes(name).decode()
-    except UnicodeDecodeError as error:
-        raise RequestError("The model name is not valid UTF-8.", code="invalid") from error
-    if not decoded.isprintable() or "/" in decoded or len(decoded) > 1000:
+    decoded = unquote_to_bytes(name).decode("latin-1")
+    if not _NAME.fullmatch(decoded) or decoded in (".", ".."):
         raise RequestError("The model name holds characters that no name has.", code="invalid")
     return decoded
 
@@ -197,10 +201,26 @@ def _error(error: RequestError) -> Encoded:
     return Encoded(parts=[encode_error(error)], headers=headers)
 
 
-async def _reply(send: Send, status: int, answer: Encoded) -> None:
+async def _reply(send: Send, status: int, answer: Encoded, *, unread: Receive | None = None) -> None:
+    """Send an answer. With `unread`, keep reading for a while before the connection closes: closing on unread bytes
+    resets it, and the reset would take the answer with it (RFC 9112 section 9.6).
+    """
     size = sum(len(part) for part in answer.parts)
     headers = [(key.encode(), value.encode()) for key, value in answer.headers.items()]
     headers.append((b"content-length", str(size).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     body = answer.parts[0] if len(answer.parts) == 1 else b"".join(answer.parts)
-    await send({"type": "http.response.body", "body": bytes(body)})
+    await send({"type": "http.response.body", "body": bytes(body), "more_body": unread is not None})
+    if unread is not None:
+        await _discard(unread)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _discard(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        # The client had its time to read the answer.
+        pass

@@ -7,13 +7,17 @@ batch that was running fails and a new process is started.
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from hasten.bundle.read import Bundle
 from hasten.engine.isolate import IsolatedSession, load_isolated
+from hasten.errors import EngineRunError
 
 __all__ = ["EngineWorker", "split_rows", "stack"]
 
@@ -42,11 +46,33 @@ class EngineWorker:
             self._session.run(stack([samples[0]] * size))
             size *= 2
 
-    def run(self, inputs: Sequence[Tensors]) -> list[Tensors]:
-        """Run requests as one batch and return each one's outputs. Raises `EngineError`."""
+    def run(self, inputs: Sequence[Tensors]) -> list[Tensors | EngineRunError]:
+        """Run requests as one batch and return each one's outputs, or its own error. Raises `EngineCrashed`.
+
+        Where a batch fails, its requests run one by one: a bad input is not to fail its neighbours.
+        """
         assert self._session is not None, "start the worker first"
-        outputs = self._session.run(stack(inputs))
-        return [outputs] if len(inputs) == 1 else split_rows(outputs, [rows_of(item) for item in inputs])
+        if len(inputs) > 1:
+            try:
+                outputs = self._session.run(stack(inputs))
+                return list(split_rows(outputs, [rows_of(item) for item in inputs]))
+            except EngineRunError:
+                return [self._alone(self._session, item) for item in inputs]
+        return [self._alone(self._session, inputs[0])]
+
+    def _alone(self, session: IsolatedSession, inputs: Tensors) -> Tensors | EngineRunError:
+        try:
+            return session.run(inputs)
+        except EngineRunError as error:
+            return error
+
+    def kill(self) -> None:
+        """End the engine process from any thread, whatever it is doing; the thread that waits for it learns of it."""
+        pid = self.pid
+        if pid is not None:
+            # It may be gone already, which is what we want.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @property
     def pid(self) -> int | None:
@@ -74,6 +100,12 @@ def stack(inputs: Sequence[Tensors]) -> Tensors:
 
 
 def split_rows(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
-    """Take a batch's outputs apart: request i gets its own rows, as views."""
+    """Take a batch's outputs apart: request i gets its own rows, as views.
+
+    Raises `EngineRunError` where an output has not one row for each row that went in: nobody could tell whose is whose.
+    """
     edges = np.cumsum([0, *rows])
+    for name, array in outputs.items():
+        if not array.ndim or array.shape[0] != edges[-1]:
+            raise EngineRunError(f"The output {name!r} has shape {list(array.shape)} for a batch of {edges[-1]} rows.")
     return [{name: array[start:stop] for name, array in outputs.items()} for start, stop in itertools.pairwise(edges)]

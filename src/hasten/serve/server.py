@@ -68,12 +68,14 @@ def serve_bundle(
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
     listener = _listen(host, port, insecure=False)
-    started = threading.Event()
+    started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
     def ready(running: Running, stop: Callable[[], object]) -> None:
         state.update(running=running, stop=stop)
         started.set()
+        if abandoned.is_set():
+            stop()
 
     def body() -> None:
         try:
@@ -91,6 +93,8 @@ def serve_bundle(
             raise state["error"]
         yield state["running"]
     finally:
+        # Ctrl-C may come while the bundle still loads: then `ready` stops what nobody waits for.
+        abandoned.set()
         if "stop" in state:
             state["stop"]()
         thread.join()
@@ -152,6 +156,8 @@ def _uvicorn(frontend: Frontend) -> Any:
     config = uvicorn.Config(
         frontend,  # pyright: ignore[reportArgumentType]
         log_config=None,
+        # Tracebacks only: every stranger's malformed request would be a warning on standard error.
+        log_level="error",
         access_log=False,
         lifespan="off",
         ws="none",
