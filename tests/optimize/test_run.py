@@ -184,7 +184,7 @@ def test_an_interrupted_run_resumes_with_its_finished_trials(make_job: Make) -> 
     def interrupt(progress: Progress) -> None:
         if progress.note:
             notes.append(progress.note)
-        if len(notes) == 3:
+        if len(notes) == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -210,7 +210,7 @@ def test_resuming_with_other_objectives_is_refused(make_job: Make) -> None:
 
 
 def test_candidates_that_the_budget_does_not_reach_are_named(make_job: Make) -> None:
-    record = run(make_job(clock=ManualClock(step_s=70.0))).record
+    record = run(make_job(clock=ManualClock(step_s=100.0))).record
     late = [r for r in record.rejected if r.stage == "budget"]
     assert late
     assert "10 minutes" in late[0].reason

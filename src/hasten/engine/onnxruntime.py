@@ -127,7 +127,10 @@ def _to_runtime(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Strings travel as bytes in hasten and as str in ONNX Runtime."""
     if array.dtype != object:
         return array
-    texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    try:
+        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise EngineRunError("A string input is not valid UTF-8.") from error
     return np.array(texts, dtype=object).reshape(array.shape)
 
 

@@ -36,7 +36,7 @@ class Effort:
     holdout: Plan
     tuning_samples: int
     holdout_samples: int
-    tuning_share: float = _TUNING
+    tuning_share: float = _TUNING + 0.1
 
 
 def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo) -> Effort:

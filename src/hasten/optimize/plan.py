@@ -18,6 +18,7 @@ from hasten.spec.variant import REFERENCE, Step, Variant
 
 __all__ = ["Planned", "plan", "probe_all", "reference_variant"]
 
+_USUALLY_FASTEST: tuple[Precision, ...] = ("bf16", "int8", "f32", "f16")
 _PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
 Planned = tuple[list[Variant], list[Rejection]]
 
@@ -44,7 +45,13 @@ def plan(model: OnnxModel, probes: list[Probe]) -> Planned:
                 impossible.append(Rejection(variant=variants[-1], stage="build", reason=reason))
             else:
                 planned += variants
-    return planned, impossible
+    return sorted(planned, key=_promise), impossible
+
+
+def _promise(variant: Variant) -> tuple[bool, int]:
+    """Order by what usually gains most, so that a budget that runs short has tried the best: all cores before one."""
+    most = environment().cores_physical
+    return variant.target.threads < most, _USUALLY_FASTEST.index(variant.target.precision)
 
 
 def _probe(name: str) -> Probe:
