@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hasten.bundle.read import Bundle
+from hasten.errors import RequestError
+from hasten.serve.driver import ModelService
+from hasten.spec.event import Served
+from hasten.spec.request import Request, Response
+
+
+def ask(value: float, rows: int = 1, **fields: Any) -> Request:
+    return Request(model="tiny", inputs={"x": np.full((rows, 4), value, np.float32)}, **fields)
+
+
+@asynccontextmanager
+async def running(bundle: Bundle, **options: Any) -> AsyncGenerator[ModelService]:
+    service = ModelService(bundle, **options)
+    try:
+        await service.start()
+        yield service
+    finally:
+        await service.close()
+
+
+def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(body())
+
+
+def test_what_comes_while_the_engine_is_busy_runs_as_one_batch(bundle: Bundle, expected: Any) -> None:
+    served: list[Served] = []
+
+    async def body() -> None:
+        async with running(bundle, sink=served.append) as service:
+            answers = await asyncio.gather(*(service.infer(ask(i, rows=1 + i % 2)) for i in range(5)))
+            for i, answer in enumerate(answers):
+                np.testing.assert_allclose(answer.outputs["y"], expected(np.full((1 + i % 2, 4), i)), rtol=1e-6)
+
+    in_a_loop(body)
+    assert [event.batch for event in served] == [1, 4, 4, 4, 4]
+    assert {(event.model, event.variant) for event in served} == {("tiny", "reference")}
+
+
+def test_a_full_queue_refuses_and_what_was_accepted_is_answered(bundle: Bundle) -> None:
+    async def body() -> None:
+        async with running(bundle, queue_capacity=2) as service:
+            answers = await asyncio.gather(*(service.infer(ask(i)) for i in range(5)), return_exceptions=True)
+            kinds = [answer.code if isinstance(answer, RequestError) else type(answer) for answer in answers]
+            assert kinds == [Response, Response, Response, "overloaded", "overloaded"]
+
+    in_a_loop(body)
+
+
+def test_a_caller_that_gives_up_frees_its_place(bundle: Bundle) -> None:
+    async def body() -> None:
+        async with running(bundle, queue_capacity=1) as service:
+            first = asyncio.ensure_future(service.infer(ask(1)))
+            second = asyncio.ensure_future(service.infer(ask(2)))
+            await asyncio.sleep(0)  # both are in: one runs, one waits
+            second.cancel()
+            await asyncio.wait([second])
+            third = asyncio.ensure_future(service.infer(ask(3)))
+            assert isinstance(await first, Response)
+            assert isinstance(await third, Response)
+            assert second.cancelled()
+
+    in_a_loop(body)
+
+
+def test_draining_answers_what_is_under_way_and_refuses_the_rest(bundle: Bundle) -> None:
+    async def body() -> None:
+        async with running(bundle) as service:
+            under_way = [asyncio.ensure_future(service.infer(ask(i))) for i in range(3)]
+            await asyncio.sleep(0)  # all three are in
+            await service.drain()
+            assert all(isinstance(task.result(), Response) for task in under_way)
+            with pytest.raises(RequestError) as caught:
+                await service.infer(ask(9))
+            assert caught.value.code == "unavailable"
+            assert not service.ready
+
+    in_a_loop(body)
+
+
+def test_an_engine_that_fails_on_a_batch_answers_and_goes_on(bundle: Bundle) -> None:
+    served: list[Served] = []
+    misfit = Request(model="tiny", inputs={"x": np.zeros((1, 5), np.float32)})
+
+    async def body() -> None:
+        async with running(bundle, sink=served.append) as service:
+            with pytest.raises(RequestError) as caught:
+                await service.infer(misfit)
+            assert caught.value.code == "internal"
+            assert isinstance(await service.infer(ask(1)), Response)
+
+    in_a_loop(body)
+    assert len(served) == 1, "a failure is not told as served"
+
+
+def test_an_observer_that_fails_does_not_stop_the_queue(bundle: Bundle) -> None:
+    complaints: list[dict[str, Any]] = []
+
+    def broken(event: Served) -> None:
+        raise OSError("disk full")
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with running(bundle, sink=broken) as service:
+            for i in range(3):
+                async with asyncio.timeout(60):
+                    assert isinstance(await service.infer(ask(i)), Response)
+
+    in_a_loop(body)
+    assert {str(complaint["exception"]) for complaint in complaints} == {"disk full"}
