@@ -118,3 +118,19 @@ def test_an_observer_that_fails_does_not_stop_the_queue(bundle: Bundle) -> None:
 
     in_a_loop(body)
     assert {str(complaint["exception"]) for complaint in complaints} == {"disk full"}
+
+
+def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+        monkeypatch.setattr(loop, "call_later", lambda delay, *call: call_later(delay / 2, *call))
+        service = ModelService(bundle)  # its engine never starts, so that the request can only wait
+        with pytest.raises(RequestError, match="deadline"):
+            await service.infer(ask(1, timeout_us=50_000))
+        async with asyncio.timeout(10):
+            while len(service._core.batcher):
+                await asyncio.sleep(0)
+        await service.close()
+
+    in_a_loop(body)

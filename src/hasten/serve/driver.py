@@ -140,14 +140,18 @@ class ModelService:
 
     def _wake(self, at: float) -> None:
         """Keep one timer, for the earliest time asked for; the tick asks again for what comes after."""
-        now = time.monotonic()
         if self._timer is not None:
-            if now < self._timer_at <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
         self._timer_at = at
         # By a difference: the loop's own clock may count from another origin.
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - now), self._handle, Tick())
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        # A loop that counts in milliseconds may be early: then the core asks again for the same time, and must get it.
+        self._timer = None
+        self._handle(Tick())
 
     async def _run(self, ids: tuple[int, ...]) -> None:
         started = time.monotonic()
