@@ -15,7 +15,7 @@ from hasten.bundle.manifest import Manifest
 from hasten.bundle.read import Bundle
 from hasten.bundle.read import open_bundle as _open_bundle
 from hasten.data.dataset import Dataset
-from hasten.data.open import open_data
+from hasten.data.open import open_data, open_metric
 from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError
 from hasten.optimize.run import BUDGET_S, Job, run
@@ -165,7 +165,10 @@ def plain_name(model: str) -> str:
 def _open(source: str, metric: str | None, listener: Listener) -> Dataset:
     if not source.startswith(PREFIX):
         return open_data(source, metric=metric)
-    return zoo_data(source, listener)
+    dataset = zoo_data(source, listener)
+    if metric:
+        dataset.metrics = (open_metric(metric), *dataset.metrics[1:])
+    return dataset
 
 
 def _check_objective(path: str | Path, goal: Goal) -> None:

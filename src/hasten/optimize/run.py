@@ -24,7 +24,7 @@ from hasten.data.feed import check_fits, feed
 from hasten.data.split import Splits, split
 from hasten.engine.base import Probe
 from hasten.engine.host import environment
-from hasten.errors import EngineError, ModelError
+from hasten.errors import EngineError, ModelError, StorageError
 from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch, cores_given
@@ -290,7 +290,12 @@ class _Run:
         job = self._job
         if record.verdict == "infeasible":
             report = job.out.with_name(job.out.name + ".report.html")
-            report.write_text(job.render(record))
+            try:
+                report.write_text(job.render(record))
+            except OSError as error:
+                raise StorageError(
+                    f"{report} cannot be written: {error.strerror}.", remedy="Choose another --out."
+                ) from error
             return Outcome(record=record, bundle=None, report=report)
         self._say("packing the bundle")
         inputs = [
