@@ -19,7 +19,7 @@ from hasten.measure.cost import cost_per_million
 from hasten.measure.latency import LatencyMeter, race
 from hasten.measure.load import arrivals, parse_load
 from hasten.measure.memory import MemoryMeter
-from hasten.model.onnx_file import open_model
+from hasten.model.open import open_model
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Prices
 from hasten.testing import FakeArm

@@ -14,13 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hasten.errors import ModelError
 from hasten.model.anatomy import count_macs, findings
-from hasten.model.onnx_file import open_model
+from hasten.model.onnx_file import open_onnx
 
 Make = Callable[..., Path]
 
 
 def test_the_signature_is_read_without_running(make_linear: Make) -> None:
-    model = open_model(make_linear())
+    model = open_onnx(make_linear())
     assert [str(spec) for spec in (*model.signature.inputs, *model.signature.outputs)] == [
         "x: FP32[batch, 4]",
         "y: FP32[batch, 3]",
@@ -37,13 +37,13 @@ def test_weights_in_constant_nodes_are_counted_too(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), tmp_path / "c.onnx")
-    model = open_model(tmp_path / "c.onnx")
+    model = open_onnx(tmp_path / "c.onnx")
     assert model.parameters() == 12
     assert {"weights-in-constants", "old-opset"} <= {item.code for item in findings(model)}
 
 
 def test_multiply_accumulates_follow_the_given_dimensions(make_linear: Make) -> None:
-    model = open_model(make_linear())
+    model = open_onnx(make_linear())
     assert count_macs(model, {}).total == 12
     assert count_macs(model, {"batch": 8}).total == 96
 
@@ -54,7 +54,7 @@ def test_a_truncated_model_is_named(make_linear: Make, cut: float) -> None:
     raw = path.read_bytes()
     path.write_bytes(raw[: int(cut * len(raw)) if cut < 1 else int(cut)])
     with pytest.raises(ModelError, match=r"linear\.onnx"):
-        open_model(path)
+        open_onnx(path)
 
 
 def archive() -> bytes:
@@ -79,7 +79,7 @@ def test_a_foreign_file_is_told_what_it_is(tmp_path: Path, content: bytes, words
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=words):
-        open_model(path)
+        open_onnx(path)
 
 
 @pytest.mark.parametrize("place", ["../secret.bin", "/etc/passwd", "sub/../../secret.bin"])
@@ -100,7 +100,7 @@ def test_external_weights_outside_the_folder_are_refused(tmp_path: Path, place: 
     )
     (home / "m.onnx").write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
     with pytest.raises(ModelError, match="outside the model's folder"):
-        open_model(home / "m.onnx")
+        open_onnx(home / "m.onnx")
 
 
 def test_operators_of_an_unknown_domain_are_refused_by_name(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_operators_of_an_unknown_domain_are_refused_by_name(tmp_path: Path) -> N
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("evil.corp", 1)]
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
     with pytest.raises(ModelError, match=r"evil\.corp"):
-        open_model(tmp_path / "m.onnx")
+        open_onnx(tmp_path / "m.onnx")
 
 
 def test_a_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a folder"):
-        open_model(tmp_path)
+        open_onnx(tmp_path)
     with pytest.raises(ModelError, match="does not exist"):
-        open_model(tmp_path / "none.onnx")
+        open_onnx(tmp_path / "none.onnx")

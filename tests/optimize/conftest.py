@@ -11,7 +11,7 @@ import pytest
 
 from hasten.data import Dataset
 from hasten.engine.base import Device, Probe
-from hasten.model.onnx_file import open_model
+from hasten.model.open import open_model
 from hasten.optimize.run import Job
 from hasten.spec.slo import Goal, Slo
 from hasten.testing import FakeArm, FakeLoader

@@ -14,7 +14,7 @@ from hasten.data import Dataset
 from hasten.data.dataset import Subset
 from hasten.data.split import split
 from hasten.errors import BundleError, DataError, EngineCrashed, ModelError, UsageError
-from hasten.model.onnx_file import open_model
+from hasten.model.open import open_model
 from hasten.optimize.run import Job, run
 from hasten.spec.progress import Progress
 from hasten.spec.slo import Goal, Objective, Slo

@@ -22,6 +22,7 @@ import numpy as np
 from hasten.bundle.manifest import MANIFEST, SCHEMA, FileEntry, Manifest, VariantEntry, encode_manifest
 from hasten.bundle.read import EVIDENCE, GOLDEN_INPUTS, open_bundle, sha256_of
 from hasten.errors import BundleError, StorageError
+from hasten.model.open import open_model
 from hasten.spec.evidence import Evidence, Record
 from hasten.spec.signature import Signature
 
@@ -128,8 +129,10 @@ def _pack_variants(folder: Path, parts: Sequence[Part]) -> dict[str, VariantEntr
     for part in parts:
         variant, measured = part.evidence.variant, part.evidence.measurement
         if part.model not in places:
-            places[part.model] = f"variants/{variant.id}/model.onnx"
-            _copy(part.model, folder / places[part.model])
+            # A model may refer to files beside it by name, so names stay and each model has a folder.
+            places[part.model] = f"variants/{variant.id}/{part.model.name}"
+            for file in open_model(part.model).files():
+                _copy(file, folder / "variants" / variant.id / file.relative_to(part.model.parent))
         _save_samples(folder / f"golden/{variant.id}.npz", part.outputs)
         _dump(folder / f"evidence/{variant.id}.json", msgspec.json.encode(part.evidence))
         entries[variant.id] = VariantEntry(

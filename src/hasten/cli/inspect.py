@@ -32,10 +32,10 @@ def _document(model: str, dims: dict[str, int]) -> dict[str, Any]:
     import msgspec
 
     from hasten.model.anatomy import count_macs, findings
-    from hasten.model.onnx_file import open_model
+    from hasten.model.onnx_file import open_onnx
     from hasten.zoo.open import PREFIX, zoo_model
 
-    opened = open_model(zoo_model(model) if model.startswith(PREFIX) else Path(model))
+    opened = open_onnx(zoo_model(model) if model.startswith(PREFIX) else Path(model))
     macs = count_macs(opened, dims)
     return {
         "model": model,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from hasten.data.metrics import Metric, metric_named
 from hasten.errors import DataError
+from hasten.spec.preprocess import Preprocess
 
-__all__ = ["Arrays", "Dataset", "Decode", "Subset"]
+__all__ = ["Arrays", "Dataset", "Decode", "Samples", "Subset"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Decode = Callable[[Arrays], Any]
@@ -30,7 +31,9 @@ class Dataset:
     the metric is agreement with the reference model. `metric`: a built-in name, a `Metric`, or several of which
     the first is the one that objectives apply to. `decode`: turns the outputs of one sample (without batch axis)
     into an answer that the metric compares with the label; by default the arg max over the last axis of the first
-    output. `groups`: samples of one group stay in one split (frames of one video, lines of one document).
+    output. `preprocess`: where the inputs are raw pixels, how they become what the model takes; `inputs(i)` then
+    gives the model's input and `raw(i)` the pixels. `groups`: samples of one group stay in one split (frames of
+    one video, lines of one document).
 
     Raises `DataError` where lengths differ or there is nothing.
     """
@@ -42,10 +45,12 @@ class Dataset:
         labels: Sequence[Any] | None = None,
         metric: str | Metric | Sequence[str | Metric] | None = None,
         decode: Decode | None = None,
+        preprocess: Preprocess | None = None,
         groups: Sequence[Any] | None = None,
         name: str = "data",
     ) -> None:
         self.name = name
+        self.preprocess = preprocess
         self._samples: Sequence[Arrays] = _Columns(inputs) if isinstance(inputs, Mapping) else inputs
         self.labels = labels
         self.groups = groups
@@ -58,7 +63,15 @@ class Dataset:
         return len(self._samples)
 
     def inputs(self, index: int) -> Arrays:
-        """Return the inputs of one sample, without batch axis."""
+        """Return the inputs of one sample, without batch axis, as the trained model takes them."""
+        sample = self._samples[index]
+        if self.preprocess is None:
+            return sample
+        name = self.preprocess.input
+        return {**sample, name: self.preprocess.apply(np.asarray(sample[name]))}
+
+    def raw(self, index: int) -> Arrays:
+        """Return the inputs of one sample before preprocessing."""
         return self._samples[index]
 
     def label(self, index: int) -> Any:
@@ -101,6 +114,16 @@ class Dataset:
                     f"The data {self.name!r} has {len(self)} samples but {len(values)} {what}.",
                     remedy=f"Give one entry of {what} for each sample.",
                 )
+
+
+class Samples(Protocol):
+    """Inputs of samples by position: all that whoever calibrates may see. No labels."""
+
+    def __len__(self) -> int: ...
+
+    def inputs(self, position: int, /) -> Arrays:
+        """Return the inputs of one sample, without batch axis."""
+        ...
 
 
 class Subset:

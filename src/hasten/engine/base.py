@@ -9,27 +9,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from hasten.errors import EngineLoadError
 from hasten.registry import Entry, Registry
 from hasten.spec.signature import Signature
-from hasten.spec.target import Precision, Target
+from hasten.spec.target import Format, Precision, Target
 from hasten.spec.values import Value
 
-__all__ = ["Device", "Engine", "Probe", "Session", "Tensors", "engines"]
+__all__ = [
+    "Absent",
+    "Device",
+    "Engine",
+    "Hardware",
+    "Probe",
+    "Session",
+    "Tensors",
+    "engines",
+    "reference_engine",
+    "refuse_knobs",
+]
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
+Hardware = Literal["CPU", "GPU", "TPU", "NPU", "FPGA", "ASIC", "edge"]
+# How far hasten's own checks have gone: the contract suite runs on it in CI; the suite has run the same code path on
+# another device; the code is written against the real library and no such hardware was at hand.
+Support = Literal["runs here", "contract-tested", "not run on hardware"]
 
 
 class Device(Value, frozen=True):
-    """A device that an engine reaches. `precisions` maps each precision that can run to why it can be trusted to."""
+    """A device that an engine reaches. `precisions` are those that it can compute in on this machine."""
 
     name: str
-    hardware: str
+    hardware: Hardware
     detail: str
     precisions: tuple[Precision, ...]
+    support: Support = "runs here"
+
+
+class Absent(Value, frozen=True):
+    """A device that the engine could drive and did not find here: why, and what to type."""
+
+    name: str
+    hardware: Hardware
+    reason: str
+    remedy: str = ""
+    support: Support = "not run on hardware"
 
 
 class Probe(Value, frozen=True):
@@ -38,6 +65,7 @@ class Probe(Value, frozen=True):
     engine: str
     version: str | None = None
     devices: tuple[Device, ...] = ()
+    absent: tuple[Absent, ...] = ()
     reason: str | None = None
     remedy: str | None = None
 
@@ -47,7 +75,7 @@ class Probe(Value, frozen=True):
 
 
 class Session(Protocol):
-    """A loaded model. Not thread-safe unless the engine says so; close it, or use it in a `with`."""
+    """A loaded model. `Target.runtime.instances` callers may run it at the same time; close it when done."""
 
     @property
     def signature(self) -> Signature:
@@ -56,7 +84,10 @@ class Session(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """The precision that the runtime really uses, read back after loading."""
+        """The precision that the runtime really uses for most of its arithmetic, read back from it.
+
+        Reading back may cost time and memory, so it happens when it is first asked for.
+        """
         ...
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
@@ -69,9 +100,15 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """A runtime that executes models."""
+    """A runtime that executes models.
+
+    `formats` are the kinds of model file that it loads; `honours` are the fields of `hasten.spec.target.Runtime` that
+    it obeys. `load` refuses any other knob that is turned (`refuse_knobs` does that).
+    """
 
     name: str
+    formats: frozenset[Format]
+    honours: frozenset[str]
 
     def probe(self) -> Probe:
         """Look at this machine. Never raises: what is missing is a reason."""
@@ -80,6 +117,29 @@ class Engine(Protocol):
     def load(self, model: Path, target: Target) -> Session:
         """Load a model file. Raises `EngineLoadError` with the engine's own words, shortened."""
         ...
+
+
+_REFERENCE: dict[Format, str] = {
+    "onnx": "onnxruntime",
+    "tflite": "litert",
+    "openvino": "openvino",
+    "torch": "torch",
+}
+
+
+def reference_engine(format_: Format) -> str:
+    """The engine that most teams run a file of this format on today: what every speedup is measured against."""
+    return _REFERENCE[format_]
+
+
+def refuse_knobs(engine: Engine, target: Target) -> None:
+    """Raise `EngineLoadError` where `target` turns a runtime knob that `engine` does not obey."""
+    ignored = sorted(target.runtime.turned() - engine.honours)
+    if ignored:
+        raise EngineLoadError(
+            f"{engine.name} has no runtime knob {ignored[0]!r}.",
+            remedy=f"It obeys: {', '.join(sorted(engine.honours)) or 'none'}.",
+        )
 
 
 engines: Registry[Engine] = Registry(
@@ -96,6 +156,8 @@ engines: Registry[Engine] = Registry(
             requires="openvino",
             extra="openvino",
         ),
+        Entry(name="litert", target="hasten.engine.litert:LiteRt", requires="ai_edge_litert", extra="litert"),
+        Entry(name="torch", target="hasten.engine.torch:Torch", requires="torch", extra="torch"),
         # Shipped for tests of whatever stands on engines; never offered as a choice.
         Entry(name="fake", target="hasten.testing.fake_engine:FakeEngine", hidden=True),
     ],

@@ -56,7 +56,7 @@ class IsolatedSession:
         self.target = target
         self.load_ms = float("nan")
         self._signature = Signature(inputs=(), outputs=())
-        self._precision: Precision = target.precision
+        self._precision: Precision | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker; close() closes it)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hasten.engine.worker"],
@@ -72,7 +72,6 @@ class IsolatedSession:
         args = {"model": str(model.resolve()), "target": msgspec.to_builtins(self.target)}
         answer = self._ask(Frame("load", args), timeout_s).args
         self._signature = msgspec.convert(answer["signature"], Signature)
-        self._precision = answer["precision"]
         self.load_ms = float(answer["load_ms"])
 
     @property
@@ -82,7 +81,10 @@ class IsolatedSession:
 
     @property
     def precision(self) -> Precision:
-        """The precision that the runtime really uses."""
+        """The precision that the runtime really uses, asked of it once."""
+        if self._precision is None:
+            self._precision = self._ask(Frame("precision"), LOAD_TIMEOUT_S).args["precision"]
+        assert self._precision is not None
         return self._precision
 
     @property

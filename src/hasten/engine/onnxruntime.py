@@ -16,7 +16,7 @@ from hasten.engine.base import Device, Probe, Tensors
 from hasten.engine.host import cores_for, environment
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
-from hasten.spec.target import Precision, Target
+from hasten.spec.target import Format, Precision, Target
 from hasten.spec.tensor import DType, TensorSpec
 
 __all__ = ["OnnxRuntime", "OnnxRuntimeSession"]
@@ -33,6 +33,8 @@ class OnnxRuntime:
     """The engine. Only the CPU provider is driven so far; others are for later engines' work."""
 
     name = "onnxruntime"
+    formats: frozenset[Format] = frozenset({"onnx"})
+    honours: frozenset[str] = frozenset()
 
     def probe(self) -> Probe:
         """CPU with f32, and int8 through quantized graphs. bf16 kernels exist in this runtime only on Arm."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hasten.engine.base import Device, Probe, Tensors
+from hasten.engine.base import Device, Hardware, Probe, Tensors
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
-from hasten.spec.target import Precision, Target
+from hasten.spec.target import Format, Precision, Target
 from hasten.spec.tensor import DType, TensorSpec
 
 __all__ = ["OpenVino", "OpenVinoSession"]
@@ -45,10 +45,15 @@ _ARITHMETIC = {
 }
 
 
+_HARDWARE: dict[str, Hardware] = {"CPU": "CPU", "GPU": "GPU", "NPU": "NPU"}
+
+
 class OpenVino:
     """The engine."""
 
     name = "openvino"
+    formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
+    honours: frozenset[str] = frozenset()
 
     def probe(self) -> Probe:
         """Ask the runtime for its devices and what each can compute in."""
@@ -137,7 +142,7 @@ def _device(core: Any, name: str) -> Device:
     ]
     return Device(
         name=name,
-        hardware=name.split(".")[0],
+        hardware=_HARDWARE.get(name.split(".")[0], "ASIC"),
         detail=str(core.get_property(name, "FULL_DEVICE_NAME")).strip(),
         precisions=tuple(precision for capability, precision in known if capability in capabilities),
     )

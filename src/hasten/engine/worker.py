@@ -41,6 +41,7 @@ class Worker:
             "run": self._run,
             "time": self._time,
             "memory": self._memory,
+            "precision": self._precision,
         }[frame.op]
         try:
             return handler(frame)
@@ -63,8 +64,11 @@ class Worker:
         signature = msgspec.to_builtins(self._session.signature)
         return Frame(
             "loaded",
-            {"signature": signature, "precision": self._session.precision, "load_ms": elapsed_ms},
+            {"signature": signature, "load_ms": elapsed_ms},
         )
+
+    def _precision(self, frame: Frame) -> Frame:
+        return Frame("precision", {"precision": self._loaded().precision})
 
     def _put(self, frame: Frame) -> Frame:
         """Keep a sample under a number. Copied, because frames are views into a buffer that goes away."""

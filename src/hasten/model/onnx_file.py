@@ -17,9 +17,10 @@ import onnx
 
 from hasten.errors import ModelError
 from hasten.spec.signature import Signature
+from hasten.spec.target import Format
 from hasten.spec.tensor import DType, TensorSpec
 
-__all__ = ["OnnxModel", "all_nodes", "all_weights", "open_model", "signature_of"]
+__all__ = ["OnnxModel", "all_nodes", "all_weights", "external_files", "open_onnx", "save_proto", "signature_of"]
 
 _DTYPES: dict[int, DType] = {
     onnx.TensorProto.BOOL: "BOOL", onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.UINT16: "UINT16",
@@ -35,17 +36,25 @@ _FOREIGN = {
     b"PK\x03\x04": "a zip archive (a PyTorch .pt file, perhaps), which can carry pickles",
     b"\x89HDF": "an HDF5 file (Keras)",
 }
+# A protobuf message ends at 2 GiB; what transforms and engines add must fit too.
+_ONE_FILE = 3 * 2**29
 _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 
 
 class OnnxModel:
-    """An opened ONNX model. `proto` has its external weights loaded; treat it as read-only."""
+    """An opened ONNX model. `proto` refers to its external weights and does not hold them; treat it as read-only."""
+
+    format: Format = "onnx"
 
     def __init__(self, path: Path, proto: onnx.ModelProto, digest: str) -> None:
         self.path = path
         self.proto = proto
         self.digest = digest
         self.signature = signature_of(proto)
+
+    def files(self) -> list[Path]:
+        """The file itself and those of its external weights, in the order of their names."""
+        return [self.path, *external_files(self.path, self.proto)]
 
     @property
     def opset(self) -> int:
@@ -54,8 +63,8 @@ class OnnxModel:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Size of the file, without external weights."""
-        return self.path.stat().st_size
+        """Size of the file and its external weights."""
+        return sum(path.stat().st_size for path in self.files())
 
     def operators(self) -> Counter[str]:
         """How often each operator occurs, subgraphs included, constants left out."""
@@ -70,7 +79,7 @@ class OnnxModel:
         return {item.key: item.value for item in self.proto.metadata_props}
 
 
-def open_model(path: Path | str) -> OnnxModel:
+def open_onnx(path: Path | str) -> OnnxModel:
     """Open and check an ONNX file. Raises `ModelError` that names the file, what is wrong and what to do."""
     path = Path(path)
     raw = _read(path)
@@ -85,7 +94,27 @@ def open_model(path: Path | str) -> OnnxModel:
         raise ModelError(f"{path} holds no graph.", remedy="Export or download it again.")
     _refuse_outside_weights(path, proto)
     _check(path, proto)
-    return OnnxModel(path, proto, hashlib.sha256(raw).hexdigest())
+    return OnnxModel(path, proto, _digest(raw, external_files(path, proto)))
+
+
+def save_proto(proto: onnx.ModelProto, out: Path) -> None:
+    """Write `proto` to `out`; weights go into a file beside it where one file could not hold them (2 GiB)."""
+    if proto.ByteSize() < _ONE_FILE:
+        onnx.save_model(proto, str(out))
+    else:
+        onnx.save_model(proto, str(out), save_as_external_data=True, location=out.name + ".data", size_threshold=1024)
+
+
+def external_files(path: Path, proto: onnx.ModelProto) -> list[Path]:
+    """The files of external weights that `proto`, read from `path`, refers to."""
+    places = {
+        field.value
+        for tensor in all_weights(proto.graph)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for field in tensor.external_data
+        if field.key == "location"
+    }
+    return [path.parent / place for place in sorted(places)]
 
 
 def signature_of(proto: onnx.ModelProto) -> Signature:
@@ -129,6 +158,14 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path} does not exist.", remedy="Check the path.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.", remedy="Check its permissions.") from error
+
+
+def _digest(raw: bytes, others: list[Path]) -> str:
+    whole = hashlib.sha256(raw)
+    for path in others:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()
 
 
 def _refuse_foreign(path: Path, raw: bytes) -> None:

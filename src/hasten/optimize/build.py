@@ -1,49 +1,103 @@
-"""Build a variant's model file by its recipe; equal recipes are built once."""
+"""Build a variant's model by its recipe; equal beginnings of recipes are built once.
+
+Each step is a folder: the model, the files that it refers to, and `applied.json`, what was done. Steps run in a process
+of their own, so that a library's crash or leak costs that candidate and nothing else.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from hasten.data.dataset import Subset
+import msgspec
+
+from hasten.data.dataset import Samples
+from hasten.errors import HastenError, MissingError, StorageError
 from hasten.optimize.trials import fingerprint
-from hasten.spec.variant import Variant
-from hasten.transform.base import TransformFailed, transforms
+from hasten.spec.applied import Applied
+from hasten.spec.values import Value
+from hasten.spec.variant import Step, Variant
+from hasten.transform.base import TransformFailed
+from hasten.transform.isolate import apply_isolated
+from hasten.transform.samples import store
 
 __all__ = ["Builder"]
+
+Apply = Callable[[Step, Path, Path, Path], tuple[Path, Applied]]
+
+
+class _Built(Value, frozen=True):
+    model: str
+    applied: Applied
 
 
 class Builder:
     """Turns recipes into model files below `folder`. It is given calibration data and nothing else."""
 
-    def __init__(self, source: Path, calibration: Subset, folder: Path) -> None:
+    def __init__(self, source: Path, calibration: Samples, folder: Path, apply: Apply = apply_isolated) -> None:
         self._source = source
         self._calibration = calibration
         self._folder = folder
-        self._failed: dict[str, TransformFailed] = {}
+        self._apply = apply
+        self._failed: dict[str, TransformFailed | MissingError] = {}
 
     def build(self, variant: Variant) -> Path:
         """Return the model file of `variant`. Raises `TransformFailed`, again and at once for a recipe that
-        failed before.
+        failed before, and `MissingError` where a technique's library is not installed.
         """
+        return self.build_recipe(variant.recipe)
+
+    def build_recipe(self, recipe: tuple[Step, ...]) -> Path:
+        """Return the model file that `recipe` makes."""
         current = self._source
-        for length in range(1, len(variant.recipe) + 1):
-            current = self._step(current, variant, length)
+        for length in range(1, len(recipe) + 1):
+            current = self._step(current, recipe[:length])
         return current
 
-    def _step(self, source: Path, variant: Variant, length: int) -> Path:
-        recipe = variant.recipe[:length]
-        key = fingerprint(recipe)[:16]
-        out = self._folder / f"{key}.onnx"
-        if key in self._failed:
-            raise self._failed[key]
-        if not out.exists():
-            step = recipe[-1]
-            partial = out.with_name(f"{key}.partial.onnx")
+    def applied(self, recipe: tuple[Step, ...]) -> tuple[Applied, ...]:
+        """Return what each step of a recipe that was built did."""
+        return tuple(self._read(self._place(recipe[:length])).applied for length in range(1, len(recipe) + 1))
+
+    def _place(self, recipe: tuple[Step, ...]) -> Path:
+        return self._folder / "models" / fingerprint(recipe)[:16]
+
+    def _step(self, source: Path, recipe: tuple[Step, ...]) -> Path:
+        place = self._place(recipe)
+        if place.name in self._failed:
+            raise self._failed[place.name]
+        if not place.exists():
             try:
-                transforms.get(step.transform).run(source, partial, self._calibration, step.options)
-            except TransformFailed as error:
-                self._failed[key] = error
+                self._make(source, recipe[-1], place)
+            except (TransformFailed, MissingError) as error:
+                self._failed[place.name] = error
                 raise
-            os.replace(partial, out)
-        return out
+        return place / self._read(place).model
+
+    def _make(self, source: Path, step: Step, place: Path) -> None:
+        partial = place.with_name(place.name + ".partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            model, applied = self._apply(step, source, partial, self._samples())
+            (partial / "applied.json").write_bytes(msgspec.json.encode(_Built(model=model.name, applied=applied)))
+            os.replace(partial, place)
+        except OSError as error:
+            raise StorageError(f"{place} cannot be written: {error.strerror}.", remedy="Free some space.") from error
+        except HastenError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def _samples(self) -> Path:
+        """The calibration samples on disk; written once."""
+        folder = self._folder / "calibration"
+        if not folder.exists():
+            partial = folder.with_name("calibration.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            store(self._calibration, partial)
+            os.replace(partial, folder)
+        return folder
+
+    def _read(self, place: Path) -> _Built:
+        return msgspec.json.decode((place / "applied.json").read_bytes(), type=_Built)

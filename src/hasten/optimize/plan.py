@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hasten.engine.base import Probe, engines
+from hasten.engine.base import Probe, engines, reference_engine
 from hasten.engine.host import environment
 from hasten.errors import MissingError
-from hasten.model.onnx_file import OnnxModel
+from hasten.model.base import Model
 from hasten.spec.evidence import Rejection
 from hasten.spec.target import Precision, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
@@ -23,9 +23,9 @@ _PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
 Planned = tuple[list[Variant], list[Rejection]]
 
 
-def reference_variant() -> Variant:
-    """What most teams run today: ONNX Runtime in f32 with its defaults, the model as trained."""
-    return Variant(id=REFERENCE, target=Target(engine="onnxruntime"))
+def reference_variant(model: Model) -> Variant:
+    """What most teams run today: the usual engine of the file's format in f32 with its defaults, as trained."""
+    return Variant(id=REFERENCE, target=Target(engine=reference_engine(model.format)))
 
 
 def probe_all() -> list[Probe]:
@@ -33,7 +33,7 @@ def probe_all() -> list[Probe]:
     return [_probe(name) for name in engines.names()]
 
 
-def plan(model: OnnxModel, probes: list[Probe]) -> Planned:
+def plan(model: Model, probes: list[Probe]) -> Planned:
     """Return the variants to try, and those that cannot be tried with the reason."""
     planned: list[Variant] = []
     impossible: list[Rejection] = []
@@ -70,7 +70,7 @@ def _obstacle(probe: Probe, precision: Precision) -> str | None:
     return None
 
 
-def _variants(model: OnnxModel, probe: Probe, precision: Precision) -> Iterator[Variant]:
+def _variants(model: Model, probe: Probe, precision: Precision) -> Iterator[Variant]:
     host = environment()
     for threads in sorted({1, host.cores_physical, host.cores_logical}):
         is_reference = probe.engine == "onnxruntime" and precision == "f32" and threads == host.cores_physical
@@ -83,7 +83,7 @@ def _variants(model: OnnxModel, probe: Probe, precision: Precision) -> Iterator[
             )
 
 
-def _recipe(model: OnnxModel) -> tuple[Step, ...]:
+def _recipe(model: Model) -> tuple[Step, ...]:
     """Plain static quantization, preceded by what it needs."""
     raised = (Step(transform="raise_opset", options={"to": 17}),) if model.opset < 13 else ()
     return (*raised, Step(transform="fold"), Step(transform="quantize_static"))

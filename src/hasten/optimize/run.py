@@ -29,7 +29,8 @@ from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch, cores_given
 from hasten.measure.latency import race
-from hasten.model.onnx_file import OnnxModel, open_model
+from hasten.model.base import Model
+from hasten.model.open import open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.effort import Effort, effort_for
 from hasten.optimize.pick import finalists, pick, why_not
@@ -103,14 +104,14 @@ def run(job: Job) -> Outcome:
 class _Run:
     """One run of a job: holds what its stages share."""
 
-    def __init__(self, job: Job, model: OnnxModel, splits: Splits, log: TrialLog, started: float) -> None:
+    def __init__(self, job: Job, model: Model, splits: Splits, log: TrialLog, started: float) -> None:
         self._job = job
         self._model = model
         self._splits = splits
         self._log = log
         self._started = started
         self._builder = Builder(job.model, splits.calibration, log.folder)
-        self._reference = reference_variant()
+        self._reference = reference_variant(model)
         self._book = AnswerBook()
         self._watches: dict[str, Watch] = {
             name: Watch(job.budget_s * share, probe=job.cores_given) for name, share in _PATIENCE.items()
@@ -324,13 +325,13 @@ class _Run:
         self._job.listener(Progress(stage=stage, done=done, total=total))
 
 
-def _check_data(model: OnnxModel, data: Dataset) -> None:
+def _check_data(model: Model, data: Dataset) -> None:
     """The first, a middle and the last sample must fit; lazily made data cannot all be looked at."""
     for index in sorted({0, len(data) // 2, len(data) - 1}):
         check_fits(model.signature, data.inputs(index), f"Sample {index} of {data.name!r}")
 
 
-def _run_key(job: Job, model: OnnxModel) -> str:
+def _run_key(job: Job, model: Model) -> str:
     return fingerprint(model.digest, job.data.digest(), job.goal, job.seed, job.budget_s, environment())
 
 

@@ -19,7 +19,7 @@ from hasten.engine.base import Device, Probe, Tensors
 from hasten.engine.onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
-from hasten.spec.target import Precision, Target
+from hasten.spec.target import Format, Precision, Target
 
 __all__ = ["FakeEngine"]
 
@@ -28,6 +28,8 @@ class FakeEngine:
     """The engine."""
 
     name = "fake"
+    formats: frozenset[Format] = frozenset({"onnx"})
+    honours: frozenset[str] = frozenset()
 
     def probe(self) -> Probe:
         """One imaginary device."""

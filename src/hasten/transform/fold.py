@@ -6,13 +6,11 @@ It also turns `Constant` nodes into initializers, which later transforms rely on
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import final
 
-from hasten.data.dataset import Subset
 from hasten.errors import EngineLoadError
-from hasten.model.onnx_file import OnnxModel
-from hasten.transform.base import Options, Transform
+from hasten.model.base import Model
+from hasten.transform.base import Options, Task, Transform
 
 __all__ = ["Fold"]
 
@@ -24,20 +22,20 @@ class Fold(Transform):
     name = "fold"
     promise = "exact"
 
-    def requires(self, model: OnnxModel) -> str | None:
+    def requires(self, model: Model, options: Options) -> str | None:
         """Every model that ONNX Runtime loads."""
         return None
 
-    def apply(self, model: OnnxModel, out: Path, calibration: Subset, options: Options) -> None:
+    def apply(self, task: Task) -> None:
         """Load once with basic optimization and let the runtime save what it made."""
         import onnxruntime as ort
 
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        settings.optimized_model_filepath = str(out)
+        settings.optimized_model_filepath = str(task.out)
         try:
-            ort.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(str(task.model.path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EngineLoadError(
                 f"onnxruntime could not fold the model: {' '.join(str(error).split())[:300]}"

@@ -16,11 +16,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, final
 
-from hasten.data.dataset import Subset
+from hasten.data.dataset import Samples
 from hasten.data.feed import feed
-from hasten.model.onnx_file import OnnxModel
+from hasten.model.base import Model
 from hasten.spec.signature import Signature
-from hasten.transform.base import Options, Transform
+from hasten.transform.base import Options, Task, Transform
 
 __all__ = ["SAMPLES", "QuantizeStatic"]
 
@@ -37,7 +37,9 @@ class QuantizeStatic(Transform):
     name = "quantize_static"
     promise = "approximate"
 
-    def requires(self, model: OnnxModel) -> str | None:
+    defaults = {"samples": SAMPLES}
+
+    def requires(self, model: Model, options: Options) -> str | None:
         """Something to quantize, not quantized yet, and an operator set that knows per-channel scales."""
         operators = model.operators()
         if any(name.startswith(("QuantizeLinear", "QLinear")) for name in operators):
@@ -48,18 +50,18 @@ class QuantizeStatic(Transform):
             return f"per-channel quantization needs operator set 13, the model uses {model.opset}."
         return None
 
-    def apply(self, model: OnnxModel, out: Path, calibration: Subset, options: Options) -> None:
+    def apply(self, task: Task) -> None:
         """Run ONNX Runtime's quantizer, quietly, on at most `samples` calibration samples."""
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-        count = min(int(options.get("samples", SAMPLES)), len(calibration))
-        reader = _reader(model.signature, calibration, count)
+        count = min(int(task.options["samples"]), len(task.calibration))
+        reader = _reader(task.model.signature, task.calibration, count)
         with _quiet(), tempfile.TemporaryDirectory(prefix="hasten-quantize-") as folder:
             prepared = Path(folder) / "prepared.onnx"
-            _prepare(model.path, prepared)
+            _prepare(task.model.path, prepared)
             quantize_static(
                 str(prepared),
-                str(out),
+                str(task.out),
                 reader,
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
@@ -79,7 +81,7 @@ def _prepare(source: Path, out: Path) -> None:
     quant_pre_process(str(source), str(out), skip_optimization=True, skip_symbolic_shape=False, auto_merge=True)
 
 
-def _reader(signature: Signature, calibration: Subset, count: int) -> Any:
+def _reader(signature: Signature, calibration: Samples, count: int) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):

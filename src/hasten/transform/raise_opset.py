@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import final
 
 import onnx
 from onnx import version_converter
 
-from hasten.data.dataset import Subset
-from hasten.model.onnx_file import OnnxModel
-from hasten.transform.base import Options, Transform
+from hasten.model.base import Model
+from hasten.model.onnx_file import save_proto
+from hasten.transform.base import Options, Task, Transform
 
 __all__ = ["RaiseOpset"]
 
@@ -22,12 +21,15 @@ class RaiseOpset(Transform):
     name = "raise_opset"
     promise = "exact"
 
-    def requires(self, model: OnnxModel) -> str | None:
+    defaults = {"to": 17}
+
+    def requires(self, model: Model, options: Options) -> str | None:
         """The converter knows the standard operators only."""
         return "the model names no standard operator set." if model.opset == 0 else None
 
-    def apply(self, model: OnnxModel, out: Path, calibration: Subset, options: Options) -> None:
+    def apply(self, task: Task) -> None:
         """Convert with ONNX's own version converter."""
-        wanted = int(options.get("to", 17))
-        raised = version_converter.convert_version(model.proto, wanted) if model.opset < wanted else model.proto
-        onnx.save_model(raised, str(out))
+        wanted = int(task.options["to"])
+        proto = onnx.load(str(task.model.path))
+        raised = version_converter.convert_version(proto, wanted) if task.model.opset < wanted else proto
+        save_proto(raised, task.out)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hasten.data.dataset import Arrays, Dataset
-from hasten.model.onnx_file import open_model
+from hasten.model.open import open_model
 
 __all__ = ["COUNT", "HEIGHT", "WIDTH", "ctc_decoder", "text_lines"]
 
