@@ -14,7 +14,9 @@ from hasten.engine.base import Device, Probe
 from hasten.model.open import open_model
 from hasten.optimize.run import Job
 from hasten.spec.slo import Goal, Slo
+from hasten.spec.variant import Step
 from hasten.testing import FakeArm, FakeLoader
+from hasten.transform.base import TransformFailed
 
 CLASSES = 3
 
@@ -39,6 +41,11 @@ def answering(wrong_share: float) -> Callable[[Any], dict[str, np.ndarray]]:
         return {"y": np.eye(CLASSES, dtype=np.float32)[np.where(wrong, (right + 1) % CLASSES, right)]}
 
     return answer
+
+
+def nothing_applies(step: Step, source: Path, folder: Path, samples: Path) -> Any:
+    """Recipes are for other tests: here no technique applies to the model."""
+    raise TransformFailed(f"{step.transform} does not apply: this world has no techniques.")
 
 
 @pytest.fixture
@@ -76,6 +83,7 @@ def make_job(tmp_path: Path, make_linear: Callable[..., Path], dataset: Dataset)
             "render": lambda record: f"<p>{record.verdict}</p>",
             "loader": loader,
             "probe": probes,
+            "apply": nothing_applies,
             "cores_given": lambda: 99.0,
         }
         return Job(**{**defaults, **options})

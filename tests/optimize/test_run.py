@@ -149,9 +149,9 @@ def test_transforms_are_given_calibration_samples_only(
     given: list[Sequence[int]] = []
 
     class Spy(module.Builder):
-        def __init__(self, source: Path, calibration: Subset, folder: Path) -> None:
+        def __init__(self, source: Path, calibration: Subset, folder: Path, apply: Any) -> None:
             given.append(calibration.indices)
-            super().__init__(source, calibration, folder)
+            super().__init__(source, calibration, folder, apply)
 
     monkeypatch.setattr(module, "Builder", Spy)
     run(make_job())
@@ -184,7 +184,7 @@ def test_an_interrupted_run_resumes_with_its_finished_trials(make_job: Make) -> 
     def interrupt(progress: Progress) -> None:
         if progress.note:
             notes.append(progress.note)
-        if len(notes) == 5:
+        if len(notes) == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

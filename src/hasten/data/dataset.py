@@ -140,6 +140,10 @@ class Subset:
         """Return the inputs of the sample at `position` of this subset."""
         return self.dataset.inputs(self.indices[position])
 
+    def raw(self, position: int) -> Arrays:
+        """Return the inputs of the sample at `position` of this subset, before preprocessing."""
+        return self.dataset.raw(self.indices[position])
+
     def label(self, position: int) -> Any:
         """Return the label of the sample at `position` of this subset."""
         return self.dataset.label(self.indices[position])

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hasten.data.dataset import Arrays
+from hasten.data.dataset import Arrays, Subset
 from hasten.errors import DataError
 from hasten.spec.signature import Signature
 
-__all__ = ["adds_batch_axis", "check_fits", "feed", "unbatch"]
+__all__ = ["adds_batch_axis", "check_fits", "feed", "sample_for", "unbatch"]
 
 
 def adds_batch_axis(signature: Signature, sample: Arrays) -> bool:
@@ -23,6 +23,16 @@ def adds_batch_axis(signature: Signature, sample: Arrays) -> bool:
         if array is not None:
             return len(spec.shape) == np.ndim(array) + 1
     return False
+
+
+def sample_for(signature: Signature, data: Subset, position: int) -> Arrays:
+    """Return one sample as a model of this signature takes it: raw pixels where preprocessing is in its graph."""
+    preprocess = data.dataset.preprocess
+    if preprocess is not None:
+        spec = signature.input(preprocess.input)
+        if spec is not None and spec.dtype == "UINT8":
+            return data.raw(position)
+    return data.inputs(position)
 
 
 def feed(signature: Signature, samples: Sequence[Arrays]) -> dict[str, np.ndarray[Any, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hasten.data.dataset import Dataset, Subset
-from hasten.data.feed import feed, unbatch
+from hasten.data.feed import feed, sample_for, unbatch
 from hasten.data.metrics import Metric
 from hasten.measure.base import AnswerBook, Arm, Pair
 from hasten.spec.measurement import Figure
@@ -52,7 +52,7 @@ def answers_of(arm: Arm, data: Subset, pair: Pair) -> dict[int, Any]:
     """Return the decoded answer of `arm` to each sample, by the sample's index in the whole dataset."""
     answers: dict[int, Any] = {}
     for position, index in enumerate(data.indices):
-        sample = data.inputs(position)
+        sample = sample_for(arm.signature, data, position)
         outputs = arm.run(feed(arm.signature, [sample]))
         answers[index] = data.dataset.decode(unbatch(arm.signature, sample, outputs))
         if position % 10 == 0:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hasten.data.dataset import Arrays, Subset
-from hasten.data.feed import adds_batch_axis, feed
+from hasten.data.feed import adds_batch_axis, feed, sample_for
 from hasten.errors import EngineError
 from hasten.measure.base import Arm
 
@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3
 
 def max_batch(arm: Arm, data: Subset) -> int:
     """Return the largest batch that serving may form: `MAX_BATCH` where stacking is proven harmless, else 1."""
-    samples = [data.inputs(i) for i in range(min(_PROBES, len(data)))]
+    samples = [sample_for(arm.signature, data, i) for i in range(min(_PROBES, len(data)))]
     stackable = arm.signature.leading_axis_is_free and adds_batch_axis(arm.signature, samples[0])
     if not stackable or len(samples) < 2 or not _same_shapes(samples):
         return 1

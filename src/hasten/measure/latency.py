@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from hasten.data.dataset import Subset
-from hasten.data.feed import feed
+from hasten.data.feed import feed, sample_for
 from hasten.measure.base import Arm, Pair, Plan
 from hasten.measure.contention import Watch
 from hasten.spec.measurement import Figure
@@ -26,7 +26,7 @@ from hasten.spec.progress import Progress
 from hasten.stats.percentiles import mean, percentile
 from hasten.stats.ratio import speedup
 
-__all__ = ["LatencyMeter", "Rounds", "interleave", "race", "throughput"]
+__all__ = ["LatencyMeter", "Rounds", "interleave", "race", "race_times", "throughput"]
 
 
 class Rounds:
@@ -90,8 +90,13 @@ def interleave(pair: Pair) -> Rounds:
 
 def race(reference: Arm, candidates: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) -> dict[str, Figure]:
     """Return each candidate's speedup from rounds in which all of them run: they compare with each other too."""
+    times = race_times({"": reference, **candidates}, data, plan, watch)
+    return {name: speedup(times[""], times[name], seed=plan.seed) for name in candidates}
+
+
+def race_times(arms: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) -> dict[str, list[float]]:
+    """Return each arm's median milliseconds by round; all arms run in each round, so that any two can be paired."""
     rng = np.random.default_rng(plan.seed)
-    arms = {"": reference, **candidates}
     slots = _put_samples(list(arms.values()), data, plan)
     times: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(plan.rounds):
@@ -99,7 +104,7 @@ def race(reference: Arm, candidates: Mapping[str, Arm], data: Subset, plan: Plan
         chosen = [int(slot) for slot in rng.choice(slots, plan.runs)]
         for name in rng.permutation(list(arms)):
             times[str(name)].append(float(np.median(arms[str(name)].time_ms(chosen, warmup=1))))
-    return {name: speedup(times[""], times[name], seed=plan.seed) for name in candidates}
+    return times
 
 
 def throughput(times_ms: Sequence[float]) -> Figure:
@@ -121,7 +126,6 @@ def _put_samples(arms: Sequence[Arm], data: Subset, plan: Plan) -> list[int]:
     count = min(plan.samples, len(data))
     positions = np.linspace(0, len(data) - 1, count).astype(int)
     for slot, position in enumerate(positions):
-        sample = data.inputs(int(position))
         for arm in arms:
-            arm.put(slot, feed(arm.signature, [sample]))
+            arm.put(slot, feed(arm.signature, [sample_for(arm.signature, data, int(position))]))
     return list(range(count))

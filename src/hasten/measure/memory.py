@@ -5,7 +5,7 @@ The peak counts interpreter, runtime, model and activations, as an operator of t
 
 from __future__ import annotations
 
-from hasten.data.feed import feed
+from hasten.data.feed import feed, sample_for
 from hasten.measure.base import Pair
 from hasten.spec.measurement import Figure
 
@@ -23,7 +23,7 @@ class MemoryMeter:
     def measure(self, pair: Pair) -> dict[str, Figure]:
         """Load, run, read the peak. One observation each, hence no interval."""
         with pair.fresh() as arm:
-            inputs = feed(arm.signature, [pair.data.inputs(0)])
+            inputs = feed(arm.signature, [sample_for(arm.signature, pair.data, 0)])
             for _ in range(_RUNS):
                 arm.run(inputs)
             peak, load = arm.peak_memory_mb(), arm.load_ms

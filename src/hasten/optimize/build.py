@@ -23,7 +23,7 @@ from hasten.transform.base import TransformFailed
 from hasten.transform.isolate import apply_isolated
 from hasten.transform.samples import store
 
-__all__ = ["Builder"]
+__all__ = ["Apply", "Builder"]
 
 Apply = Callable[[Step, Path, Path, Path], tuple[Path, Applied]]
 

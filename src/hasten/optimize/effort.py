@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hasten.data.feed import feed
+from hasten.data.feed import feed, sample_for
 from hasten.data.split import Splits
 from hasten.measure.base import Arm, Plan
 from hasten.spec.slo import Slo
@@ -59,7 +59,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
 
 def _pilot_s(arm: Arm, splits: Splits) -> float:
     """Seconds of one prediction of the reference on a quiet machine: the best of a few runs."""
-    arm.put(0, feed(arm.signature, [splits.tuning.inputs(0)]))
+    arm.put(0, feed(arm.signature, [sample_for(arm.signature, splits.tuning, 0)]))
     return float(np.min(arm.time_ms([0] * 10, warmup=2))) / 1e3
 
 

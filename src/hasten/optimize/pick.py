@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hasten.optimize.trials import fingerprint
 from hasten.spec.evidence import Evidence
 from hasten.spec.slo import Goal
 from hasten.verify.judge import GAIN
 
-__all__ = ["MOST", "finalists", "gain_of", "pick", "why_not"]
+__all__ = ["MOST", "accuracy_trouble", "finalists", "gain_of", "pick", "why_not"]
 
 MOST = 3
 FINALISTS = 4
@@ -39,7 +40,7 @@ def pick(
     ranked = sorted(promising, key=lambda item: (-speeds.get(item.variant.id, 0.0), -gain_of(item, goal)))
     best: dict[object, Evidence] = {}
     for item in ranked:
-        kind = (item.variant.target.engine, item.variant.target.precision, item.variant.recipe)
+        kind = (item.variant.target.engine, item.variant.target.precision, fingerprint(item.variant.recipe))
         best.setdefault(kind, item)
     return list(best.values())[:MOST]
 
@@ -63,6 +64,12 @@ def why_not(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
     if goal.objective.minimize != "memory_mb" and (item.measurement.speedup.value or 0.0) < GAIN:
         return f"It gains less than {GAIN - 1:.0%} over the reference."
     return _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples)
+
+
+def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
+    """Say why a variant's accuracy would not do, whatever its speed, or return None."""
+    rejected = [c.reason for c in item.checks if c.objective == "accuracy_drop_max" and c.outcome == "rejected"]
+    return " ".join(rejected) or _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples)
 
 
 def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | None:

@@ -1,26 +1,37 @@
-"""The candidates: every engine that is here, in every precision that this machine computes, on every sensible
-thread count.
+"""The candidates: every engine that is here and takes the model's format, in every precision that this machine
+computes, with the recipes that make sense, on every sensible thread count.
 
-What cannot even be tried is part of the answer too: it is returned as a rejection with the reason.
+What cannot even be tried is part of the answer too: it is returned as a rejection with the reason. Trying comes in two
+waves: the first finds which engine, precision and recipe suit the model; the second turns the knobs of the best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from hasten.engine.base import Probe, engines, reference_engine
 from hasten.engine.host import environment
 from hasten.errors import MissingError
 from hasten.model.base import Model
+from hasten.optimize.recipes import recipes_for
+from hasten.optimize.wish import Want, Wish
 from hasten.spec.evidence import Rejection
-from hasten.spec.target import Precision, Target
+from hasten.spec.target import Format, Precision, Runtime, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 
-__all__ = ["Planned", "plan", "probe_all", "reference_variant"]
+__all__ = ["Planned", "plan", "probe_all", "reference_variant", "second_wave"]
 
-_USUALLY_FASTEST: tuple[Precision, ...] = ("bf16", "int8", "f32", "f16")
-_PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
-Planned = tuple[list[Variant], list[Rejection]]
+_USUALLY_FASTEST: tuple[Precision, ...] = ("bf16", "int8", "f32", "f16", "int4")
+_PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8", "f16", "int4")
+Planned = tuple[list[Wish], list[Rejection]]
+
+# Knobs that the second wave turns on the best variants, where the engine obeys them.
+_KNOBS: tuple[tuple[str, Runtime], ...] = (
+    ("bound", Runtime(io_binding=True)),
+    ("denormals", Runtime(flush_denormals=True)),
+)
 
 
 def reference_variant(model: Model) -> Variant:
@@ -33,57 +44,110 @@ def probe_all() -> list[Probe]:
     return [_probe(name) for name in engines.names()]
 
 
-def plan(model: Model, probes: list[Probe]) -> Planned:
-    """Return the variants to try, and those that cannot be tried with the reason."""
-    planned: list[Variant] = []
+def plan(model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = ()) -> Planned:
+    """Return the wishes of the first wave, the most promising first, and what cannot be tried with the reason.
+
+    `prefix` is what made `model` of the trained model (such as an export to ONNX); each recipe begins with it.
+    """
+    planned: list[Wish] = []
     impossible: list[Rejection] = []
     for probe in probes:
         for precision in _PRECISIONS:
-            variants = list(_variants(model, probe, precision))
-            reason = _obstacle(probe, precision)
+            wishes = list(_wishes(model, probe, precision, prefix))
+            reason = _obstacle(model, probe, precision) if wishes else None
+            if reason and model.format not in _formats(probe.engine) and precision != "f32":
+                continue  # said once for the engine
             if reason:
-                impossible.append(Rejection(variant=variants[-1], stage="build", reason=reason))
+                impossible.append(Rejection(variant=wishes[-1].variant, stage="build", reason=reason))
             else:
-                planned += variants
+                planned += wishes
     return sorted(planned, key=_promise), impossible
 
 
-def _promise(variant: Variant) -> tuple[bool, int]:
+def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]]) -> list[Wish]:
+    """Return further wishes around the best of the first wave: one thread, and each knob that the engine obeys."""
+    wave: list[Wish] = []
+    for wish in best:
+        target = wish.target
+        if target.threads > 1 and wish.wants:
+            id_ = _id(wish.id.rpartition("-")[0], threads=1)
+            wave.append(_varied(wish, id_, msgspec.structs.replace(target, threads=1)))
+        for name, runtime in _KNOBS:
+            if runtime.turned() <= honours.get(target.engine, frozenset()):
+                wave.append(_varied(wish, f"{wish.id}-{name}", msgspec.structs.replace(target, runtime=runtime)))
+    return wave
+
+
+def _varied(wish: Wish, id_: str, target: Target) -> Wish:
+    return Wish(id=id_, target=target, wants=wish.wants)
+
+
+def _promise(wish: Wish) -> tuple[bool, int, int]:
     """Order by what usually gains most, so that a budget that runs short has tried the best: all cores before one."""
     most = environment().cores_physical
-    return variant.target.threads < most, _USUALLY_FASTEST.index(variant.target.precision)
+    return wish.target.threads < most, _USUALLY_FASTEST.index(wish.target.precision), len(wish.wants)
 
 
 def _probe(name: str) -> Probe:
+    """A broken installation of one engine is a finding, not the end of the search."""
     try:
         return engines.get(name).probe()
     except MissingError as error:
         return Probe(engine=name, reason=error.message, remedy=error.remedy)
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        return Probe(engine=name, reason=f"It cannot be loaded here: {type(error).__name__}: {words}")
 
 
-def _obstacle(probe: Probe, precision: Precision) -> str | None:
+def _obstacle(model: Model, probe: Probe, precision: Precision) -> str | None:
     if not probe.devices:
         return f"{probe.reason or 'The engine found no device.'} {probe.remedy or ''}".strip()
+    if model.format not in _formats(probe.engine):
+        return f"{probe.engine} does not load {model.format} models."
     device = probe.device("CPU")
     if device is None or precision not in device.precisions:
         return f"{probe.engine} does not compute {precision} on this machine's CPU."
     return None
 
 
-def _variants(model: Model, probe: Probe, precision: Precision) -> Iterator[Variant]:
+def _formats(engine: str) -> frozenset[Format]:
+    try:
+        return engines.get(engine).formats
+    except MissingError:
+        return frozenset()
+
+
+def _wishes(model: Model, probe: Probe, precision: Precision, prefix: tuple[Step, ...]) -> Iterator[Wish]:
+    """Models as they are on each thread count, recipes on all cores: the second wave varies those that are good."""
     host = environment()
-    for threads in sorted({1, host.cores_physical, host.cores_logical}):
-        is_reference = probe.engine == "onnxruntime" and precision == "f32" and threads == host.cores_physical
-        # ONNX Runtime's default is one thread for each physical core: that candidate is the reference itself.
-        if not is_reference or threads == 1:
-            yield Variant(
-                id=f"{probe.engine}-{precision}-{threads}t",
+    before = tuple(Want(step=step) for step in prefix)
+    if probe.engine == "torch" and precision in ("f32", "bf16"):
+        yield from _compiled(precision, host.cores_physical)
+    for name, wants in recipes_for(model, probe.engine, precision):
+        for threads in sorted({1, host.cores_physical, host.cores_logical}) if not wants else [host.cores_physical]:
+            yield Wish(
+                id=_id(probe.engine, precision, name, threads=threads),
                 target=Target(engine=probe.engine, precision=precision, threads=threads),
-                recipe=_recipe(model) if precision == "int8" else (),
+                wants=(*before, *wants),
+            )
+    if precision == "f32" and probe.engine == "onnxruntime" and model.format == "onnx":
+        # All cores are ONNX Runtime's default: there, the model as it is is the reference itself.
+        for threads in sorted({1, host.cores_logical} - ({host.cores_physical} if not prefix else set())):
+            yield Wish(
+                id=_id(probe.engine, precision, threads=threads),
+                target=Target(engine=probe.engine, precision=precision, threads=threads),
+                wants=before,
             )
 
 
-def _recipe(model: Model) -> tuple[Step, ...]:
-    """Plain static quantization, preceded by what it needs."""
-    raised = (Step(transform="raise_opset", options={"to": 17}),) if model.opset < 13 else ()
-    return (*raised, Step(transform="fold"), Step(transform="quantize_static"))
+def _compiled(precision: Precision, threads: int) -> Iterator[Wish]:
+    """PyTorch's own compilers: at load (inductor), and ahead of time."""
+    for mode in ("inductor", "aot"):
+        yield Wish(
+            id=_id("torch", precision, mode, threads=threads),
+            target=Target(engine="torch", precision=precision, threads=threads, options={"compile": mode}),
+        )
+
+
+def _id(*words: str, threads: int) -> str:
+    return "-".join([*(word for word in words if word), f"{threads}t"])

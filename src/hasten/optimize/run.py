@@ -24,24 +24,29 @@ from hasten.data.feed import check_fits, feed
 from hasten.data.split import Splits, split
 from hasten.engine.base import Probe
 from hasten.engine.host import environment
-from hasten.errors import EngineError, ModelError, StorageError
+from hasten.errors import EngineError, MissingError, ModelError, StorageError
 from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch, cores_given
 from hasten.measure.latency import race
 from hasten.model.base import Model
 from hasten.model.open import open_model
-from hasten.optimize.build import Builder
+from hasten.optimize.build import Apply, Builder
 from hasten.optimize.effort import Effort, effort_for
 from hasten.optimize.pick import finalists, pick, why_not
-from hasten.optimize.plan import plan, probe_all, reference_variant
+from hasten.optimize.plan import Planned, plan, probe_all, reference_variant
 from hasten.optimize.trial import Bench, Loader, load_arm, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
+from hasten.optimize.tuning import Tuning, line
 from hasten.optimize.verdict import conclude
+from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Record, Rejection, Story
 from hasten.spec.progress import Listener, Progress, ignore
 from hasten.spec.slo import Goal
-from hasten.spec.variant import REFERENCE, Variant
+from hasten.spec.target import Target
+from hasten.spec.variant import REFERENCE, Step, Variant
+from hasten.transform.base import TransformFailed
+from hasten.transform.isolate import apply_isolated
 
 __all__ = ["BUDGET_S", "GOLDEN_SAMPLES", "Job", "Outcome", "run"]
 
@@ -70,6 +75,7 @@ class Job:
     command: str = ""
     listener: Listener = ignore
     loader: Loader = load_arm
+    apply: Apply = apply_isolated
     probe: Callable[[], list[Probe]] = probe_all
     clock: Clock = field(default_factory=MonotonicClock)
     cores_given: Callable[[], float] = cores_given
@@ -110,34 +116,69 @@ class _Run:
         self._splits = splits
         self._log = log
         self._started = started
-        self._builder = Builder(job.model, splits.calibration, log.folder)
+        self._builder = Builder(job.model, splits.calibration, log.folder, job.apply)
         self._reference = reference_variant(model)
         self._book = AnswerBook()
+        self._builds: dict[str, Build] = {}
         self._watches: dict[str, Watch] = {
             name: Watch(job.budget_s * share, probe=job.cores_given) for name, share in _PATIENCE.items()
         }
 
     def outcome(self) -> Outcome:
         job = self._job
-        variants, impossible = plan(self._model, job.probe())
+        wishes, impossible = self._plan()
         with self._open_reference() as arm:
-            effort = effort_for(arm, self._splits, len(variants), job.budget_s, job.goal.slo)
-            trials = self._tune(arm, variants, effort)
-            tuned = [trial.evidence for trial in trials if trial.evidence is not None]
-            candidates = [item for item in tuned if item.variant.id != REFERENCE]
+            effort = effort_for(arm, self._splits, len(wishes), job.budget_s, job.goal.slo)
+            tuned = self._tuning(arm, effort).run(self._reference, wishes)
+            self._builds |= tuned.builds
+            candidates = tuned.evidence()
             raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
             picks = pick(candidates, job.goal, effort.holdout_samples, raced)
             claims = self._claim(arm, [item.variant for item in picks], effort)
             batch = max_batch(arm, self._splits.tuning)
         claimed = [trial.evidence for trial in claims if trial.evidence is not None]
+        measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
         rejected = [
             *impossible,
-            *(trial.rejection for trial in (*trials, *claims) if trial.rejection is not None),
-            *self._losers(tuned, picks, effort),
+            *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
+            *self._losers(measured, picks, effort),
         ]
-        stories = [story for trial in trials for story in trial.stories]
-        record = self._record(claimed, tuned, rejected, stories, picks)
+        stories = [story for trial in tuned.trials for story in trial.stories]
+        record = self._record(claimed, measured, rejected, stories, picks)
         return self._pack(record, batch)
+
+    def _plan(self) -> Planned:
+        """The wishes for the model as it is and, for a PyTorch program, for its export to ONNX."""
+        probes = self._job.probe()
+        wishes, impossible = plan(self._model, probes)
+        if self._model.format == "torch":
+            export = (Step(transform="export_onnx"),)
+            self._say("exporting to ONNX")
+            try:
+                more, other = plan(open_model(self._builder.build_recipe(export)), probes, export)
+            except (TransformFailed, MissingError) as error:
+                variant = Variant(id="onnx-export", target=Target(engine="onnxruntime"), recipe=export)
+                impossible.append(Rejection(variant=variant, stage="build", reason=error.message))
+            else:
+                wishes, impossible = [*more, *wishes], [*impossible, *other]
+        return wishes, impossible
+
+    def _tuning(self, arm: Arm, effort: Effort) -> Tuning:
+        job = self._job
+        return Tuning(
+            bench=self._bench(arm, "tuning", effort),
+            builder=self._builder,
+            log=self._log,
+            loader=job.loader,
+            data=self._splits.tuning,
+            plan=effort.tuning,
+            watch=self._watches["tuning"],
+            goal=job.goal,
+            holdout_samples=effort.holdout_samples,
+            spent=lambda: (job.clock.now() - self._started) / (job.budget_s * effort.tuning_share),
+            listener=job.listener,
+            budget_text=f"{job.budget_s / 60:.3g} minutes",
+        )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
         self._say("loading the reference: " + str(self._reference.target))
@@ -148,22 +189,6 @@ class _Run:
                 f"The model does not run on the reference engine: {error.message}",
                 remedy="hasten needs a working reference; check the model with: hasten inspect",
             ) from error
-
-    def _tune(self, arm: Arm, variants: Sequence[Variant], effort: Effort) -> list[Trial]:
-        """Try the reference against itself, then every candidate, until the budget for trying is spent."""
-        bench = self._bench(arm, "tuning", effort)
-        trials: list[Trial] = []
-        for number, variant in enumerate((self._reference, *variants)):
-            self._say(f"trial {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
-            late = self._job.clock.now() - self._started > self._job.budget_s * effort.tuning_share
-            if late and variant.id != REFERENCE:
-                reason = f"The budget of {self._job.budget_s / 60:.3g} minutes was spent before its turn."
-                trials.append(
-                    Trial(variant=variant, rejection=Rejection(variant=variant, stage="budget", reason=reason))
-                )
-                continue
-            trials.append(self._tried(f"tuning/{variant.id}", bench, variant))
-        return trials
 
     def _run_off(self, arm: Arm, best: Sequence[Evidence], effort: Effort) -> dict[str, float]:
         """Race the finalists in the same rounds: trials took place at different moments of a machine that changes."""
@@ -206,7 +231,7 @@ class _Run:
         if trial is None:
             trial = try_variant(bench, variant, self._builder.build)
             self._log.put(key, trial)
-        self._job.listener(Progress(stage=key, note=_line(trial)))
+        self._job.listener(Progress(stage=key, note=line(trial)))
         return trial
 
     def _bench(self, arm: Arm, split_: str, effort: Effort, holdout: Subset | None = None) -> Bench:
@@ -269,6 +294,7 @@ class _Run:
                 "sha256": model.digest,
                 "bytes": model.bytes_on_disk,
                 "parameters": model.parameters(),
+                "format": model.format,
                 "opset": model.opset,
             },
             data={
@@ -285,6 +311,7 @@ class _Run:
             elapsed_s=job.clock.now() - self._started,
             command=job.command,
             stories=tuple(stories),
+            builds=tuple(self._builds.values()),
         )
 
     def _pack(self, record: Record, batch: int) -> Outcome:
@@ -344,17 +371,3 @@ def _ladder_evidence(record: Record) -> list[Evidence]:
     """Evidence of every variant in the bundle: the ladder, and the reference even where it is no step."""
     everything = {item.variant.id: item for item in (record.reference, *record.holdout)}
     return [everything[id_] for id_ in dict.fromkeys((*record.ladder, REFERENCE))]
-
-
-def _line(trial: Trial) -> str:
-    """One finished trial in one line."""
-    if trial.evidence is None:
-        assert trial.rejection is not None
-        return f"{trial.variant.id}: {trial.rejection.reason}"
-    measured = trial.evidence.measurement
-    speed, change = measured.speedup, measured.accuracy_change
-    speed_text = f"{speed.value:.2f}×" if speed.value is not None else "speed unknown"
-    unit = "points" if measured.metric.unit == "share" else measured.metric.unit
-    scale = 100 if measured.metric.unit == "share" else 1
-    change_text = f"{change.value * scale:+.2f} {unit}" if change.value is not None else "accuracy unknown"
-    return f"{trial.variant.id}: {speed_text}, {measured.metric.name} {change_text}"

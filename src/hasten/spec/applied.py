@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hasten.spec.values import Value
 
-__all__ = ["Applied", "Skipped"]
+__all__ = ["Applied", "Build", "LeftOut", "Skipped"]
 
 
 class Skipped(Value, frozen=True):
@@ -31,3 +31,18 @@ class Applied(Value, frozen=True):
     error: float | None = None
     notes: tuple[str, ...] = ()
     deterministic: bool = True
+
+
+class LeftOut(Value, frozen=True):
+    """A technique that was wanted for a variant and is not in its recipe: it did not apply, failed or did not pay."""
+
+    transform: str
+    reason: str
+
+
+class Build(Value, frozen=True):
+    """How a variant's model came about: what each step of its recipe did, and which techniques were left out, why."""
+
+    variant: str
+    applied: tuple[Applied, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()

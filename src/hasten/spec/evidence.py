@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hasten.spec.applied import Build
 from hasten.spec.environment import Environment
 from hasten.spec.measurement import Measurement
 from hasten.spec.slo import Goal
@@ -52,7 +53,7 @@ class Record(Value, frozen=True):
 
     `tuning` has one entry for each candidate that could be measured, on the data that picks; `holdout` one for
     each that was picked and for the reference, on the data that no step had seen. `claims` of the product come
-    from `holdout` only.
+    from `holdout` only. `builds` tells how each variant's model came about, and which techniques were left out, why.
     """
 
     verdict: Verdict
@@ -71,6 +72,7 @@ class Record(Value, frozen=True):
     elapsed_s: float
     command: str
     stories: tuple[Story, ...] = ()
+    builds: tuple[Build, ...] = ()
 
 
 class Story(Value, frozen=True):

@@ -1,0 +1,160 @@
+"""Mixed precision with accuracy control: give back to float what quantization ruins, and what it does not speed up.
+
+The technique (a transform with sites) knows how to leave nodes alone; the decision which ones is made here, under both
+accuracy on tuning data and measured latency, within a number of builds and a deadline:
+
+1. Sensitivity: each group of nodes is quantized alone, and the error of the model's outputs is read off. The most
+   sensitive groups are split, again and again, until nodes or patience run out.
+2. Accuracy: the smallest prefix of that ranking is sought, by bisection, whose return to float makes the accuracy bound
+   likely to hold.
+3. Latency: each group that is still quantized is returned to float in turn, all in the same rounds; what is not slower
+   that way stays in float, since quantizing it bought nothing.
+
+Sources: hierarchical sensitivity ranking as in accuracy-aware quantization of NNCF and Neural Compressor; the bound on
+latency is what those leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hasten.optimize.trials import Trial
+from hasten.spec.measurement import Figure
+from hasten.spec.variant import Step, Variant
+
+__all__ = ["Bench", "Group", "mixed_precision", "rank"]
+
+Group = tuple[str, ...]
+# The first partition, and how many groups are quantized alone in all: each is one build and a few runs.
+_FIRST_GROUPS = 8
+_MOST_GROUPS = 20
+# Groups that may race back to float at once: each is a loaded model.
+_MOST_ARMS = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """What the loop needs of the outside world.
+
+    `error(recipe)` builds a recipe and returns the error of its last step (None: it cannot be built). `judge(variant)`
+    measures on tuning data. `accurate(trial)` tells whether the accuracy bound is likely to hold. `ratios(base,
+    others)` races recipes and returns how many times as fast as `base` each of `others` is. `late()` is true when
+    the time for this is over.
+    """
+
+    error: Callable[[tuple[Step, ...]], float | None]
+    judge: Callable[[Variant], Trial]
+    accurate: Callable[[Trial], bool]
+    ratios: Callable[[tuple[Step, ...], Sequence[tuple[Step, ...]]], list[Figure]]
+    late: Callable[[], bool]
+
+
+def mixed_precision(variant: Variant, sites: Sequence[str], start: Trial, bench: Bench) -> list[Trial]:
+    """Return the trials of mixed variants of `variant`, whose last step quantizes `sites` and whose own trial is
+    `start`; the last is the result. Empty where nothing could be gained or there was no time.
+    """
+    if len(sites) < 2 or bench.late():
+        return []
+    search = _Search(variant, sites, bench)
+    trials: list[Trial] = []
+    skip: Group = ()
+    groups = rank(sites, search.error_alone, bench.late)
+    if not bench.accurate(start):
+        found = search.smallest_return(groups, trials)
+        if found is None:
+            return trials
+        skip = found
+    slow = search.bought_nothing(skip)
+    if slow:
+        trials.append(bench.judge(search.with_skip(skip + slow)))
+        if not bench.accurate(trials[-1]) and skip:
+            trials.append(bench.judge(search.with_skip(skip)))
+    return trials
+
+
+def rank(sites: Sequence[str], error_alone: Callable[[Group], float | None], late: Callable[[], bool]) -> list[Group]:
+    """Partition `sites` into groups, the most sensitive first, by the error that each causes alone."""
+    size = -(-len(sites) // _FIRST_GROUPS)
+    errors: dict[Group, float] = {}
+    for at in range(0, len(sites), size):
+        group = tuple(sites[at : at + size])
+        errors[group] = _error(error_alone(group))
+    while len(errors) < _MOST_GROUPS and not late():
+        splittable = [group for group in errors if len(group) > 1 and errors[group] > 0]
+        if not splittable:
+            break
+        worst = max(splittable, key=errors.__getitem__)
+        half = len(worst) // 2
+        del errors[worst]
+        for part in (worst[:half], worst[half:]):
+            errors[part] = _error(error_alone(part))
+    return sorted(errors, key=lambda group: -errors[group])
+
+
+class _Search:
+    """Recipes of one variant with other nodes left in float."""
+
+    def __init__(self, variant: Variant, sites: Sequence[str], bench: Bench) -> None:
+        self._variant = variant
+        self._sites = tuple(sites)
+        self._bench = bench
+        self._own_skip = set(variant.recipe[-1].skip)
+
+    def recipe(self, skip: Group) -> tuple[Step, ...]:
+        step = self._variant.recipe[-1]
+        left = self._own_skip | set(skip)
+        ordered = tuple(site for site in self._sites if site in left)
+        return (*self._variant.recipe[:-1], Step(transform=step.transform, options=step.options, skip=ordered))
+
+    def with_skip(self, skip: Group) -> Variant:
+        return Variant(id=f"{self._variant.id}-mixed", target=self._variant.target, recipe=self.recipe(skip))
+
+    def error_alone(self, group: Group) -> float | None:
+        """The error where only `group` is quantized."""
+        return self._bench.error(self.recipe(tuple(site for site in self._sites if site not in group)))
+
+    def smallest_return(self, groups: Sequence[Group], trials: list[Trial]) -> Group | None:
+        """Bisect for the fewest most sensitive groups whose return makes the model accurate enough."""
+        low, high = 0, len(groups)  # low fails; all in float is right by definition, and no longer quantized
+        best: Group | None = None
+        while high - low > 1 and not self._bench.late():
+            middle = (low + high) // 2
+            skip = tuple(site for group in groups[:middle] for site in group)
+            trials.append(self._bench.judge(self.with_skip(skip)))
+            if self._bench.accurate(trials[-1]):
+                high, best = middle, skip
+            else:
+                low = middle
+        if best is not None and trials and _skip_of(trials[-1]) != _skip_of_recipe(self.recipe(best)):
+            # The last trial of a variant is its result.
+            trials.append(self._bench.judge(self.with_skip(best)))
+        return best
+
+    def bought_nothing(self, skip: Group) -> Group:
+        """Sites whose return to float does not slow the model down, tried in neighbourhoods of the graph."""
+        live = [site for site in self._sites if site not in skip and site not in self._own_skip]
+        if not live or self._bench.late():
+            return ()
+        size = -(-len(live) // _MOST_ARMS)
+        groups = [tuple(live[at : at + size]) for at in range(0, len(live), size)]
+        ratios = self._bench.ratios(self.recipe(skip), [self.recipe(skip + group) for group in groups])
+        return tuple(
+            site
+            for group, ratio in zip(groups, ratios, strict=True)
+            if ratio.value is not None and ratio.value >= 1.0
+            for site in group
+        )
+
+
+def _error(found: float | None) -> float:
+    """A group that cannot be quantized at all is the most sensitive of all."""
+    return float("inf") if found is None else found
+
+
+def _skip_of(trial: Trial) -> tuple[str, ...]:
+    return _skip_of_recipe(trial.variant.recipe)
+
+
+def _skip_of_recipe(recipe: tuple[Step, ...]) -> tuple[str, ...]:
+    return recipe[-1].skip

@@ -1,0 +1,101 @@
+"""Which techniques are worth trying for a model, an engine and a precision: wishes, not verdicts.
+
+The order inside a recipe matters: operator sets are raised and constants folded first, because later techniques look
+for weights and patterns; fusion comes before layout, which moves what fusion looks for; numbers come last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from hasten.engine.host import environment
+from hasten.model.base import Model
+from hasten.optimize.wish import Want
+from hasten.spec.target import Precision
+from hasten.spec.variant import Step
+
+__all__ = ["Recipe", "recipes_for"]
+
+# Name of the recipe in a variant's id ("" is the model as it is), and what it wants.
+Recipe = tuple[str, tuple[Want, ...]]
+
+# The newest operator set that the engines of today all know well, with LayerNormalization (17) in it.
+_OPSET = 17
+_MATRIX = {"MatMul", "Gemm", "Attention", "LSTM", "GRU"}
+# Weight-only quantization saves memory traffic: below this many bytes the weights stay in the caches anyway.
+_LARGE_WEIGHTS = 16 * 2**20
+
+
+def recipes_for(model: Model, engine: str, precision: Precision) -> Iterator[Recipe]:
+    """Yield the recipes to try for `model` on `engine` in `precision`, the most promising first."""
+    if model.format == "onnx":
+        yield from _for_onnx(model, engine, precision)
+    elif precision == "int8":
+        if engine == "openvino":
+            yield "nncf", (_need("quantize_nncf"),)
+    else:
+        yield "", ()
+
+
+def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recipe]:
+    operators = model.operators()
+    if precision == "int8":
+        yield from _int8(model, engine, operators)
+    elif precision == "int4":
+        if engine == "onnxruntime" and _weighs_matrices(model, operators):
+            yield "weights", (*_prepared(model), _need("quantize_weights", bits=4))
+    elif precision == "f32" and engine == "onnxruntime":
+        yield "graph", _graph(model, fused=True)
+        if _weighs_matrices(model, operators):
+            yield "weights8", (*_prepared(model), _need("quantize_weights", bits=8))
+    elif precision == "f16" and engine == "onnxruntime":
+        yield "cast", (*_prepared(model), _need("cast_f16"))
+    else:
+        yield "", ()
+        if precision == "f32":
+            yield "graph", _graph(model, fused=False)
+
+
+def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe]:
+    if engine == "openvino":
+        yield "nncf", (*_prepared(model), _need("quantize_nncf"))
+        return
+    yield "static", (*_prepared(model), _need("quantize_static", reduce_range=_saturates()))
+    if any(name in _MATRIX for name in operators):
+        yield "dynamic", (*_prepared(model), _need("quantize_dynamic", reduce_range=_saturates()))
+
+
+def _graph(model: Model, *, fused: bool) -> tuple[Want, ...]:
+    """Every technique that promises the same answers. Engines other than ONNX Runtime fuse better by themselves."""
+    return (
+        *_prepared(model),
+        *((_may("fuse"),) if fused else ()),
+        _may("layout"),
+        _may("replace_operators"),
+        _may("deduplicate"),
+    )
+
+
+def _prepared(model: Model) -> tuple[Want, ...]:
+    raised = (_may("raise_opset", to=_OPSET),) if model.opset < _OPSET else ()
+    return (*raised, _may("fold"), _may("flush_subnormals"))
+
+
+def _weighs_matrices(model: Model, operators: Counter[str]) -> bool:
+    return any(name in _MATRIX for name in operators) and model.bytes_on_disk >= _LARGE_WEIGHTS
+
+
+def _saturates() -> bool:
+    """Whether products of u8 and s8 overflow here: on x86 without VNNI, sums of two products are cut to 16 bits."""
+    host = environment()
+    dot_products = {"avx_vnni", "avx512_vnni", "amx_int8"}
+    return host.architecture in ("x86_64", "AMD64") and not dot_products & set(host.features)
+
+
+def _need(transform: str, **options: str | int | float | bool) -> Want:
+    return Want(step=Step(transform=transform, options=options))
+
+
+def _may(transform: str, **options: str | int | float | bool) -> Want:
+    return Want(step=Step(transform=transform, options=options), required=False)

@@ -1,0 +1,271 @@
+"""The tuning stage: two waves of candidates, what does not pay given back, mixed precision. Sees tuning data only.
+
+    first wave: engine x precision x recipe ─> what slows a recipe down is dropped ─> measured
+    mixed precision: quantized candidates that lost ─> fewer quantized nodes ─> measured
+    second wave: threads and knobs around the best ─> measured
+
+Each finished piece is in the trial log before the next begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hasten.data.dataset import Subset
+from hasten.engine.base import engines
+from hasten.engine.host import environment
+from hasten.errors import EngineError, MissingError
+from hasten.measure.base import Arm, Plan
+from hasten.measure.contention import Watch
+from hasten.measure.latency import race_times
+from hasten.model.open import open_model
+from hasten.optimize import mixed
+from hasten.optimize.build import Builder
+from hasten.optimize.payoff import drop_what_does_not_pay
+from hasten.optimize.pick import accuracy_trouble, finalists, gain_of, why_not
+from hasten.optimize.plan import second_wave
+from hasten.optimize.trial import Bench, Loader, try_variant
+from hasten.optimize.trials import Trial, TrialLog, fingerprint
+from hasten.optimize.wish import Composed, Wish, compose, composed
+from hasten.spec.applied import Build
+from hasten.spec.evidence import Evidence, Rejection
+from hasten.spec.measurement import Figure
+from hasten.spec.progress import Listener, Progress
+from hasten.spec.slo import Goal
+from hasten.spec.target import Target
+from hasten.spec.variant import REFERENCE, Step, Variant
+from hasten.stats.ratio import speedup
+from hasten.transform.base import TransformFailed, transforms
+
+__all__ = ["Tuned", "Tuning", "line"]
+
+# Shares of the tuning time after which no further candidate of a stage begins.
+_FIRST, _MIXED = 0.7, 0.9
+# A quantized candidate must have been this fast, relative to the best so far, to be worth mixing.
+_WORTH_MIXING = 1.05
+
+
+@dataclass(slots=True)
+class Tuned:
+    """What came out: one trial for each candidate, and how each model was built."""
+
+    trials: list[Trial] = field(default_factory=list[Trial])
+    builds: dict[str, Build] = field(default_factory=dict[str, Build])
+    wishes: dict[str, Wish] = field(default_factory=dict[str, Wish])
+
+    def evidence(self) -> list[Evidence]:
+        """All measured candidates, without the reference."""
+        found = [trial.evidence for trial in self.trials if trial.evidence is not None]
+        return [item for item in found if item.variant.id != REFERENCE]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What the stage needs. `spent()` is the share of the tuning time that is gone."""
+
+    bench: Bench
+    builder: Builder
+    log: TrialLog
+    loader: Loader
+    data: Subset
+    plan: Plan
+    watch: Watch
+    goal: Goal
+    holdout_samples: int
+    spent: Callable[[], float]
+    listener: Listener
+    budget_text: str
+
+    def run(self, reference: Variant, wishes: Sequence[Wish]) -> Tuned:
+        """Try the reference against itself, then everything, until the time for trying is spent."""
+        tuned = Tuned()
+        self._measure(tuned, reference)
+        for number, wish in enumerate(wishes):
+            self._say(f"candidate {number + 1} of {len(wishes)}: {wish.id}", number, len(wishes))
+            self._try(tuned, wish, _FIRST)
+        self._mix(tuned)
+        honours = {name: engines.get(name).honours for name in {item.target.engine for item in tuned.wishes.values()}}
+        for wish in second_wave(self._best(tuned), honours):
+            self._say(f"second wave: {wish.id}")
+            self._try(tuned, wish, 1.0)
+        return tuned
+
+    def _try(self, tuned: Tuned, wish: Wish, share: float) -> None:
+        """Compose, give back what does not pay, measure. What fails is a rejection with its reason."""
+        tuned.wishes[wish.id] = wish
+        if self.spent() > share and self.log.get(f"tuning/{wish.id}", Trial) is None:
+            reason = f"The budget of {self.budget_text} was spent before its turn."
+            tuned.trials.append(_rejected(wish.variant, "budget", reason))
+            return
+        try:
+            made = self._composed(wish)
+        except (TransformFailed, MissingError, EngineError) as error:
+            tuned.trials.append(_rejected(wish.variant, "build", str(error)))
+            self._note(wish.id, tuned.trials[-1])
+            return
+        tuned.builds[wish.id] = made.build
+        twin = _twin(made.variant, tuned)
+        if twin:
+            left_out = " ".join(f"{item.transform}: {item.reason}" for item in made.build.left_out)
+            tuned.trials.append(_rejected(made.variant, "build", f"It is the same as {twin}. {left_out}".strip()))
+            self._note(wish.id, tuned.trials[-1])
+            return
+        self._measure(tuned, made.variant)
+
+    def _measure(self, tuned: Tuned, variant: Variant) -> Trial:
+        key = f"tuning/{variant.id}"
+        if variant.id.endswith("-mixed"):
+            key += "/" + fingerprint(variant.recipe)[:12]
+        trial = self.log.get(key, Trial)
+        if trial is None:
+            trial = try_variant(self.bench, variant, self.builder.build)
+            self.log.put(key, trial)
+        tuned.trials.append(trial)
+        self._note(variant.id, trial)
+        return trial
+
+    def _composed(self, wish: Wish) -> Composed:
+        key = f"composed/{wish.id}"
+        kept = self.log.get(key, Composed)
+        if kept is None:
+            kept = self._paying(compose(wish, self.builder), wish)
+            self.log.put(key, kept)
+        return kept
+
+    def _paying(self, made: Composed, wish: Wish) -> Composed:
+        """Drop steps of a graph recipe that slow it down; steps that the wish is about are for the verdict to judge."""
+        optional = [want.step for want in wish.wants if not want.required]
+        recipe = made.variant.recipe
+        start = next((at for at, step in enumerate(recipe) if step in optional), len(recipe))
+        if any(step not in optional for step in recipe[start:]) or len(recipe) - start < 1:
+            return made
+        prefix, steps = recipe[:start], recipe[start:]
+        paying = drop_what_does_not_pay(
+            steps,
+            self.builder,
+            prefix=prefix,
+            race=lambda arms: self._race_recipes(made.variant.target, arms),
+            compare=self._compare,
+            sites_of=self._sites,
+        )
+        variant = Variant(id=made.variant.id, target=made.variant.target, recipe=(*prefix, *paying.recipe))
+        return composed(variant, self.builder, (*made.build.left_out, *paying.left_out))
+
+    def _mix(self, tuned: Tuned) -> None:
+        """Give quantized candidates that lost a second chance with fewer quantized nodes."""
+        for trial in list(tuned.trials):
+            if self.spent() < _MIXED and self._worth_mixing(trial, tuned):
+                self._mixed(tuned, trial)
+
+    def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
+        item = trial.evidence
+        if item is None or item.variant.target.precision != "int8" or not item.variant.recipe:
+            return False
+        if why_not(item, self.goal, self.holdout_samples) is None:
+            return False
+        safe = [e for e in tuned.evidence() if why_not(e, self.goal, self.holdout_samples) is None]
+        best = max((gain_of(e, self.goal) for e in safe), default=1.0)
+        return (item.measurement.speedup.value or 0.0) > best * _WORTH_MIXING
+
+    def _mixed(self, tuned: Tuned, trial: Trial) -> None:
+        variant = trial.variant
+        sites = [site for site in self._sites(variant.recipe[-1], variant.recipe[:-1])]
+        self._say(f"mixed precision: {variant.id}, {len(sites)} nodes")
+        found = mixed.mixed_precision(
+            variant,
+            sites,
+            trial,
+            mixed.Bench(
+                error=self._error,
+                judge=lambda candidate: self._measure(Tuned(), candidate),
+                accurate=self._accurate,
+                ratios=lambda base, others: self._ratios(variant.target, base, others),
+                late=lambda: self.spent() > _MIXED,
+            ),
+        )
+        if found:
+            tuned.trials.append(found[-1])
+            made = found[-1].variant
+            if found[-1].evidence is not None:
+                tuned.builds[made.id] = composed(made, self.builder).build
+
+    def _error(self, recipe: tuple[Step, ...]) -> float | None:
+        try:
+            self.builder.build_recipe(recipe)
+        except TransformFailed:
+            return None
+        return self.builder.applied(recipe)[-1].error
+
+    def _accurate(self, trial: Trial) -> bool:
+        item = trial.evidence
+        return item is not None and accuracy_trouble(item, self.goal, self.holdout_samples) is None
+
+    def _ratios(self, target: Target, base: tuple[Step, ...], others: Sequence[tuple[Step, ...]]) -> list[Figure]:
+        times = self._race_recipes(target, {"base": base} | {str(at): other for at, other in enumerate(others)})
+        return [self._compare(times["base"], times[str(at)]) for at in range(len(others))]
+
+    def _race_recipes(self, target: Target, recipes: Mapping[str, tuple[Step, ...]]) -> dict[str, list[float]]:
+        """Milliseconds by round of each recipe on `target`, all in the same rounds; equal models run once."""
+        paths = {name: self.builder.build_recipe(recipe) for name, recipe in recipes.items()}
+        with ExitStack() as stack:
+            arms: dict[Path, Arm] = {
+                path: stack.enter_context(self.loader(path, target)) for path in dict.fromkeys(paths.values())
+            }
+            times = race_times({str(path): arm for path, arm in arms.items()}, self.data, self.plan, self.watch)
+        return {name: times[str(path)] for name, path in paths.items()}
+
+    def _compare(self, before: Sequence[float], after: Sequence[float]) -> Figure:
+        return speedup(before, after, seed=self.plan.seed)
+
+    def _sites(self, step: Step, before: tuple[Step, ...]) -> Sequence[str]:
+        transform = transforms.get(step.transform)
+        return transform.sites(open_model(self.builder.build_recipe(before)), {**transform.defaults, **step.options})
+
+    def _best(self, tuned: Tuned) -> list[Wish]:
+        best = finalists(tuned.evidence(), self.goal, self.holdout_samples)[:2]
+        return [tuned.wishes[item.variant.id] for item in best if item.variant.id in tuned.wishes]
+
+    def _note(self, id_: str, trial: Trial) -> None:
+        self.listener(Progress(stage=f"tuning/{id_}", note=line(trial)))
+
+    def _say(self, stage: str, done: float = 0, total: float = 0) -> None:
+        self.listener(Progress(stage=stage, done=done, total=total))
+
+
+def _twin(variant: Variant, tuned: Tuned) -> str | None:
+    """A measured variant with the same recipe on the same target; the reference has its engine's default threads."""
+    for trial in tuned.trials:
+        other = trial.variant
+        if trial.evidence is None or other.recipe != variant.recipe:
+            continue
+        same_engine = (other.target.engine, other.target.precision) == (variant.target.engine, variant.target.precision)
+        if other.target == variant.target or (other.id == REFERENCE and same_engine and not _varies(variant.target)):
+            return other.id
+    return None
+
+
+def _varies(target: Target) -> bool:
+    """Whether a target differs from its engine's defaults in anything but the number of threads that is one anyway."""
+    return bool(target.runtime.turned() or target.options) or target.threads != environment().cores_physical
+
+
+def _rejected(variant: Variant, stage: str, reason: str) -> Trial:
+    where = "budget" if stage == "budget" else "build"
+    return Trial(variant=variant, rejection=Rejection(variant=variant, stage=where, reason=reason))
+
+
+def line(trial: Trial) -> str:
+    """One finished trial in one line."""
+    if trial.evidence is None:
+        assert trial.rejection is not None
+        return f"{trial.variant.id}: {trial.rejection.reason}"
+    measured = trial.evidence.measurement
+    speed, change = measured.speedup, measured.accuracy_change
+    speed_text = f"{speed.value:.2f}×" if speed.value is not None else "speed unknown"
+    unit = "points" if measured.metric.unit == "share" else measured.metric.unit
+    scale = 100 if measured.metric.unit == "share" else 1
+    change_text = f"{change.value * scale:+.2f} {unit}" if change.value is not None else "accuracy unknown"
+    return f"{trial.variant.id}: {speed_text}, {measured.metric.name} {change_text}"
