@@ -55,5 +55,6 @@ def optimize_document(record: Record, bundle: str | None, report: str) -> dict[s
         "rejected": [
             {"variant": item.variant.id, "stage": item.stage, "reason": item.reason} for item in record.rejected
         ],
+        "builds": [msgspec.to_builtins(item) for item in record.builds],
         "environment": msgspec.to_builtins(record.environment),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hasten.report.format import FigureText, figure_text, unit_of
+from hasten.report.making import making
 from hasten.report.plots import Kind
 from hasten.report.verdict import Told, all_variants, told
 from hasten.report.words import plainly, variant_names
@@ -39,6 +40,7 @@ class Tried:
     change: FigureText
     reason: str
     stories: tuple[Told, ...]
+    making: tuple[str, ...]
 
 
 def kind_of(record: Record, item: Evidence) -> Kind:
@@ -77,6 +79,7 @@ def _candidate(record: Record, variant: Variant, item: Evidence | None, name: st
         change=_text(item, "accuracy_change"),
         reason=_reason(state, rejections, item),
         stories=told(record.stories, variant.id),
+        making=making(record, variant.id),
     )
 
 
