@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench docs format clean
+.PHONY: setup demo test check unit zoo bench bench-memory techniques docs format clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,12 @@ unit: zoo
 
 bench: zoo
 	$(BIN)/python benchmarks/agree.py
+
+bench-memory: zoo
+	$(BIN)/python benchmarks/memory.py
+
+techniques: zoo
+	$(BIN)/python benchmarks/techniques.py
 
 docs: setup
 	$(BIN)/python docs/make_cli.py
