@@ -19,6 +19,7 @@ from hasten.transform.worker import Answer, Request
 __all__ = ["TIMEOUT_S", "apply_isolated"]
 
 TIMEOUT_S = 900.0
+COMMAND = ("-m", "hasten.transform.worker")
 
 
 def apply_isolated(
@@ -32,7 +33,7 @@ def apply_isolated(
     with tempfile.TemporaryFile() as log:
         # A session of its own, so that Ctrl-C reaches only us, and we end it.
         process = subprocess.Popen(
-            [sys.executable, "-m", "hasten.transform.worker"],
+            [sys.executable, *COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -44,7 +45,8 @@ def apply_isolated(
             raise TransformFailed(f"{step.transform} took longer than {timeout_s:.0f} s and was ended.") from error
         finally:
             process.kill()
-            process.wait()
+            # Closes the pipes and reaps it; nothing is left to read from a process that was ended.
+            process.communicate()
         if process.returncode or not raw:
             log.seek(0)
             raise TransformFailed(_death(step, process.returncode, log.read()[-4000:]))

@@ -79,7 +79,7 @@ def _relative_l2(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> flo
     a, b = left.astype(np.float64), right.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(b)
     norm = float(np.linalg.norm(a[finite])) or 1.0
-    return float(np.linalg.norm((a - b)[finite])) / norm
+    return float(np.linalg.norm(a[finite] - b[finite])) / norm
 
 
 def _same(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool:
