@@ -13,7 +13,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hasten.errors import ModelError
-from hasten.model.anatomy import count_macs, findings
 from hasten.model.onnx_file import open_onnx
 
 Make = Callable[..., Path]
@@ -37,15 +36,7 @@ def test_weights_in_constant_nodes_are_counted_too(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), tmp_path / "c.onnx")
-    model = open_onnx(tmp_path / "c.onnx")
-    assert model.parameters() == 12
-    assert {"weights-in-constants", "old-opset"} <= {item.code for item in findings(model)}
-
-
-def test_multiply_accumulates_follow_the_given_dimensions(make_linear: Make) -> None:
-    model = open_onnx(make_linear())
-    assert count_macs(model, {}).total == 12
-    assert count_macs(model, {"batch": 8}).total == 96
+    assert open_onnx(tmp_path / "c.onnx").parameters() == 12
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100, 0.5, 0.99])
