@@ -20,7 +20,7 @@ import numpy as np
 from hasten.bundle.write import Part, check_destination, write_bundle
 from hasten.clock import Clock, MonotonicClock
 from hasten.data.dataset import Dataset, Subset
-from hasten.data.feed import check_fits, feed
+from hasten.data.feed import check_fits, feed, sample_for
 from hasten.data.split import Splits, split
 from hasten.engine.base import Probe
 from hasten.engine.host import environment
@@ -59,7 +59,7 @@ _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it
-    again.
+    again. `prepare` changes the model's interface first, for reference and candidates alike.
     """
 
     model: Path
@@ -68,6 +68,7 @@ class Job:
     out: Path
     name: str
     render: Callable[[Record], str]
+    prepare: tuple[Step, ...] = ()
     seed: int = 0
     budget_s: float = BUDGET_S
     resume: bool = False
@@ -94,11 +95,13 @@ def run(job: Job) -> Outcome:
     """Do the job. Raises `UserError` for bad input before any long work; keeps finished trials on Ctrl-C."""
     started = job.clock.now()
     check_destination(job.out, overwrite=job.overwrite)
-    model = open_model(job.model)
-    _check_data(model, job.data)
+    trained = open_model(job.model)
+    if not job.prepare:
+        _check_data(trained, job.data)
     splits = split(job.data, seed=job.seed)
-    log = TrialLog(job.out, _run_key(job, model), resume=job.resume)
+    log = TrialLog(job.out, _run_key(job, trained), resume=job.resume)
     try:
+        model = _prepared(job, trained, splits, log.folder / "prepared")
         outcome = _Run(job, model, splits, log, started).outcome()
     except BaseException:
         log.close()
@@ -116,7 +119,7 @@ class _Run:
         self._splits = splits
         self._log = log
         self._started = started
-        self._builder = Builder(job.model, splits.calibration, log.folder, job.apply)
+        self._builder = Builder(model.path, splits.calibration, log.folder, job.apply)
         self._reference = reference_variant(model)
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
@@ -183,7 +186,7 @@ class _Run:
     def _open_reference(self) -> AbstractContextManager[Arm]:
         self._say("loading the reference: " + str(self._reference.target))
         try:
-            return self._job.loader(self._job.model, self._reference.target)
+            return self._job.loader(self._model.path, self._reference.target)
         except EngineError as error:
             raise ModelError(
                 f"The model does not run on the reference engine: {error.message}",
@@ -296,6 +299,7 @@ class _Run:
                 "parameters": model.parameters(),
                 "format": model.format,
                 "opset": model.opset,
+                **({"prepared": ", ".join(str(step) for step in job.prepare)} if job.prepare else {}),
             },
             data={
                 "name": job.data.name,
@@ -327,7 +331,7 @@ class _Run:
             return Outcome(record=record, bundle=None, report=report)
         self._say("packing the bundle")
         inputs = [
-            feed(self._model.signature, [self._splits.tuning.inputs(i)])
+            feed(self._model.signature, [sample_for(self._model.signature, self._splits.tuning, i)])
             for i in range(min(GOLDEN_SAMPLES, len(self._splits.tuning)))
         ]
         parts = [self._part(evidence, inputs) for evidence in _ladder_evidence(record)]
@@ -352,14 +356,30 @@ class _Run:
         self._job.listener(Progress(stage=stage, done=done, total=total))
 
 
+def _prepared(job: Job, trained: Model, splits: Splits, folder: Path) -> Model:
+    """The model whose interface the bundle has. Raises `ModelError` where it cannot be made."""
+    if not job.prepare:
+        return trained
+    job.listener(Progress(stage="preparing the model: " + ", ".join(step.transform for step in job.prepare)))
+    try:
+        path = Builder(trained.path, splits.calibration, folder, job.apply).build_recipe(job.prepare)
+    except TransformFailed as error:
+        raise ModelError(f"The model cannot be prepared: {error.message}", remedy=error.remedy) from error
+    model = open_model(path)
+    _check_data(model, job.data)
+    return model
+
+
 def _check_data(model: Model, data: Dataset) -> None:
     """The first, a middle and the last sample must fit; lazily made data cannot all be looked at."""
+    whole = data.subset(range(len(data)))
     for index in sorted({0, len(data) // 2, len(data) - 1}):
-        check_fits(model.signature, data.inputs(index), f"Sample {index} of {data.name!r}")
+        sample = sample_for(model.signature, whole, index)
+        check_fits(model.signature, sample, f"Sample {index} of {data.name!r}")
 
 
 def _run_key(job: Job, model: Model) -> str:
-    return fingerprint(model.digest, job.data.digest(), job.goal, job.seed, job.budget_s, environment())
+    return fingerprint(model.digest, job.data.digest(), job.goal, job.seed, job.budget_s, job.prepare, environment())
 
 
 def _first(subset: Subset, count: int) -> Subset:
