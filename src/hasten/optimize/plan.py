@@ -18,7 +18,7 @@ from hasten.model.base import Model
 from hasten.optimize.recipes import recipes_for
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.evidence import Rejection
-from hasten.spec.target import Format, Precision, Runtime, Target
+from hasten.spec.target import Precision, Runtime, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 
 __all__ = ["Planned", "plan", "probe_all", "reference_variant", "second_wave"]
@@ -55,7 +55,7 @@ def plan(model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = ()) -
         for precision in _PRECISIONS:
             wishes = list(_wishes(model, probe, precision, prefix))
             reason = _obstacle(model, probe, precision) if wishes else None
-            if reason and model.format not in _formats(probe.engine) and precision != "f32":
+            if precision != "f32" and not (probe.devices and _loads(probe, model)):
                 continue  # said once for the engine
             if reason:
                 impossible.append(Rejection(variant=wishes[-1].variant, stage="build", reason=reason))
@@ -102,7 +102,7 @@ def _probe(name: str) -> Probe:
 def _obstacle(model: Model, probe: Probe, precision: Precision) -> str | None:
     if not probe.devices:
         return f"{probe.reason or 'The engine found no device.'} {probe.remedy or ''}".strip()
-    if model.format not in _formats(probe.engine):
+    if not _loads(probe, model):
         return f"{probe.engine} does not load {model.format} models."
     device = probe.device("CPU")
     if device is None or precision not in device.precisions:
@@ -110,11 +110,8 @@ def _obstacle(model: Model, probe: Probe, precision: Precision) -> str | None:
     return None
 
 
-def _formats(engine: str) -> frozenset[Format]:
-    try:
-        return engines.get(engine).formats
-    except MissingError:
-        return frozenset()
+def _loads(probe: Probe, model: Model) -> bool:
+    return model.format in engines.get(probe.engine).formats
 
 
 def _wishes(model: Model, probe: Probe, precision: Precision, prefix: tuple[Step, ...]) -> Iterator[Wish]:
