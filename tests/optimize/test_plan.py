@@ -1,0 +1,149 @@
+"""Which candidates are tried for which model, and what cannot be tried says why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hasten.engine.base import Device, Probe
+from hasten.engine.host import environment
+from hasten.optimize import plan as plan_module
+from hasten.optimize import recipes
+from hasten.optimize.plan import plan, reference_variant, second_wave
+from hasten.optimize.wish import Wish
+from hasten.spec.signature import Signature
+from hasten.spec.target import Format, Target
+from hasten.spec.variant import Step
+
+
+@dataclass
+class Imagined:
+    """A model that is only described."""
+
+    format: Format = "onnx"
+    opset: int = 17
+    bytes_on_disk: int = 2**20
+    kinds: dict[str, int] = field(default_factory=lambda: {"Conv": 3, "Relu": 3})
+    path: Path = Path("model.onnx")
+    digest: str = "0"
+    signature: Signature = field(default_factory=lambda: Signature(inputs=(), outputs=()))
+
+    def files(self) -> list[Path]:
+        return [self.path]
+
+    def operators(self) -> Counter[str]:
+        return Counter(self.kinds)
+
+    def parameters(self) -> int:
+        return 1000
+
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+
+def probe(engine: str, *precisions: Any) -> Probe:
+    device = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=precisions)
+    return Probe(engine=engine, version="1", devices=(device,))
+
+
+def host(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
+    two = msgspec.structs.replace(
+        environment(), cores_logical=2, cores_physical=2, architecture="x86_64", features=features
+    )
+    for module in (plan_module, recipes):
+        monkeypatch.setattr(module, "environment", lambda: two)
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, "avx2")
+
+
+ORT, OV = probe("onnxruntime", "f32", "int8"), probe("openvino", "f32", "int8")
+
+
+def ids(model: Imagined, *probes: Probe) -> set[str]:
+    return {wish.id for wish in plan(model, probes)[0]}
+
+
+def steps(model: Imagined, id_: str, *probes: Probe) -> list[str]:
+    [wish] = [wish for wish in plan(model, probes)[0] if wish.id == id_]
+    return [want.step.transform for want in wish.wants]
+
+
+def test_every_engine_is_tried_in_every_precision_that_it_computes() -> None:
+    assert ids(Imagined(), ORT, OV) == {
+        "onnxruntime-f32-1t", "onnxruntime-f32-graph-2t", "onnxruntime-int8-static-2t",
+        "openvino-f32-1t", "openvino-f32-2t", "openvino-f32-graph-2t", "openvino-int8-nncf-2t",
+    }  # fmt: skip
+
+
+def test_dynamic_quantization_is_tried_where_there_are_matrix_products() -> None:
+    assert "onnxruntime-int8-dynamic-2t" in ids(Imagined(kinds={"MatMul": 12}), ORT)
+
+
+def test_weight_only_quantization_is_tried_where_weights_do_not_fit_the_caches() -> None:
+    large = Imagined(kinds={"MatMul": 12}, bytes_on_disk=90 * 2**20)
+    assert "onnxruntime-f32-weights8-2t" in ids(large, ORT)
+    assert "onnxruntime-f32-weights8-2t" not in ids(Imagined(kinds={"MatMul": 12}), ORT)
+
+
+def test_an_old_operator_set_is_raised_first_and_folding_comes_before_fusion() -> None:
+    found = steps(Imagined(opset=11), "onnxruntime-f32-graph-2t", ORT)
+    assert found[:2] == ["raise_opset", "fold"]
+    assert found.index("fold") < found.index("fuse") < found.index("layout")
+
+
+@pytest.mark.parametrize(("features", "reduced"), [(("avx2",), True), (("avx2", "avx512_vnni"), False)])
+def test_weights_have_seven_bits_where_products_would_saturate(
+    features: tuple[str, ...], reduced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host(monkeypatch, *features)
+    [wish] = [wish for wish in plan(Imagined(), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
+    assert wish.wants[-1].step.options["reduce_range"] is reduced
+
+
+def test_a_tflite_model_runs_on_the_engines_that_load_it_and_the_others_say_so() -> None:
+    wishes, impossible = plan(Imagined(format="tflite"), [ORT, OV])
+    assert {wish.target.engine for wish in wishes} == {"openvino"}
+    told = [item.reason for item in impossible if item.variant.target.engine == "onnxruntime"]
+    assert told == ["onnxruntime does not load tflite models."]
+
+
+def test_an_engine_that_is_missing_is_told_once_with_what_to_type() -> None:
+    absent = Probe(engine="openvino", reason="It is not installed.", remedy="pip install 'hasten[openvino]'")
+    _, impossible = plan(Imagined(), [ORT, absent])
+    told = [item.reason for item in impossible if item.variant.target.engine == "openvino"]
+    assert told == ["It is not installed. pip install 'hasten[openvino]'"]
+
+
+def test_recipes_after_an_export_begin_with_it() -> None:
+    wishes, _ = plan(Imagined(), [ORT], (Step(transform="export_onnx"),))
+    assert all(wish.wants[0].step.transform == "export_onnx" for wish in wishes)
+    assert "onnxruntime-f32-2t" in {wish.id for wish in wishes}, "the export itself is not the reference"
+
+
+@pytest.mark.parametrize(
+    ("format_", "engine"),
+    [("onnx", "onnxruntime"), ("tflite", "litert"), ("openvino", "openvino"), ("torch", "torch")],
+)
+def test_the_reference_is_the_usual_engine_of_the_format(format_: Format, engine: str) -> None:
+    assert reference_variant(Imagined(format=format_)).target == Target(engine=engine)
+
+
+def test_the_second_wave_turns_only_knobs_that_the_engine_obeys() -> None:
+    best = [wish for wish in plan(Imagined(), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
+    wave = second_wave(best, {"onnxruntime": frozenset({"io_binding"})})
+    assert [wish.id for wish in wave] == ["onnxruntime-int8-static-1t", "onnxruntime-int8-static-2t-bound"]
+    assert second_wave([], {}) == []
+    assert all(wish.wants == best[0].wants for wish in wave)
+
+
+def test_ids_are_unique() -> None:
+    wishes: list[Wish] = plan(Imagined(kinds={"MatMul": 2}, bytes_on_disk=2**27), [ORT, OV])[0]
+    assert len({wish.id for wish in wishes}) == len(wishes)
