@@ -30,6 +30,7 @@ class Entry:
     requires: str | None = None
     extra: str | None = None
     hidden: bool = False
+    third_party: bool = False
 
     @property
     def install_hint(self) -> str:
@@ -45,7 +46,8 @@ class Entry:
 class Registry(Generic[T]):
     """The names of one extension point, such as `engine`.
 
-    `get(name)` imports and constructs, once; `entries()` lists without importing.
+    `get(name)` imports and constructs, once; `entries()` lists without importing. Whatever a third party's code throws
+    then is a `MissingError`, so that its breakage costs that name only.
     """
 
     def __init__(self, room: str, builtin: Iterable[Entry]) -> None:
@@ -89,9 +91,17 @@ class Registry(Generic[T]):
                 f"The {self._room} {entry.name!r} needs the package {entry.requires!r}, which is not installed.",
                 remedy=entry.install_hint,
             )
-        module, _, attribute = entry.target.partition(":")
-        factory: Any = getattr(importlib.import_module(module), attribute)
-        return cast(T, factory())
+        try:
+            module, _, attribute = entry.target.partition(":")
+            factory: Any = getattr(importlib.import_module(module), attribute)
+            return cast(T, factory())
+        except Exception as error:
+            if not entry.third_party:
+                raise
+            raise MissingError(
+                f"The {self._room} {entry.name!r} cannot be loaded: {type(error).__name__}: {error}.",
+                remedy=f"Mend or remove the package whose entry point is {entry.target!r}.",
+            ) from error
 
     def _scan(self) -> None:
         if self._scanned:
@@ -100,4 +110,4 @@ class Registry(Generic[T]):
         points = importlib.metadata.entry_points(group=f"hasten.{self._room}")
         for point in sorted(points, key=lambda p: p.name):
             # A built-in name cannot be taken over from outside: evidence names engines and transforms by it.
-            self._entries.setdefault(point.name, Entry(name=point.name, target=point.value))
+            self._entries.setdefault(point.name, Entry(name=point.name, target=point.value, third_party=True))
