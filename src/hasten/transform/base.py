@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from hasten.data.dataset import Arrays, Samples
-from hasten.errors import EngineError, HastenError
+from hasten.errors import EngineError, HastenError, MissingError, StorageError
 from hasten.model.base import SUFFIXES, Model
 from hasten.model.open import open_model
 from hasten.registry import Entry, Registry
@@ -107,9 +107,13 @@ class Transform(ABC):
         """
         try:
             return _Application(self, source, folder, calibration, self._complete(options), skip).run()
-        except HastenError:
+        except (TransformFailed, MissingError, StorageError):
             _empty(folder)
             raise
+        except HastenError as error:
+            # Whatever else goes wrong while a technique works is a reason not to use it, not the end of a search.
+            _empty(folder)
+            raise TransformFailed(f"{self.name} failed: {error.message}", remedy=error.remedy) from error
         except Exception as error:
             _empty(folder)
             raise TransformFailed(
