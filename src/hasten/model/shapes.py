@@ -245,6 +245,7 @@ def _copy_tensor(source: onnx.TensorProto, target: onnx.TensorProto, folder: Pat
 def _fix_inputs(graph: onnx.GraphProto, dims: Mapping[str, int]) -> dict[str, int]:
     initial = {item.name for item in graph.initializer}
     used: dict[str, int] = {}
+    symbols: dict[str, int] = {}
     for value in graph.input:
         if value.name in initial:
             continue
@@ -253,6 +254,25 @@ def _fix_inputs(graph: onnx.GraphProto, dims: Mapping[str, int]) -> dict[str, in
                 place = f"{value.name}[{axis}]"
                 size = dims.get(place, dims.get(dim.dim_param, 1))
                 used[place] = size
+                if dim.dim_param:
+                    symbols.setdefault(dim.dim_param, size)
                 dim.Clear()
                 dim.dim_value = size
+    _fix_bodies(graph, symbols)
     return used
+
+
+def _fix_bodies(graph: onnx.GraphProto, symbols: Mapping[str, int]) -> None:
+    """Set the same symbols in subgraphs: inference does not carry sizes into the body of a loop."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type != onnx.AttributeProto.GRAPH:
+                continue
+            body = attribute.g
+            for value in (*body.input, *body.output, *body.value_info):
+                for dim in value.type.tensor_type.shape.dim:
+                    if dim.dim_param in symbols:
+                        size = symbols[dim.dim_param]
+                        dim.Clear()
+                        dim.dim_value = size
+            _fix_bodies(body, symbols)

@@ -1,0 +1,59 @@
+"""On awkward models each technique gives a model that keeps its promise, or one sentence that says why it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from hasten.errors import MissingError
+from hasten.model.open import open_model
+from hasten.spec.variant import Step
+from hasten.transform.base import Transform, TransformFailed, transforms
+from hasten.transform.isolate import apply_isolated
+from hasten.transform.numerics import answers_of, compare
+from hasten.transform.samples import store
+
+# In a process of their own, as in the product, libraries may warn as they like.
+pytestmark = pytest.mark.filterwarnings("ignore")
+NAMES = transforms.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_keeps_its_promise_or_says_why_not(awkward: Any, name: str, tmp_path: Path) -> None:
+    samples, folder = awkward.data.subset(range(8)), tmp_path / "out"
+    folder.mkdir()
+    try:
+        transform: Transform = transforms.get(name)
+        model, _ = transform.run(awkward.path, folder, samples, transform.defaults)
+    except (TransformFailed, MissingError) as error:
+        assert len(error.message.split()) > 3, error.message
+        assert "Traceback" not in error.message
+        assert list(folder.iterdir()) == []
+        return
+    onnx.checker.check_model(str(model))
+    before, after = open_model(awkward.path), open_model(model)
+    wanted = answers_of(before, samples, lambda sample: sample)
+    got = answers_of(after, samples, lambda sample: transform.adapt(sample, transform.defaults))
+    assert compare(wanted, got, transform.promise)[1] is None
+    assert all(path.parent == model.parent for path in after.files())
+
+
+@pytest.mark.slow
+def test_three_gigabytes_of_weights_are_folded_or_left_alone(giant: Any, tmp_path: Path) -> None:
+    store(giant.data.subset(range(4)), tmp_path / "samples")
+    (tmp_path / "out").mkdir()
+    try:
+        model, _ = apply_isolated(Step(transform="fold"), giant.path, tmp_path / "out", tmp_path / "samples")
+    except TransformFailed as error:
+        assert len(error.message.split()) > 3
+    else:
+        assert open_model(model).signature == open_model(giant.path).signature
+
+
+def test_a_model_that_the_engine_refuses_is_a_reason_and_no_crash(one_name: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(TransformFailed, match=r"fold failed: .*name"):
+        transforms.get("fold").run(one_name.path, tmp_path / "out", one_name.data.subset(range(4)), {})
