@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,13 @@ def only(outputs: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.slow
 def test_compiled_ahead_of_time_it_answers_as_eager_does_in_batches_of_any_size(tmp_path: Path) -> None:
     path = subject(tmp_path)
-    eager, compiled = load(path), load(path, options={"compile": "aot"})
-    for rows in (1, 2, 5):
-        np.testing.assert_allclose(
-            only(compiled.run({"x": X[:rows]})), only(eager.run({"x": X[:rows]})), rtol=1e-5, atol=1e-6
-        )
+    eager = load(path)
+    compiled = load(path, options={"compile": "aot"})
+    with contextlib.closing(compiled):
+        for rows in (1, 2, 5):
+            np.testing.assert_allclose(
+                only(compiled.run({"x": X[:rows]})), only(eager.run({"x": X[:rows]})), rtol=1e-5, atol=1e-6
+            )
 
 
 def test_bf16_is_read_back_and_leaves_the_interface_alone(tmp_path: Path) -> None:
