@@ -166,7 +166,8 @@ class _Columns(Sequence[Arrays]):
         return self._size
 
     def __getitem__(self, index: Any) -> Any:
-        return {name: column[index] for name, column in self._columns.items()}
+        # Indexing takes single texts and numbers out of their array; the element type must stay that of the input.
+        return {name: np.asarray(column[index], column.dtype) for name, column in self._columns.items()}
 
 
 def first_arg_max(outputs: Arrays) -> Any:

@@ -40,7 +40,8 @@ def feed(signature: Signature, samples: Sequence[Arrays]) -> dict[str, np.ndarra
     first = samples[0]
     if not adds_batch_axis(signature, first):
         assert len(samples) == 1, "samples without a batch axis run one by one"
-        return {name: np.ascontiguousarray(array) for name, array in first.items()}
+        # Not ascontiguousarray, which gives a tensor without dimensions one.
+        return {name: np.asarray(array, order="C") for name, array in first.items()}
     return {name: np.stack([np.asarray(sample[name]) for sample in samples]) for name in first}
 
 

@@ -53,5 +53,5 @@ def _close(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
         return False
     if a.dtype.kind != "f":
         return bool(np.array_equal(a, b))
-    scale = float(np.abs(a).max(initial=0.0)) or 1.0
+    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) or 1.0
     return bool(np.allclose(a, b, rtol=0, atol=_TOLERANCE * scale, equal_nan=True))
