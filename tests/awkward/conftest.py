@@ -91,7 +91,7 @@ QUANTIZED = {
     "q": np.clip(W * 20, -127, 127).astype(np.int8),
 }
 U8 = {"us": np.array(0.05, np.float32), "uz": np.array(128, np.uint8)}
-WORDS = np.array([b"a", b"b", b"c"], dtype=object)
+WORDS = np.array([f"word{number}".encode() for number in range(SAMPLES)], dtype=object)
 
 KINDS: dict[str, Kind] = {
     "if_subgraph": Kind(
@@ -119,9 +119,9 @@ KINDS: dict[str, Kind] = {
         {**X, "w": normal(SAMPLES, 8), "n": RNG.integers(0, 9, SAMPLES)}, {"W": W},
     ),
     "text_input": Kind(
-        "(string[N] s) => (float[N, 8] y) { i = ai.onnx.ml.LabelEncoder <keys_strings = [\"a\", \"b\", \"c\"], "
-        "values_int64s = [0, 1, 2], default_int64 = 3> (s) y = Gather(W, i) }",
-        {"s": WORDS[RNG.integers(0, 3, SAMPLES)]}, {"W": W}, ml=True,
+        "(string[N] s) => (float[N, 8] y) { i = ai.onnx.ml.LabelEncoder <keys_strings = "
+        "[\"word1\", \"word2\", \"word3\"], values_int64s = [0, 1, 2], default_int64 = 3> (s) y = Gather(W, i) }",
+        {"s": WORDS}, {"W": W}, ml=True,
     ),
     "int64_input": Kind(
         "(int64[N, 5] i) => (float[N, 8] y) { e = Gather(W, i) m = ReduceMean <axes = [1], keepdims = 0> (e) "
