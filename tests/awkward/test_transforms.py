@@ -18,15 +18,13 @@ from hasten.transform.samples import store
 
 # In a process of their own, as in the product, libraries may warn as they like.
 pytestmark = pytest.mark.filterwarnings("ignore")
-NAMES = transforms.names()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_keeps_its_promise_or_says_why_not(awkward: Any, name: str, tmp_path: Path) -> None:
+def test_it_keeps_its_promise_or_says_why_not(awkward: Any, technique: str, tmp_path: Path) -> None:
     samples, folder = awkward.data.subset(range(8)), tmp_path / "out"
     folder.mkdir()
     try:
-        transform: Transform = transforms.get(name)
+        transform: Transform = transforms.get(technique)
         model, _ = transform.run(awkward.path, folder, samples, transform.defaults)
     except (TransformFailed, MissingError) as error:
         assert len(error.message.split()) > 3, error.message
