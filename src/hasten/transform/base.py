@@ -88,6 +88,10 @@ class Transform(ABC):
         """Names of the places where it would act, in graph order; empty for a technique that acts on the whole."""
         return ()
 
+    def result_format(self, model: Model) -> Format:
+        """The format of the result for this source."""
+        return self.result or model.format
+
     def adapt(self, sample: Arrays, options: Options) -> Arrays:
         """What the transformed model takes in place of `sample`."""
         return sample
@@ -147,7 +151,7 @@ class _Application:
         self._calibration = calibration
         self._options = options
         self._given_skip = frozenset(skip)
-        self._out = folder / f"model{SUFFIXES[transform.result or self._model.format]}"
+        self._out = folder / f"model{SUFFIXES[transform.result_format(self._model)]}"
         self._tries = 0
         self._notes: list[str] = []
         self._wanted: Answers | None = None
