@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper, parser
+from tests.engine.tflite import fully_connected
 
 from hasten.cli.inspect import command
 
@@ -58,6 +60,40 @@ def test_people_read_sizes_work_and_findings(tmp_path: Path) -> None:
     assert "(estimated)" in said
     assert "duplicated-initializers: 1 initializer repeats another's values: 0.0164 MB stored twice. At: W." in said
     assert "(transform deduplicate)" in said
+
+
+def tflite(folder: Path, onnx_file: Path) -> Path:
+    return fully_connected(folder / "m.tflite", np.ones((4, 3), np.float32), np.zeros(3, np.float32))
+
+
+def intermediate(folder: Path, onnx_file: Path) -> Path:
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(str(onnx_file)), str(folder / "m.xml"), compress_to_fp16=False)
+    return folder / "m.xml"
+
+
+def program(folder: Path, onnx_file: Path) -> Path:
+    import torch
+
+    torch.export.save(torch.export.export(torch.nn.Linear(4, 3).eval(), (torch.ones(2, 4),)), str(folder / "m.pt2"))
+    return folder / "m.pt2"
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries that make these files warn about themselves
+@pytest.mark.parametrize(("make", "kind"), [(tflite, "tflite"), (intermediate, "openvino"), (program, "torch")])
+def test_other_formats_show_what_they_say_and_what_is_not_counted(
+    make: Callable[[Path, Path], Path], kind: str, tmp_path: Path, make_linear: Make
+) -> None:
+    path = make(tmp_path, make_linear())
+    document = json.loads(inspect(path, "--json").stdout)
+    assert list(document) == KEYS
+    assert (document["format"], document["parameters"]) == (kind, 15)
+    assert document["signature"]["inputs"][0]["shape"][-1] == 4
+    assert sum(document["operators"].values()) >= 1
+    assert (document["macs"], document["flops"], document["bytes_by_weight_type"]) == (None, None, None)
+    assert f"not counted in {kind} files" in document["limits"][0]
+    assert "not counted" in inspect(path).stdout
 
 
 def test_a_wrong_dim_is_one_clear_error(make_linear: Make) -> None:

@@ -28,7 +28,8 @@ __all__ = ["FREE_DIM", "Finding", "Found", "Level", "Rule", "View", "axis_sizes"
 Level = Literal["warning", "note"]
 # Nodes that a finding lists by name; more than a few help nobody.
 _MOST_NAMES = 4
-FREE_DIM = 16
+# Divisible by what networks usually halve sizes to, and no longer than what short position tables hold.
+FREE_DIM = 64
 _SMALL = 4096
 
 
@@ -109,7 +110,7 @@ class View:
 
     @cached_property
     def scope(self) -> Scope:
-        """Shapes and types with every free dimension set to 16: so that it is neither 1 nor odd."""
+        """Shapes and types with every free dimension set to 64."""
         return inferred(self.model, axis_sizes(self.model))[0]
 
     @cached_property
@@ -164,7 +165,7 @@ class View:
 
 
 def axis_sizes(model: OnnxModel) -> dict[str, int]:
-    """16 for each free dimension of the inputs."""
+    """`FREE_DIM` for each free dimension of the inputs."""
     return {
         f"{spec.name}[{axis}]": FREE_DIM
         for spec in model.signature.inputs
