@@ -13,7 +13,6 @@ from onnx import TensorProto, numpy_helper, parser
 
 from hasten.data import Dataset
 from hasten.model.onnx_file import all_nodes
-from hasten.transform.base import transforms
 
 RNG = np.random.default_rng(7)
 SAMPLES = 120
@@ -231,21 +230,7 @@ class Made:
     data: Dataset
 
 
-# This one takes seconds for each model, however small: the kinds that are awkward for it in ways of their own.
-SLOW_TECHNIQUE = "quantize_nncf"
-SLOW_KINDS = ("if_subgraph", "scalars", "dynamic_everything", "quantized_qdq", "zero_sizes")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every kind; where a test is about a technique, too, every technique with every kind."""
-    if "technique" in metafunc.fixturenames:
-        pairs = [(k, t) for k in KINDS for t in transforms.names() if t != SLOW_TECHNIQUE or k in SLOW_KINDS]
-        metafunc.parametrize(("awkward", "technique"), pairs, indirect=["awkward"])
-    elif "awkward" in metafunc.fixturenames:
-        metafunc.parametrize("awkward", list(KINDS), indirect=True)
-
-
-@pytest.fixture
+@pytest.fixture(params=list(KINDS))
 def awkward(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     """Each kind in turn."""
     folder = tmp_path / "source"
