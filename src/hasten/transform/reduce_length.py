@@ -112,23 +112,25 @@ def _shorten(model: OnnxModel, proto: onnx.ModelProto, options: Options) -> str 
     """Cut `proto` in place; say in words why the network cannot follow, or return None."""
     specs, length = _token_inputs(model), int(options["length"])
     dims = {f"{spec.name}[1]": 2 * length for spec in specs if isinstance(spec.shape[1], str)}
-    slicer = _slicer(length, str(options["keep"]))
+    slicer = _slicer(str(options["keep"]))
+    shorter: dict[str, str] = {}
     for spec in specs:
-        nodes, result = slicer(proto.graph, spec.name, 1)
+        nodes, result = slicer(proto.graph, spec.name, 1, length)
         insert_before_use(proto.graph, spec.name, nodes, result)
-    return follow(model.path, model.proto, proto, dims, slicer)
+        shorter[result] = spec.name
+    return follow(model, proto, shorter, dims, slicer)
 
 
-def _slicer(length: int, keep: str) -> Slicer:
-    """Cut an axis to `length`: one Slice, or one for each end and a Concat. What was cut before is not cut again."""
-    tail = {"start": 0, "end": length, "ends": length // 2}[keep]
-    ranges = [(0, length - tail)] if tail < length else []
-    ranges += [(-tail, _LAST)] if tail else []
+def _slicer(keep: str) -> Slicer:
+    """One Slice, or one for each end and a Concat. What was cut before is not cut again."""
     done: dict[tuple[str, int], str] = {}
 
-    def cut(graph: onnx.GraphProto, source: str, axis: int) -> tuple[list[onnx.NodeProto], str]:
+    def cut(graph: onnx.GraphProto, source: str, axis: int, size: int) -> tuple[list[onnx.NodeProto], str]:
         if (source, axis) in done:
             return [], done[source, axis]
+        tail = {"start": 0, "end": size, "ends": size // 2}[keep]
+        ranges = [(0, size - tail)] if tail < size else []
+        ranges += [(-tail, _LAST)] if tail else []
         nodes = [_slice(graph, source, axis, start, stop) for start, stop in ranges]
         if len(nodes) > 1:
             joined = fresh(graph, f"{source}_reduce_length_{axis}")

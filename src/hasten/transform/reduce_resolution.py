@@ -123,7 +123,7 @@ def _shrink(model: OnnxModel, proto: onnx.ModelProto, plan: _Plan) -> str | None
     name = fresh(proto.graph, f"{plan.input}_reduce_resolution")
     nodes = (_resize_first if plan.channels is None else _resize_last)(proto.graph, plan, name)
     insert_before_use(proto.graph, plan.input, nodes, name)
-    return follow(model.path, model.proto, proto, {})
+    return follow(model, proto, {name: plan.input}, {})
 
 
 def _resize_first(graph: onnx.GraphProto, plan: _Plan, name: str) -> list[onnx.NodeProto]:
