@@ -33,7 +33,7 @@ def recipes_for(model: Model, engine: str, precision: Precision) -> Iterator[Rec
         yield from _for_onnx(model, engine, precision)
     elif precision == "int8":
         if engine == "openvino":
-            yield "nncf", (_need("quantize_nncf"),)
+            yield "nncf", (_need("quantize_nncf", reduce_range=_saturates()),)
     else:
         yield "", ()
 
@@ -59,7 +59,7 @@ def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recip
 
 def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe]:
     if engine == "openvino":
-        yield "nncf", (*_prepared(model), _need("quantize_nncf"))
+        yield "nncf", (*_prepared(model), _need("quantize_nncf", reduce_range=_saturates()))
         return
     yield "static", (*_prepared(model), _need("quantize_static", reduce_range=_saturates()))
     if any(name in _MATRIX for name in operators):

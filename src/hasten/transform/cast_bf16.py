@@ -1,9 +1,9 @@
 """Store weights in bf16: half the bytes on disk and on the wire, arithmetic in f32 as before.
 
-ONNX Runtime has hardly any bf16 kernels on CPUs, so a graph that computes in bf16 would not run there; OpenVINO computes
-in bf16 when it is asked to by its precision hint, whatever the file holds, and needs no transform for it. What a file
-can do for every engine is to carry bf16 weights behind a Cast that engines fold when they load. bf16 keeps the range of
-f32 and 8 bits of its significand; rounding errors add up over many layers.
+ONNX Runtime has hardly any bf16 kernels on CPUs, so a graph that computes in bf16 would not run there. OpenVINO does
+so when its precision hint asks for it, whatever the file holds, and needs no transform for it. What a file
+can do for every engine is to carry bf16 weights behind a Cast that engines fold when they load. bf16 keeps the range
+of f32 and 8 bits of its significand; rounding errors add up over many layers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Cast to f16: weights and arithmetic in half precision, inputs and outputs as they were.
 
-For devices with half-precision units. Numbers beyond 65504 overflow, so operators that are known to overflow stay in
-f32 from the start; where an answer is no longer finite, or too far off, the base finds the guilty nodes and leaves
-these.
+For devices with half-precision units. Numbers beyond 65504 overflow, so nodes that read or write such numbers on
+calibration samples stay in f32, and so do operators that are known for it. They cannot be found by running the result
+here: where a processor has no f16 arithmetic, the engine computes in f32 and hides what a device would show.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Any, final
 
 import onnx
 
+from hasten.data.dataset import Samples
 from hasten.model.base import Model
 from hasten.model.onnx_file import save_proto
 from hasten.transform.base import Options, Task, Transform
-from hasten.transform.onnx_graph import graph_of, is_quantized, site_names
+from hasten.transform.calibrate import calibrate
+from hasten.transform.onnx_graph import drop_unused, element_types, graph_of, is_quantized, site_names, weights_of
 from hasten.transform.ort_quantizer import named_with_shapes, quiet
 
 __all__ = ["CastF16"]
@@ -28,6 +30,11 @@ _STAY = (
     "NonMaxSuppression", "TopK", "RoiAlign", "Resize", "Range", "CumSum", "Min", "Max", "Upsample", "If", "Loop",
     "Scan",
 )  # fmt: skip
+
+# Half of the largest f16 number: other samples may be larger.
+_LARGEST = 65504 / 2
+_PROBED = 16
+_FEW = 5
 
 
 @final
@@ -57,18 +64,51 @@ class CastF16(Transform):
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         proto = named_with_shapes(task.model)
+        large = _overflowing(proto, task.calibration)
+        if large:
+            more = f" and {len(large) - _FEW} more" if len(large) > _FEW else ""
+            task.notes.append(f"Numbers near or beyond 65504 keep in f32: {', '.join(large[:_FEW])}{more}.")
         with quiet():
             cast: Any = convert_float_to_float16(
                 proto,
                 keep_io_types=True,
                 disable_shape_infer=True,
                 op_block_list=sorted(_stay(task.options)),
-                node_block_list=sorted(task.skip),
+                node_block_list=sorted({*task.skip, *large}),
             )
         ONNXModel(cast).topological_sort()
+        _cancel_round_trips(cast.graph)
         # Value information of before says f32 where there is f16 now.
         del cast.graph.value_info[:]
         save_proto(cast, task.out)
+
+
+def _overflowing(proto: onnx.ModelProto, samples: Samples) -> list[str]:
+    """Names of the nodes that read or write numbers which are too large, by calibration samples."""
+    constants, types = weights_of(proto.graph), element_types(proto.graph)
+    outputs = [name for node in proto.graph.node for name in node.output if types.get(name) == onnx.TensorProto.FLOAT]
+    names = [name for name in outputs if name not in constants]
+    found = calibrate(proto, names, samples, count=min(_PROBED, len(samples)), method="minmax", percentile=100.0)
+    # A tensor without any finite number in it is too large as well.
+    large = {n for n in names if n not in found or max(abs(found[n][0]), abs(found[n][1])) > _LARGEST}
+    return [node.name for node in proto.graph.node if large & {*node.input, *node.output}]
+
+
+def _cancel_round_trips(graph: onnx.GraphProto) -> None:
+    """Between two nodes that stay in f32 the converter casts to f16 and back, which overflows all the same."""
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+
+    def target(node: onnx.NodeProto) -> int:
+        return next(item.i for item in node.attribute if item.name == "to")
+
+    origin: dict[str, str] = {}
+    for name, node in casts.items():
+        inner = casts.get(node.input[0])
+        if inner is not None and target(node) == onnx.TensorProto.FLOAT and target(inner) == onnx.TensorProto.FLOAT16:
+            origin[name] = inner.input[0]
+    for node in graph.node:
+        node.input[:] = [origin.get(name, name) for name in node.input]
+    drop_unused(graph)
 
 
 def _stay(options: Options) -> set[str]:

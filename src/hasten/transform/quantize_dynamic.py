@@ -64,7 +64,8 @@ class QuantizeDynamic(Transform):
             quantize_dynamic(
                 named,
                 out,
-                nodes_to_quantize=wanted,
+                # The quantizer takes Gemm nodes apart first, and names the product so.
+                nodes_to_quantize=[*wanted, *(f"{name}_MatMul" for name in wanted)],
                 per_channel=bool(task.options["per_channel"]),
                 reduce_range=bool(task.options["reduce_range"]),
                 weight_type=QuantType.QInt8,
