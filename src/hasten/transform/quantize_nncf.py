@@ -81,11 +81,15 @@ class QuantizeNncf(Transform):
 
         source = _source(task.model)
         count = min(int(task.options["samples"]), len(task.calibration))
-        samples = [feed(task.model.signature, [task.calibration.inputs(index)]) for index in range(count)]
+
+        def sample(index: int) -> dict[str, Any]:
+            """Read when NNCF asks for it, so that samples are not all in memory."""
+            return feed(task.model.signature, [task.calibration.inputs(index)])
+
         with _quiet():
             quantized: Any = nncf.quantize(
                 source,
-                nncf.Dataset(samples),
+                nncf.Dataset(range(count), sample),
                 preset=nncf.QuantizationPreset(str(task.options["preset"])),
                 subset_size=count,
                 fast_bias_correction=bool(task.options["fast_bias_correction"]),
