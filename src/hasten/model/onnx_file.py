@@ -2,25 +2,27 @@
 
 Weights are counted wherever they are: initializers, and `Constant` nodes, which some exporters use for all of
 them. The file is refused where it is truncated, where its external weights lie outside its folder, and where it
-needs operators that no engine here implements.
+needs operators that no engine here implements. External weights are not read: a model of many gigabytes opens at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from hasten.errors import ModelError
+from hasten.model.foreign import HEAD, refuse_foreign
+from hasten.model.onnx_external import all_tensors, check_external, external_files, function_nodes, stored_bytes
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format
 from hasten.spec.tensor import DType, TensorSpec
 
-__all__ = ["OnnxModel", "all_nodes", "all_weights", "external_files", "open_onnx", "save_proto", "signature_of"]
+__all__ = ["OnnxModel", "all_nodes", "all_weights", "open_onnx", "save_proto", "signature_of"]
 
 _DTYPES: dict[int, DType] = {
     onnx.TensorProto.BOOL: "BOOL", onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.UINT16: "UINT16",
@@ -30,15 +32,14 @@ _DTYPES: dict[int, DType] = {
     onnx.TensorProto.DOUBLE: "FP64", onnx.TensorProto.STRING: "BYTES",
 }  # fmt: skip
 
-# What a file of each foreign kind begins with: better to say what it is than that it is no ONNX.
-_FOREIGN = {
-    b"\x80": "a Python pickle, which hasten never loads because opening it can run any code",
-    b"PK\x03\x04": "a zip archive (a PyTorch .pt file, perhaps), which can carry pickles",
-    b"\x89HDF": "an HDF5 file (Keras)",
-}
 # A protobuf message ends at 2 GiB; what transforms and engines add must fit too.
 _ONE_FILE = 3 * 2**29
+_LARGEST_FILE = 2**31
+_FEWEST_OUTSIDE = 1024
+_OLDEST_OPSET = 9
 _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+# What ONNX Runtime writes when it optimizes a model for the processor that it runs on.
+_ONE_PROCESSOR = ("com.microsoft.nchwc", "com.ms.internal")
 
 
 class OnnxModel:
@@ -46,11 +47,18 @@ class OnnxModel:
 
     format: Format = "onnx"
 
-    def __init__(self, path: Path, proto: onnx.ModelProto, digest: str) -> None:
+    def __init__(self, path: Path, proto: onnx.ModelProto, digest: str | Callable[[], str]) -> None:
         self.path = path
         self.proto = proto
-        self.digest = digest
+        self._digest = digest
         self.signature = signature_of(proto)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the file and its external weights, computed when it is first asked for."""
+        if not isinstance(self._digest, str):
+            self._digest = self._digest()
+        return self._digest
 
     def files(self) -> list[Path]:
         """The file itself and those of its external weights, in the order of their names."""
@@ -72,7 +80,8 @@ class OnnxModel:
 
     def parameters(self) -> int:
         """Number of floating-point and quantized weights, in initializers and `Constant` nodes alike."""
-        return sum(_count(tensor) for tensor in all_weights(self.proto.graph) if _count(tensor) > 1)
+        inner = (a.t for node in function_nodes(self.proto) for a in node.attribute if a.HasField("t"))
+        return sum(_count(tensor) for tensor in (*all_weights(self.proto.graph), *inner) if _count(tensor) > 1)
 
     def metadata(self) -> dict[str, str]:
         """The key-value pairs that the exporter attached."""
@@ -83,7 +92,6 @@ def open_onnx(path: Path | str) -> OnnxModel:
     """Open and check an ONNX file. Raises `ModelError` that names the file, what is wrong and what to do."""
     path = Path(path)
     raw = _read(path)
-    _refuse_foreign(path, raw)
     try:
         proto = onnx.load_model_from_string(raw)
     except Exception as error:
@@ -92,29 +100,34 @@ def open_onnx(path: Path | str) -> OnnxModel:
         ) from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{path} holds no graph.", remedy="Export or download it again.")
-    _refuse_outside_weights(path, proto)
-    _check(path, proto)
+    check_external(path, proto)
+    _check_versions(path, proto)
+    _check_operators(path, proto)
+    _check_interface(path, proto)
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:
+        raise ModelError(
+            f"{path} is not a valid ONNX model: {_short(error)}.", remedy="Export or download it again."
+        ) from error
     return OnnxModel(path, proto, _digest(raw, external_files(path, proto)))
 
 
 def save_proto(proto: onnx.ModelProto, out: Path) -> None:
-    """Write `proto` to `out`; weights go into a file beside it where one file could not hold them (2 GiB)."""
-    if proto.ByteSize() < _ONE_FILE:
+    """Write `proto` to `out`. Where one file could not hold its weights (2 GiB), they move out of `proto` into
+    `out`.data beside it.
+    """
+    inside = sum(stored_bytes(t) for t in all_tensors(proto) if t.data_location != onnx.TensorProto.EXTERNAL)
+    if inside < _ONE_FILE:
         onnx.save_model(proto, str(out))
-    else:
-        onnx.save_model(proto, str(out), save_as_external_data=True, location=out.name + ".data", size_threshold=1024)
-
-
-def external_files(path: Path, proto: onnx.ModelProto) -> list[Path]:
-    """The files of external weights that `proto`, read from `path`, refers to."""
-    places = {
-        field.value
-        for tensor in all_weights(proto.graph)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for field in tensor.external_data
-        if field.key == "location"
-    }
-    return [path.parent / place for place in sorted(places)]
+        return
+    place = out.name + ".data"
+    # onnx appends to a file that is there.
+    (out.parent / place).unlink(missing_ok=True)
+    onnx.save_model(
+        proto, str(out), save_as_external_data=True, location=place, size_threshold=_FEWEST_OUTSIDE,
+        convert_attribute=True,
+    )  # fmt: skip
 
 
 def signature_of(proto: onnx.ModelProto) -> Signature:
@@ -153,66 +166,92 @@ def _read(path: Path) -> bytes:
     if path.is_dir():
         raise ModelError(f"{path} is a folder.", remedy="Give the model file itself.")
     try:
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            head = stream.read(HEAD)
+            refuse_foreign(path, head)
+            if path.stat().st_size >= _LARGEST_FILE:
+                raise ModelError(
+                    f"{path} has 2 GiB or more, which no ONNX file can have.",
+                    remedy="Export it with its weights as external data.",
+                )
+            return head + stream.read()
     except FileNotFoundError as error:
         raise ModelError(f"{path} does not exist.", remedy="Check the path.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.", remedy="Check its permissions.") from error
 
 
-def _digest(raw: bytes, others: list[Path]) -> str:
-    whole = hashlib.sha256(raw)
-    for path in others:
-        with path.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-    return whole.hexdigest()
+def _digest(raw: bytes, others: list[Path]) -> str | Callable[[], str]:
+    """The digest, or a function that computes it where gigabytes may have to be read."""
+    own = hashlib.sha256(raw)
+
+    def whole() -> str:
+        for path in others:
+            with path.open("rb") as stream:
+                own.update(hashlib.file_digest(stream, "sha256").digest())
+        return own.hexdigest()
+
+    return whole if others else own.hexdigest()
 
 
-def _refuse_foreign(path: Path, raw: bytes) -> None:
-    if not raw:
-        raise ModelError(f"{path} is empty.", remedy="Export or download it again.")
-    if raw[4:8] == b"TFL3":
-        what = "a TFLite model; this version of hasten opens ONNX"
-    else:
-        what = next((text for magic, text in _FOREIGN.items() if raw.startswith(magic)), "")
-    if what:
-        raise ModelError(f"{path} is {what}.", remedy="Export it as ONNX and give that file.")
-
-
-def _refuse_outside_weights(path: Path, proto: onnx.ModelProto) -> None:
-    """External weights must be regular files below the model's own folder (ONNX external data, path traversal)."""
-    home = path.parent.resolve()
-    for tensor in all_weights(proto.graph):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        fields = {item.key: item.value for item in tensor.external_data}
-        place = Path(fields.get("location", ""))
-        target = (path.parent / place).resolve()
-        if place.is_absolute() or not target.is_relative_to(home) or (path.parent / place).is_symlink():
-            raise ModelError(
-                f"{path}: the weights of {tensor.name!r} lie outside the model's folder ({place}).",
-                remedy="Keep external weights beside the model.",
-            )
-        if not target.is_file():
-            raise ModelError(f"{path}: the external weights {place} are missing.", remedy="Put them beside the model.")
-
-
-def _check(path: Path, proto: onnx.ModelProto) -> None:
-    foreign = sorted(
-        {item.domain for item in proto.opset_import} - _STANDARD_DOMAINS
-        & {node.domain for node in all_nodes(proto.graph)}
-    )
-    if foreign:
+def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    versions = [item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")]
+    if not versions and proto.ir_version < 3:
+        versions = [1]
+    if versions and max(versions) < _OLDEST_OPSET:
         raise ModelError(
-            f"{path} uses operators of the domain {foreign[0]!r}, which need a library of their own.",
+            f"{path} uses ONNX operators of version {max(versions)}; hasten opens {_OLDEST_OPSET} and newer.",
+            remedy="Export it anew with opset 17, or raise it with onnx.version_converter.convert_version(model, 17).",
+        )
+    if max(versions, default=0) > newest or proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{path} is newer than the ONNX of this machine: it has operators of version {max(versions, default=0)} "
+            f"and format {proto.ir_version}, known are {newest} and {onnx.IR_VERSION}.",
+            remedy="Update with: pip install -U onnx onnxruntime; or export it with opset 17.",
+        )
+
+
+def _check_operators(path: Path, proto: onnx.ModelProto) -> None:
+    own = {(function.domain, function.name) for function in proto.functions}
+    for node in (*all_nodes(proto.graph), *function_nodes(proto)):
+        if node.op_type == "EPContext":
+            raise ModelError(
+                f"{path} holds a part that was compiled for one accelerator (EPContext).",
+                remedy="Give the model that it was compiled from.",
+            )
+        if node.domain in _STANDARD_DOMAINS or (node.domain, node.op_type) in own:
+            continue
+        if node.domain.startswith(_ONE_PROCESSOR):
+            raise ModelError(
+                f"{path} was optimized by ONNX Runtime for one processor (operators of {node.domain!r}).",
+                remedy="Give the model that it was made from.",
+            )
+        raise ModelError(
+            f"{path} uses {node.op_type!r} of the domain {node.domain!r}, which needs a library of its own.",
             remedy="Export it with standard operators.",
         )
-    try:
-        onnx.checker.check_model(str(path))
-    except Exception as error:
-        raise ModelError(
-            f"{path} is not a valid ONNX model: {_short(error)}.", remedy="Export or download it again."
-        ) from error
+
+
+def _check_interface(path: Path, proto: onnx.ModelProto) -> None:
+    """What cannot be fed or read: sequences, optional values, unknown ranks, element types without a wire name."""
+    initial = {item.name for item in proto.graph.initializer}
+    for what, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            if value.name in initial and what == "input":
+                continue
+            kind = (value.type.WhichOneof("value") or "no type").removesuffix("_type").replace("_", " ")
+            if kind == "tensor" and value.type.tensor_type.elem_type not in _DTYPES:
+                number = value.type.tensor_type.elem_type
+                known = number in onnx.TensorProto.DataType.values()
+                kind = f"tensor of {onnx.TensorProto.DataType.Name(number) if known else f'type {number}'}"
+            elif kind == "tensor" and not value.type.tensor_type.HasField("shape"):
+                kind = "tensor of unknown rank"
+            if kind != "tensor":
+                raise ModelError(
+                    f"{path}: the {what} {value.name!r} is a {kind}; hasten carries plain tensors.",
+                    remedy="Export the model with tensors as inputs and outputs, each with its number of dimensions.",
+                )
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
@@ -227,7 +266,10 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _dim(dim: Any) -> int | str:
-    if dim.HasField("dim_value") and dim.dim_value > 0:
+    """A size, 0 being one that takes nothing; some exporters write -1 for an open dimension, and so does ONNX Runtime
+    read it.
+    """
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     return str(dim.dim_param) or "?"
 

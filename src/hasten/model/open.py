@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hasten.errors import ModelError
 from hasten.model.base import Model
+from hasten.model.foreign import HEAD, holds_program
 from hasten.spec.target import Format
 
 __all__ = ["format_of", "open_model"]
@@ -17,7 +18,6 @@ _OPENERS: dict[Format, str] = {
     "openvino": "hasten.model.openvino_ir:open_ir",
     "torch": "hasten.model.torch_program:open_program",
 }
-_HEAD = 4096
 
 
 def open_model(path: Path | str) -> Model:
@@ -33,14 +33,14 @@ def format_of(path: Path) -> Format:
         raise ModelError(f"{path} is a folder.", remedy="Give the model file itself.")
     try:
         with path.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(HEAD)
     except FileNotFoundError as error:
         raise ModelError(f"{path} does not exist.", remedy="Check the path.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.", remedy="Check its permissions.") from error
     if head[4:8] == b"TFL3":
         return "tflite"
-    if head.startswith(b"PK\x03\x04") and path.suffix == ".pt2":
+    if head.startswith(b"PK\x03\x04") and (path.suffix == ".pt2" or holds_program(path)):
         return "torch"
     if head.lstrip().startswith((b"<?xml", b"<net")):
         return "openvino"
