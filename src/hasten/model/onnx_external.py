@@ -71,10 +71,15 @@ def function_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 def stored_bytes(tensor: onnx.TensorProto) -> int:
     """Bytes that the values of a tensor take as raw data; 0 for text and unknown types, whose size nobody can tell."""
     kind = tensor.data_type
-    if kind in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED) or kind not in onnx.TensorProto.DataType.values():
+    if not _has_size(kind):
         return 0
     bits = _BITS.get(onnx.TensorProto.DataType.Name(kind)) or onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize * 8
     return -(-math.prod(tensor.dims) * bits // 8)
+
+
+def _has_size(kind: int) -> bool:
+    unsized = (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED)
+    return kind in onnx.TensorProto.DataType.values() and kind not in unsized
 
 
 def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -148,8 +153,8 @@ def _check_range(path: Path, tensor: onnx.TensorProto, fields: dict[str, str], s
     numbers = [fields.get("offset", "0"), fields.get("length", "0")]
     if not all(_NUMBER.fullmatch(number) for number in numbers) or any(dim < 0 for dim in tensor.dims):
         raise _refused(path, tensor.name, "have a negative or impossible size or offset", "Export the model again.")
-    if not 0 < tensor.data_type != onnx.TensorProto.STRING:
-        raise _refused(path, tensor.name, "are text or of no type", "Export the model again.")
+    if not _has_size(tensor.data_type):
+        raise _refused(path, tensor.name, "are text or of no known type", "Export the model again.")
     offset, needed = int(numbers[0]), stored_bytes(tensor)
     length = int(fields.get("length", needed))
     if length != needed:

@@ -249,7 +249,7 @@ def _check_interface(path: Path, proto: onnx.ModelProto) -> None:
                 kind = "tensor of unknown rank"
             if kind != "tensor":
                 raise ModelError(
-                    f"{path}: the {what} {value.name!r} is a {kind}; hasten carries plain tensors.",
+                    f"{path}: the {what} {value.name!r} is no plain tensor ({kind}).",
                     remedy="Export the model with tensors as inputs and outputs, each with its number of dimensions.",
                 )
 
