@@ -88,9 +88,13 @@ class Transform(ABC):
         """Names of the places where it would act, in graph order; empty for a technique that acts on the whole."""
         return ()
 
-    def result_format(self, model: Model) -> Format:
+    def result_format(self, model: Model, options: Options) -> Format:
         """The format of the result for this source."""
         return self.result or model.format
+
+    def promised(self, options: Options) -> Promise:
+        """What it promises with these options."""
+        return self.promise
 
     def adapt(self, sample: Arrays, options: Options) -> Arrays:
         """What the transformed model takes in place of `sample`."""
@@ -151,7 +155,7 @@ class _Application:
         self._calibration = calibration
         self._options = options
         self._given_skip = frozenset(skip)
-        self._out = folder / f"model{SUFFIXES[transform.result_format(self._model)]}"
+        self._out = folder / f"model{SUFFIXES[transform.result_format(self._model, options)]}"
         self._tries = 0
         self._notes: list[str] = []
         self._wanted: Answers | None = None
@@ -212,7 +216,7 @@ class _Application:
             got = answers_of(after, self._calibration, lambda sample: self._transform.adapt(sample, self._options))
         except EngineError as error:
             return f"the result does not run: {error.message}"
-        self._error, problem = compare(self._wanted, got, self._transform.promise)
+        self._error, problem = compare(self._wanted, got, self._transform.promised(self._options))
         return problem
 
     def _bisected(self, sites: list[str], problem: str, skip: frozenset[str]) -> dict[str, str]:
