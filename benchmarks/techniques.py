@@ -175,9 +175,7 @@ def preprocess_options(model: Model) -> dict[str, str | int | float | bool]:
     for name in MODELS:
         data: Dataset = zoo_data(name)
         if zoo_model(name) == model.path and data.preprocess is not None:
-            from hasten.transform.fold_preprocess import options_of
-
-            return dict(options_of(data.preprocess))
+            return {**data.preprocess.options()}
     return {}
 
 

@@ -69,10 +69,20 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, make_linear) -> N
     assert re.search(r"http://127\.0\.0\.1:\d+ \[\]", done.stdout), done.stdout
 
 
+# A place where a banned call is safe, and why.
+ALLOWED = {
+    ("zoo/checkpoint.py", "torch.load("): "a file pinned by its hash, with weights_only: only tensors are made",
+}
+
+
 def test_no_product_code_unpickles_or_evaluates() -> None:
-    banned = re.compile(r"pickle\.loads?|cloudpickle|recv_pyobj|\beval\(|\bexec\(|yaml\.load|torch\.load|shell=True")
+    # A method called eval, as PyTorch modules have, is not the function.
+    banned = re.compile(
+        r"pickle\.loads?\(|cloudpickle|recv_pyobj|(?<![.\w])eval\(|(?<![.\w])exec\(|yaml\.load|torch\.load\(|shell=True"
+    )
     for path in PACKAGE.rglob("*.py"):
-        assert not banned.search(path.read_text()), path
+        for found in banned.findall(path.read_text()):
+            assert (path.relative_to(PACKAGE).as_posix(), found) in ALLOWED, (path, found)
 
 
 def test_json_errors_obey_the_contract_for_unknown_options_too() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,19 @@ from hasten.bundle.manifest import Manifest
 from hasten.bundle.read import Bundle
 from hasten.bundle.read import open_bundle as _open_bundle
 from hasten.data.dataset import Dataset
-from hasten.data.open import open_data, open_metric
+from hasten.data.open import load_attribute, open_data, open_metric
 from hasten.engine.isolate import load_isolated
-from hasten.errors import ConfigError, DataError
+from hasten.errors import ConfigError, DataError, UsageError
 from hasten.optimize.run import BUDGET_S, Job, run
 from hasten.report import render
 from hasten.serve.server import Running, serve_bundle, serve_forever
 from hasten.spec.evidence import Record, Verdict
-from hasten.spec.progress import Listener, ignore
+from hasten.spec.progress import Listener, Progress, ignore
 from hasten.spec.slo import Goal
+from hasten.spec.variant import Step
 from hasten.zoo.open import PREFIX, zoo_data, zoo_model
 
-__all__ = ["BundleHandle", "Result", "load_goal", "open_bundle", "optimize", "serve"]
+__all__ = ["BundleHandle", "Result", "load_goal", "model_file", "open_bundle", "optimize", "serve"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
@@ -51,7 +53,7 @@ class Result:
 
 
 def optimize(
-    model: str | Path,
+    model: Any,
     *,
     out: str | Path,
     data: str | Dataset | None = None,
@@ -60,26 +62,29 @@ def optimize(
     name: str | None = None,
     seed: int = 0,
     budget_s: float = BUDGET_S,
+    fold_preprocess: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener = ignore,
 ) -> Result:
     """Find the fastest deployment of `model` that provably meets `slo`, and write it as a bundle to `out`.
 
-    `model`: an ONNX file or `zoo:NAME`. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or
-    `module:function`; by default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by
-    default an accuracy drop of at most 0.005. Raises `UserError` for bad input, `MissingError` for what this
-    machine lacks, `StorageError` for a full disk.
+    `model`: a file (ONNX, TFLite, OpenVINO, or a PyTorch program), `zoo:NAME`, a `torch.nn.Module`, or
+    `module:function` that gives one. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or `module:function`; by
+    default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of
+    at most 0.005. `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw
+    pixels. Raises `UserError` for bad input, `MissingError` for what this machine lacks, `StorageError` for a
+    full disk.
     """
     if data is None and not str(model).startswith(PREFIX):
         raise DataError(
             "No data was given.",
             remedy="Give representative data with --data (folder, .npz, module:function).",
         )
-    path = zoo_model(str(model), listener) if str(model).startswith(PREFIX) else Path(model)
     dataset = data if isinstance(data, Dataset) else _open(data or str(model), metric, listener)
+    path = model_file(model, dataset, Path(out), listener)
     goal = slo if isinstance(slo, Goal) else load_goal(slo)
-    title = name or plain_name(str(model))
+    title = name or plain_name(_said(model))
     job = Job(
         model=path,
         data=dataset,
@@ -87,14 +92,16 @@ def optimize(
         out=Path(out),
         name=title,
         render=lambda record: render(record, title=title),
+        prepare=_preparation(dataset) if fold_preprocess else (),
         seed=seed,
         budget_s=budget_s,
         resume=resume,
         overwrite=overwrite,
-        command=_command(str(model), data, slo, metric, out, seed),
+        command=_command(_said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess),
         listener=listener,
     )
     outcome = run(job)
+    _export_of(Path(out)).unlink(missing_ok=True)
     return Result(record=outcome.record, bundle=outcome.bundle, report=outcome.report)
 
 
@@ -162,6 +169,47 @@ def plain_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100] or "model"
 
 
+def model_file(model: Any, dataset: Dataset, out: Path, listener: Listener = ignore) -> Path:
+    """Return the file that `model` stands for; a PyTorch module is exported to one beside `out`, and checked."""
+    text = str(model) if isinstance(model, str | Path) else ""
+    if text.startswith(PREFIX):
+        return zoo_model(text, listener)
+    if text and (":" not in text or Path(text).exists()):
+        return Path(text)
+    module = load_attribute(text) if text else model
+    made = module() if text and callable(module) and not hasattr(module, "forward") else module
+    if isinstance(made, str | Path):
+        return Path(made)
+    from hasten.model.torch_export import export_module
+
+    path = _export_of(out)
+    listener(Progress(stage="exporting the PyTorch module"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for note in export_module(made, [dataset.inputs(0)], path):
+        listener(Progress(stage="export", note=note))
+    return path
+
+
+def _export_of(out: Path) -> Path:
+    """Where a module is exported to while a run needs it: the same place for a resumed run."""
+    return out.parent / f".{out.name}.export.pt2"
+
+
+def _said(model: Any) -> str:
+    """The model as the command line names it; a module made in Python by its class."""
+    return str(model) if isinstance(model, str | Path) else f"<the module {type(model).__name__}>"
+
+
+def _preparation(dataset: Dataset) -> tuple[Step, ...]:
+    """The step that moves the data's preprocessing into the graph. Raises `UsageError` where there is none."""
+    if dataset.preprocess is None:
+        raise UsageError(
+            f"The data {dataset.name!r} does not say how pixels become the model's input.",
+            remedy="Give a hasten.data.Dataset with preprocess=..., or leave --fold-preprocess out.",
+        )
+    return (Step(transform="fold_preprocess", options={**dataset.preprocess.options()}),)
+
+
 def _open(source: str, metric: str | None, listener: Listener) -> Dataset:
     if not source.startswith(PREFIX):
         return open_data(source, metric=metric)
@@ -196,6 +244,8 @@ def _command(
     metric: str | None,
     out: str | Path,
     seed: int,
+    *,
+    fold_preprocess: bool,
 ) -> str:
     """The command line that runs this again; a dataset or goal made in Python is named as such."""
     words = ["hasten optimize", model]
@@ -205,4 +255,6 @@ def _command(
         words.append("--slo <a goal made in Python>" if isinstance(slo, Goal) else f"--slo {slo}")
     if metric:
         words.append(f"--metric {metric}")
+    if fold_preprocess:
+        words.append("--fold-preprocess")
     return " ".join([*words, f"--out {out}", f"--seed {seed}"])

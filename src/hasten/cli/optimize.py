@@ -24,6 +24,9 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 @click.option("--name", help="The model's name when it is served; the file's by default.")
 @click.option("--seed", default=0, show_default=True, help="Deals the samples into splits.")
 @click.option("--budget", default="10m", show_default=True, help="Time to spend, such as 90s, 10m or 1h.")
+@click.option(
+    "--fold-preprocess", is_flag=True, help="Move the data's preprocessing into the graph: clients send pixels."
+)
 @click.option("--resume", is_flag=True, help="Continue an interrupted run; finished trials are used again.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle at --out.")
 @verb("optimize")
@@ -36,6 +39,7 @@ def command(
     name: str | None,
     seed: int,
     budget: str,
+    fold_preprocess: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -54,6 +58,7 @@ def command(
             name=name,
             seed=seed,
             budget_s=seconds(budget),
+            fold_preprocess=fold_preprocess,
             resume=resume,
             overwrite=overwrite,
             listener=listener,

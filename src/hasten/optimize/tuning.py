@@ -164,7 +164,7 @@ class Tuning:
         item = trial.evidence
         if item is None or item.variant.target.precision != "int8" or not item.variant.recipe:
             return False
-        if why_not(item, self.goal, self.holdout_samples) is None:
+        if why_not(item, self.goal, self.holdout_samples) is None or not _lost_answers(item):
             return False
         safe = [e for e in tuned.evidence() if why_not(e, self.goal, self.holdout_samples) is None]
         best = max((gain_of(e, self.goal) for e in safe), default=1.0)
@@ -233,6 +233,12 @@ class Tuning:
 
     def _say(self, stage: str, done: float = 0, total: float = 0) -> None:
         self.listener(Progress(stage=stage, done=done, total=total))
+
+
+def _lost_answers(item: Evidence) -> bool:
+    """Whether accuracy fell at all: where it did not, only more data helps, and no other nodes."""
+    change = item.measurement.accuracy_change.value
+    return change is not None and (change < 0) == item.measurement.metric.higher_is_better and change != 0
 
 
 def _twin(variant: Variant, tuned: Tuned) -> str | None:

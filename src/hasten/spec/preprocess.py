@@ -27,6 +27,15 @@ class Preprocess(Value, frozen=True):
     def __post_init__(self) -> None:
         assert len(self.mean) == len(self.std), "one mean and one deviation for each channel"
 
+    def options(self) -> dict[str, str | bool]:
+        """The options of the transform `fold_preprocess` that does the same inside the graph."""
+        return {
+            "input": self.input,
+            "mean": ",".join(repr(value) for value in self.mean),
+            "std": ",".join(repr(value) for value in self.std),
+            "channels_first": self.channels_first,
+        }
+
     def apply(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the f32 input for one image."""
         import numpy as np
