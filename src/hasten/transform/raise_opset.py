@@ -8,7 +8,7 @@ import onnx
 from onnx import external_data_helper, helper, inliner, version_converter
 
 from hasten.model.base import Model
-from hasten.model.onnx_file import OnnxModel, external_files, save_proto
+from hasten.model.onnx_file import OnnxModel, save_proto
 from hasten.transform.base import Options, Task, Transform, TransformFailed
 from hasten.transform.graph import Graph, attribute
 from hasten.transform.rewrite import Change, rewrite
@@ -51,7 +51,7 @@ class RaiseOpset(Transform):
         graph = Graph(raised, task.model)
         rewrite(graph, [_plain_softmax])
         raised = graph.finish()
-        if external_files(task.model.path, proto):
+        if task.model.files()[1:]:
             external_data_helper.load_external_data_for_model(raised, str(task.model.path.parent))
         save_proto(raised, task.out)
 
