@@ -49,7 +49,22 @@ def test_a_tflite_model_becomes_openvinos_format(tmp_path: Path) -> None:
     assert applied.error < 0.2
 
 
+def test_an_onnx_model_becomes_openvinos_format_where_the_recipe_says_so(tmp_path: Path) -> None:
+    source, samples = subject(tmp_path)
+    results = [run(source, tmp_path / str(skip), samples, skip=skip, result="openvino") for skip in ((), ("second",))]
+    (both, applied), (one, _) = results
+    assert [open_model(model).format for model in (both, one)] == ["openvino", "openvino"]
+    assert [s.name for s in open_model(both).signature.outputs] == [
+        s.name for s in open_model(source).signature.outputs
+    ]
+    counts = [open_model(model).operators()["FakeQuantize"] for model in (both, one)]
+    assert counts[0] > counts[1] > 0
+    assert applied.error < 0.2
+
+
 def test_a_preset_that_there_is_not_is_refused(tmp_path: Path) -> None:
     source, samples = subject(tmp_path)
     with pytest.raises(TransformFailed, match="preset is performance or mixed"):
         run(source, tmp_path / "out", samples, preset="fastest")
+    with pytest.raises(TransformFailed, match="result is onnx or openvino"):
+        run(source, tmp_path / "out2", samples, result="tflite")

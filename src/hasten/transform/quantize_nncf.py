@@ -1,8 +1,8 @@
 """Static quantization by NNCF, OpenVINO's own quantizer: int8 with bias correction, placed where its kernels fuse.
 
-Takes ONNX and gives ONNX; takes TFLite and OpenVINO's format and gives OpenVINO's. What it does not quantize for its
-own reasons (shapes, patterns that a kernel fuses) stays in float. Source: Kozlov et al. 2020, "Neural Network
-Compression Framework for fast model inference".
+Takes ONNX and gives ONNX or OpenVINO's format; takes TFLite and OpenVINO's format and gives OpenVINO's. What it does
+not quantize for its own reasons (shapes, patterns that a kernel fuses) stays in float. Source: Kozlov et al. 2020,
+"Neural Network Compression Framework for fast model inference".
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import onnx
@@ -34,15 +36,17 @@ _PRESETS = ("performance", "mixed")
 class QuantizeNncf(Transform):
     """Quantize with NNCF.
 
-    Options: `preset` performance (symmetric activations) or mixed; `samples`; `fast_bias_correction`; `reduce_range`,
-    7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate; `transformer`, which tells NNCF to
-    treat the model as one (smooth quantization of activations with outliers).
+    Options: `result`, what an ONNX model becomes, onnx or openvino; `preset` performance (symmetric activations) or
+    mixed; `samples`; `fast_bias_correction`; `reduce_range`, 7-bit weights, for x86 processors without VNNI, whose
+    16-bit sums saturate; `transformer`, which tells NNCF to treat the model as one (smooth quantization of
+    activations with outliers).
     """
 
     name = "quantize_nncf"
     promise = "approximate"
     formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
     defaults = {
+        "result": "onnx",
         "preset": "mixed",
         "samples": 128,
         "fast_bias_correction": True,
@@ -50,12 +54,14 @@ class QuantizeNncf(Transform):
         "transformer": False,
     }
 
-    def result_format(self, model: Model) -> Format:
-        """ONNX stays ONNX; everything else becomes OpenVINO's format."""
-        return "onnx" if model.format == "onnx" else "openvino"
+    def result_format(self, model: Model, options: Options) -> Format:
+        """ONNX stays ONNX unless the option says otherwise; everything else becomes OpenVINO's format."""
+        return "onnx" if model.format == "onnx" and options["result"] == "onnx" else "openvino"
 
     def requires(self, model: Model, options: Options) -> str | None:
         """Something to quantize, not quantized yet."""
+        if options["result"] not in ("onnx", "openvino"):
+            return "result is onnx or openvino."
         if options["preset"] not in _PRESETS:
             return f"preset is {' or '.join(_PRESETS)}."
         if model.format != "onnx":
@@ -79,7 +85,7 @@ class QuantizeNncf(Transform):
         import nncf
         from nncf.quantization.advanced_parameters import OverflowFix
 
-        source = _source(task.model)
+        source = _source(task.model, self.result_format(task.model, task.options))
         count = min(int(task.options["samples"]), len(task.calibration))
 
         def sample(index: int) -> dict[str, Any]:
@@ -97,19 +103,33 @@ class QuantizeNncf(Transform):
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE if task.options["reduce_range"] else OverflowFix.FIRST_LAYER
                 ),
-                ignored_scope=nncf.IgnoredScope(names=sorted(task.skip), validate=False) if task.skip else None,
+                ignored_scope=nncf.IgnoredScope(names=_names(task.skip), validate=False) if task.skip else None,
             )
         _write(quantized, task)
 
 
-def _source(model: Model) -> Any:
-    if model.format == "onnx":
-        proto = load(model)
-        name_nodes(proto.graph)
-        return proto
+def _source(model: Model, result: Format) -> Any:
+    """The model as NNCF takes it, in the format that is to come out."""
     import openvino as ov
 
-    return ov.Core().read_model(str(model.path))
+    if model.format != "onnx":
+        return ov.Core().read_model(str(model.path))
+    proto = load(model)
+    name_nodes(proto.graph)
+    if result == "onnx":
+        return proto
+    with tempfile.TemporaryDirectory(prefix="hasten-nncf-") as folder:
+        named = Path(folder) / "named.onnx"
+        save_proto(proto, named)
+        core = ov.Core()
+        # Weights that stay mapped would lie in a file that is gone.
+        core.set_property({"ENABLE_MMAP": False})
+        return core.read_model(str(named))
+
+
+def _names(skip: frozenset[str]) -> list[str]:
+    """OpenVINO takes a convolution's bias apart: the sum keeps the name of both."""
+    return sorted({*skip, *(f"{name}/WithoutBiases" for name in skip)})
 
 
 def _write(quantized: Any, task: Task) -> None:
