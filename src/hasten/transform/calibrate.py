@@ -32,11 +32,14 @@ __all__ = ["METHODS", "Method", "calibrate"]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
 BINS = 2048
-_LEVELS = 128
+_LEVELS = 256
 _GROUP_BYTES = 64 * 2**20
 _CLIPPINGS = np.linspace(1.0, 0.3, 36)
 # Values of one tensor that are counted of each sample: evenly spread ones tell its distribution as well as all.
 _ENOUGH = 2**15
+
+_BOUNDED = frozenset({"Softmax", "Sigmoid", "HardSigmoid", "Tanh"})
+_MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Split"})
 
 Array = np.ndarray[Any, Any]
 
@@ -65,13 +68,24 @@ def calibrate(
     """
     spans = _spans(proto, tensors, samples, count)
     found = {name: span for name, span in spans.items() if span.low <= span.high}
-    if method == "minmax":
-        return {name: (span.low, span.high) for name, span in found.items()}
-    ranges: dict[str, tuple[float, float]] = {}
-    for group in _groups(found):
+    kept = set(found) if method == "minmax" else _bounded(proto)
+    ranges = {name: (span.low, span.high) for name, span in found.items() if name in kept}
+    for group in _groups({name: span for name, span in found.items() if name not in kept}):
         for name, counts in _histograms(proto, group, samples, count).items():
             ranges[name] = _clipped(counts, found[name], method, percentile)
     return ranges
+
+
+def _bounded(proto: onnx.ModelProto) -> set[str]:
+    """Outputs of functions with a bounded range, also after they were moved about. These are not clipped.
+
+    Among thousands of probabilities the few large ones are the answer; to a histogram they are outliers.
+    """
+    names: set[str] = set()
+    for node in proto.graph.node:
+        if node.op_type in _BOUNDED or (node.op_type in _MOVES and node.input[0] in names):
+            names.update(node.output)
+    return names
 
 
 def _spans(proto: onnx.ModelProto, tensors: Sequence[str], samples: Samples, count: int) -> dict[str, _Span]:
@@ -130,11 +144,28 @@ def _clipped(counts: Array, span: _Span, method: Method, percentile: float) -> t
         low, high = _percentile(counts, edges, percentile)
     else:
         candidates = list(_candidates(edges))
+        counts = _without_zeros(counts, edges)
         loss = _divergence if method == "entropy" else _squared_error
         losses = [loss(counts, edges, low, high) for low, high in candidates]
         low, high = candidates[int(np.argmin(losses))]
     # Zero must stay a value of its own: padding and ReLU depend on it.
     return min(float(low), 0.0), max(float(high), 0.0)
+
+
+def _without_zeros(counts: Array, edges: Array) -> Array:
+    """Level the bin that holds zero with the larger of its neighbours.
+
+    Zero has a code of its own in every quantization and costs nothing. Counted, the many zeros behind a ReLU would
+    outweigh everything else, and the range with the finest steps near zero would win, whatever it clips.
+    """
+    if not edges[0] <= 0.0 <= edges[-1]:
+        return counts
+    place = min(max(int(np.searchsorted(edges, 0.0, side="right")) - 1, 0), BINS - 1)
+    beside = counts[max(place - 1, 0) : place + 2].tolist()
+    beside.pop(place - max(place - 1, 0))
+    levelled = counts.copy()
+    levelled[place] = min(counts[place], max(beside))
+    return levelled
 
 
 def _percentile(counts: Array, edges: Array, percentile: float) -> tuple[float, float]:
@@ -160,7 +191,7 @@ def _squared_error(counts: Array, edges: Array, low: float, high: float) -> floa
 
 
 def _divergence(counts: Array, edges: Array, low: float, high: float) -> float:
-    """Information lost by clipping to [low, high] and merging the bins there into 128 levels."""
+    """Information lost by clipping to [low, high] and merging the bins there into 256 levels, as many as 8 bits have."""
     inside = (edges[:-1] >= low - 1e-12) & (edges[1:] <= high + 1e-12)
     kept = counts[inside]
     if kept.size < _LEVELS or kept.sum() == 0:
