@@ -11,6 +11,8 @@ from tests.transform.small_models import images, quantized, save, small_convolut
 
 from hasten.data import Dataset
 from hasten.data.dataset import Samples
+from hasten.engine.base import engines
+from hasten.spec.target import Target
 from hasten.transform.base import transforms
 
 
@@ -67,3 +69,16 @@ def test_operators_named_by_the_option_stay_in_f32(tmp_path: Path) -> None:
     assert kinds["w3"] == TensorProto.FLOAT
     assert kinds["w1"] == TensorProto.FLOAT16
     assert applied.sites == 5
+
+
+def test_openvino_calls_inputs_and_outputs_as_the_model_does(tmp_path: Path) -> None:
+    """It folds the casts at both ends away when it compiles, and then knows either tensor by two names."""
+    source, samples = subject(tmp_path)
+    (tmp_path / "out").mkdir()
+    path, _ = transforms.get("cast_f16").run(source, tmp_path / "out", samples, {})
+    session = engines.get("openvino").load(path, Target(engine="openvino"))
+    try:
+        assert [spec.name for spec in session.signature.inputs] == ["image"]
+        assert [spec.name for spec in session.signature.outputs] == ["y"]
+    finally:
+        session.close()

@@ -77,3 +77,15 @@ def test_reduced_range_keeps_weights_within_seven_bits(tmp_path: Path) -> None:
 def test_a_value_that_is_not_known_is_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(TransformFailed, match=words):
         run(tmp_path, **options)
+
+
+def test_a_bias_with_a_leading_axis_is_quantized_with_the_head(tmp_path: Path) -> None:
+    source, samples = subject(tmp_path)
+    proto = onnx.load(str(source))
+    [bias] = [tensor for tensor in proto.graph.initializer if tensor.name == "b3"]
+    bias.dims[:] = [1, 5]
+    onnx.save(proto, str(source))
+    (tmp_path / "out").mkdir()
+    path, applied = transforms.get("quantize_static").run(source, tmp_path / "out", samples, {})
+    assert applied.skipped == ()
+    assert reads_dequantized(onnx.load(str(path)), "head")

@@ -172,11 +172,17 @@ def _spec(port: Any) -> TensorSpec:
     dtype = _DTYPES.get(kind)
     if dtype is None:
         raise EngineLoadError(
-            f"The tensor {port.get_any_name()!r} has type {kind}, which hasten cannot carry.",
+            f"The tensor {_name(port)!r} has type {kind}, which hasten cannot carry.",
             remedy="Export the model with plain tensors as inputs and outputs.",
         )
     dims: list[int | str] = [int(d.get_length()) if d.is_static else "?" for d in port.get_partial_shape()]
-    return TensorSpec(name=str(port.get_any_name()), dtype=dtype, shape=tuple(dims))
+    return TensorSpec(name=_name(port), dtype=dtype, shape=tuple(dims))
+
+
+def _name(port: Any) -> str:
+    """The model's own name of an input or output: compiling may give it those of tensors that were folded into it."""
+    own = str(port.get_node().get_friendly_name()).partition("/sink_port_")[0]
+    return own if own in port.get_names() else str(port.get_any_name())
 
 
 def _from_runtime(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any, cast, final
 
 import onnx
+from onnx import numpy_helper
 
 from hasten.model.base import Model
 from hasten.model.onnx_file import save_proto
 from hasten.transform.base import Options, Task, Transform, TransformFailed
 from hasten.transform.calibrate import METHODS, calibrate
-from hasten.transform.onnx_graph import element_types, graph_of, is_quantized, site_names, weights_of
+from hasten.transform.onnx_graph import add_constant, element_types, graph_of, is_quantized, site_names, weights_of
 from hasten.transform.ort_quantizer import named_with_shapes, quiet
 
 __all__ = ["SAMPLES", "QuantizeStatic"]
@@ -73,6 +74,7 @@ class QuantizeStatic(Transform):
 
         options = task.options
         proto = named_with_shapes(task.model)
+        _flatten_biases(proto.graph)
         ranges = _ranges(proto, task)
         with quiet():
             quantizer: Any = QDQQuantizer(
@@ -97,6 +99,18 @@ class QuantizeStatic(Transform):
             quantizer.model.clean_initializers()
             quantizer.model.topological_sort()
             save_proto(quantizer.model.model, task.out)
+
+
+def _flatten_biases(graph: onnx.GraphProto) -> None:
+    """Write biases [1, n] of Gemm nodes as [n], which means the same.
+
+    The quantizer gives a bias its scales along the first axis (onnxruntime 1.32), and a model that does not run.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
+        if bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1:
+            node.input[2] = add_constant(graph, f"{bias.name}/flat", numpy_helper.to_array(bias)[0])
 
 
 def _ranges(proto: onnx.ModelProto, task: Task) -> dict[str, tuple[Any, Any]]:
