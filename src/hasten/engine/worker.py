@@ -18,7 +18,6 @@ import numpy as np
 
 from hasten.engine.base import Session, engines
 from hasten.engine.frames import Frame, read_frame, write_frame
-from hasten.engine.host import cores_for, environment
 from hasten.engine.memory import peak_memory_mb
 from hasten.errors import EngineCrashed, EngineRunError, HastenError
 from hasten.spec.target import Target
@@ -60,7 +59,7 @@ class Worker:
         started = time.perf_counter()
         self._session = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        _pin(target)
+        _pin(self._session)
         signature = msgspec.to_builtins(self._session.signature)
         return Frame(
             "loaded",
@@ -100,14 +99,13 @@ class Worker:
         return self._session
 
 
-def _pin(target: Target) -> None:
-    """Keep this thread, which does its share of the engine's work, on the first of the engine's cores.
-
-    After loading: a runtime's own threads would inherit the restriction.
+def _pin(session: Session) -> None:
+    """Keep this thread on the core that the session names, where the engine counts on its caller to do a share of the
+    work. After loading: a runtime's own threads would inherit the restriction.
     """
-    cores = cores_for(target.threads or environment().cores_physical) if target.pin else []
-    if cores and target.engine == "onnxruntime":
-        os.sched_setaffinity(0, {cores[0]})
+    core: int | None = getattr(session, "caller_core", None)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
 
 
 def main() -> None:
