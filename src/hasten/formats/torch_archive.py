@@ -1,9 +1,10 @@
 """What may stand in an archive that `torch.export.save` wrote, and a copy of it that is safe to load.
 
-`torch.export.load` is not safe on foreign files: weights marked `use_pickle`, custom objects and sample inputs are
-unpickled without restriction, guards are executed as Python, symbolic shapes are evaluated, and a node may name any
-function of the torch package. So the archive is checked entry by entry and rewritten: only raw weights, their tables
-and the graph, with known operators and plain arithmetic in it, and nothing else, reach torch.
+`torch.export.load` is not safe on foreign files: weights marked `use_pickle`, weights in the format of older versions,
+custom objects and sample inputs are unpickled without restriction, guards are executed as Python, symbolic shapes are
+evaluated, names become Python source (`hasten.formats.torch_names`), and a node may name any function of the torch
+package. So the archive is checked entry by entry and rewritten: only raw weights, their tables and the graph, with
+known operators and plain arithmetic in it, and nothing else, reach torch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hasten.errors import ModelError
+from hasten.formats.torch_names import check_names
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import DType, TensorSpec
 
@@ -26,16 +28,19 @@ __all__ = ["Archive", "load_program", "open_archive", "signature_of", "write_saf
 
 # Entries below the archive's root folder. Sample inputs are left out of the copy: torch takes an empty file for none.
 _KEPT = re.compile(
-    r"(data/weights/[\w.]+|data/constants/(tensor_\d+|[\w.]+_constants_config\.json)|models/model\.json|archive_format"
+    r"(data/weights/(weight_\d+|[\w.]+_weights_config\.json)|data/constants/(tensor_\d+|[\w.]+_constants_config\.json)|models/model\.json|archive_format"
     r"|archive_version|byteorder|\.data/\w+|version)"
 )
 _DROPPED = re.compile(r"(data/sample_inputs/[\w.]+|extra/[\w.]*)")
-_OPERATORS = re.compile(r"torch\.ops\.(aten|prims|prim|quantized_decomposed)\.\w+(\.\w+)?|torch\.sym_\w+")
+_OPERATORS = re.compile(
+    r"torch\.ops\.(aten|prims|quantized_decomposed)\.(?!__)\w+(\.(?!_)\w+)?|torch\.sym_\w+"
+    r"|torch\.ops\.aten\.__(and|or|xor|lshift|rshift)__\.\w+"
+)
 _PYTHON = re.compile(
     r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_)|math\.(ceil|floor|trunc)"
 )
-# Operators that reach outside the model.
-_OUTSIDE = re.compile(r"\.from_file\b")
+# Operators that reach outside the model, or change how torch works.
+_OUTSIDE = re.compile(r"\.(from_file|save|_print|warn|manual_seed|seed|set_grad_enabled|dist_backward)(\.|$)")
 _SYMBOL = re.compile(r"[a-z]{1,4}\d+")
 _FUNCTIONS = {
     "Symbol", "Integer", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "IntTrueDiv", "Pow",
@@ -81,7 +86,16 @@ def open_archive(path: Path) -> Archive:
                 if entry.endswith("_config.json"):
                     _refuse_pickled(path, json.loads(_table(path, archive, f"{root}/{entry}")))
         _check_program(path, program)
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+        check_names(path, program)
+    except (
+        zipfile.BadZipFile,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise _no_program(path, f"its contents cannot be read ({type(error).__name__})") from error
     return Archive(path, root, program, entries)
 
@@ -90,7 +104,8 @@ def write_safe_copy(archive: Archive, out: Path) -> None:
     """Write the archive with nothing in it that torch would execute or unpickle."""
     program = {**archive.program, "guards_code": []}
     graph = {**archive.graph, "nodes": [{**node, "metadata": {}} for node in archive.graph["nodes"]]}
-    program["graph_module"] = {**archive.program["graph_module"], "graph": graph}
+    unused = {"metadata": {}, "treespec_namedtuple_fields": {}}
+    program["graph_module"] = {**archive.program["graph_module"], "graph": graph, **unused}
     with zipfile.ZipFile(archive.path) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as target:
         for entry in archive.entries:
             if entry == "models/model.json":
@@ -159,6 +174,9 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> tuple[str, list[str]]:
     roots = {name.partition("/")[0] for name in names}
     if len(roots) != 1 or len(set(names)) != len(names):
         raise _no_program(path, "it has no single root folder")
+    # torch stores entries as they are. A small file that unpacks to a huge one is none of its own.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise _no_program(path, "its entries are compressed")
     root = roots.pop()
     entries = [name.partition("/")[2] for name in names]
     for entry in entries:
