@@ -191,7 +191,7 @@ def _squared_error(counts: Array, edges: Array, low: float, high: float) -> floa
 
 
 def _divergence(counts: Array, edges: Array, low: float, high: float) -> float:
-    """Information lost by clipping to [low, high] and merging the bins there into 256 levels, as many as 8 bits have."""
+    """Information lost by clipping to [low, high] and merging the bins there into 256 levels."""
     inside = (edges[:-1] >= low - 1e-12) & (edges[1:] <= high + 1e-12)
     kept = counts[inside]
     if kept.size < _LEVELS or kept.sum() == 0:
