@@ -1,4 +1,7 @@
-"""What `hasten bench` can aim at: a model, a bundle, or the URL of a running server. Part of the facade."""
+"""What `hasten bench` can aim at: a model, a bundle, or the URL of a running server. Part of the facade.
+
+A model runs as most teams would run it: on the usual engine of its format with that engine's defaults.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from hasten.bundle.read import open_bundle
 from hasten.data.dataset import Dataset
 from hasten.data.feed import check_fits, feed
 from hasten.data.open import open_data
+from hasten.engine.base import reference_engine
 from hasten.engine.isolate import load_isolated
 from hasten.errors import DataError, RequestError, UsageError
+from hasten.model.open import open_model
 from hasten.spec.signature import Signature
 from hasten.spec.target import Target
 from hasten.wire.oip_http import decode_metadata, encode_request
@@ -84,7 +89,8 @@ def open_target(target: str, data: str | None) -> Generator[LocalTarget | UrlTar
                 remedy="Give a model, a bundle folder, or http://HOST/v2/models/NAME.",
             )
         source = data or (target if target.startswith(PREFIX) else None)
-        with load_isolated(path, Target(engine="onnxruntime")) as session:
+        # Opened first: what is wrong with a file is better said by hasten than by an engine.
+        with load_isolated(path, Target(engine=reference_engine(open_model(path).format))) as session:
             yield LocalTarget(session, _samples(source, session.signature))
 
 
