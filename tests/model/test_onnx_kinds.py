@@ -90,7 +90,7 @@ def test_inputs_that_are_no_plain_tensors_are_named(tmp_path: Path, value: onnx.
 
 def test_an_output_that_is_no_plain_tensor_is_named(tmp_path: Path) -> None:
     output = helper.make_tensor_sequence_value_info("y", FLOAT, ["n"])
-    with pytest.raises(ModelError, match="output 'y' is no plain tensor .sequence"):
+    with pytest.raises(ModelError, match=r"output 'y' is no plain tensor .sequence"):
         open_onnx(write(tmp_path / "m.onnx", helper.make_tensor_value_info("x", FLOAT, ["n"]), output=output))
 
 

@@ -41,6 +41,11 @@ _PYTHON = re.compile(
 )
 # Operators that reach outside the model, or change how torch works.
 _OUTSIDE = re.compile(r"\.(from_file|save|_print|warn|manual_seed|seed|set_grad_enabled|dist_backward)(\.|$)")
+# Operators whose result shares memory with their input.
+_VIEWS = {
+    "alias", "detach", "expand", "flatten", "narrow", "permute", "reshape", "select", "slice", "squeeze", "t", "to",
+    "transpose", "unflatten", "unsqueeze", "view", "contiguous",
+}  # fmt: skip
 _SYMBOL = re.compile(r"[a-z]{1,4}\d+")
 _FUNCTIONS = {
     "Symbol", "Integer", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "IntTrueDiv", "Pow",
@@ -87,15 +92,7 @@ def open_archive(path: Path) -> Archive:
                     _refuse_pickled(path, json.loads(_table(path, archive, f"{root}/{entry}")))
         _check_program(path, program)
         check_names(path, program)
-    except (
-        zipfile.BadZipFile,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _no_program(path, f"its contents cannot be read ({type(error).__name__})") from error
     return Archive(path, root, program, entries)
 
@@ -136,6 +133,7 @@ def signature_of(archive: Archive) -> Signature:
             inputs.append(_spec(archive, spec["user_input"]["arg"], "input"))
         elif kind not in ("parameter", "buffer", "tensor_constant"):
             raise _refused(archive.path, f"an input of kind {kind!r}")
+    _refuse_state(archive, {spec.name for spec in inputs})
     outputs: list[TensorSpec] = []
     for spec in signature["output_specs"]:
         kind = next(iter(spec))
@@ -143,6 +141,23 @@ def signature_of(archive: Archive) -> Signature:
             raise _refused(archive.path, f"an output of kind {kind!r}: the module changes its own state when it runs")
         outputs.append(_spec(archive, spec["user_output"]["arg"], "output"))
     return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _refuse_state(archive: Archive, given: set[str]) -> None:
+    """Raise where an operator writes into a weight or an input, or into a view of one."""
+    specs = archive.program["graph_module"]["signature"]["input_specs"]
+    kept = given | {(next(iter(spec.values())).get("arg") or {}).get("name", "") for spec in specs}
+    for node in archive.graph["nodes"]:
+        parts = node["target"].split(".")
+        name = parts[3] if len(parts) > 3 else ""
+        first = ((node["inputs"] or [{}])[0].get("arg") or {}).get("as_tensor") or {}
+        if first.get("name") not in kept:
+            continue
+        if name.endswith("_") and not name.startswith("__"):
+            raise _refused(archive.path, f"an operator, {name!r}, that changes an input or the module's own state")
+        if name in _VIEWS:
+            made = (output.get("as_tensor") or {} for output in node["outputs"])
+            kept |= {item["name"] for item in made if "name" in item}
 
 
 def _spec(archive: Archive, argument: dict[str, Any], what: str) -> TensorSpec:
