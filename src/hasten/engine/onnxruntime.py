@@ -1,104 +1,88 @@
-"""ONNX Runtime: the reference engine of ONNX files, on CPUs and through its execution providers.
+"""ONNX Runtime: the reference engine on CPUs, and the way to other hardware through its execution providers.
 
 Its defaults are what most teams run today, so `Target(engine="onnxruntime")` with nothing else set is the
-reference that every speedup is measured against.
+reference that every speedup is measured against. A provider that falls away, as this runtime lets them do with no
+more than a warning, is an error here.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import queue
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hasten.engine.base import Probe, Tensors, refuse_knobs
-from hasten.engine.host import cores_for, environment
-from hasten.engine.onnxruntime_precision import precision_of
-from hasten.engine.onnxruntime_providers import PROVIDERS, Provider, found_and_absent, provider_for
+from hasten.engine.base import Absent, Device, Probe, Tensors, refuse_knobs
+from hasten.engine.denormals import denormals
+from hasten.engine.host import environment
+from hasten.engine.onnxruntime_options import caller_core, provider_options, provider_row, session_options
+from hasten.engine.onnxruntime_precision import read_back
+from hasten.engine.onnxruntime_providers import PROVIDERS, Provider, probe_provider
+from hasten.engine.onnxruntime_values import Binding, from_runtime, run_typed, spec_of, to_runtime
+from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
-from hasten.spec.target import Format, Precision, Target
-from hasten.spec.tensor import DType, TensorSpec
+from hasten.spec.target import RUNTIME_KNOBS, Format, Precision, Target
 
 __all__ = ["OnnxRuntime", "OnnxRuntimeSession"]
 
-_DTYPES: dict[str, DType] = {
-    "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64", "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}  # fmt: skip
-
 
 class OnnxRuntime:
-    """The engine. On devices other than the CPU it refuses a session that fell back to the CPU."""
+    """The engine. It obeys every runtime knob.
+
+    `instances` are sessions, each with threads and packed weights of its own; with `share_weights` they are callers of
+    one session whose threads number as many as theirs together.
+    """
 
     name = "onnxruntime"
     formats: frozenset[Format] = frozenset({"onnx"})
-    honours: frozenset[str] = frozenset(
-        {
-            "instances",
-            "execution",
-            "inter_threads",
-            "arena",
-            "memory_pattern",
-            "io_binding",
-            "share_weights",
-            "flush_denormals",
-            "spin",
-            "batch",
-        }
-    )
+    honours: frozenset[str] = frozenset(RUNTIME_KNOBS)
 
     def probe(self) -> Probe:
-        """Every provider on which a session can be made. bf16 kernels for CPUs exist in this runtime only on Arm."""
-        found, absent = found_and_absent()
-        version = importlib.metadata.version("onnxruntime")
-        return Probe(engine=self.name, version=version, devices=found, absent=absent)
+        """The CPU, and each provider that is in this build and opens a tiny session; the others with the reason."""
+        import onnxruntime as ort
+
+        found = [probe_provider(row, environment().processor) for row in PROVIDERS]
+        return Probe(
+            engine=self.name,
+            version=ort.__version__,
+            devices=tuple(item for item in found if isinstance(item, Device)),
+            absent=tuple(item for item in found if isinstance(item, Absent)),
+        )
 
     def load(self, model: Path, target: Target) -> OnnxRuntimeSession:
-        """Load an ONNX file. `target.threads` sets the intra-operator threads; 0 keeps the runtime's default."""
+        """Load an ONNX file. `target.threads` are the threads of one instance; 0 keeps the runtime's default."""
         refuse_knobs(self, target)
-        provider = provider_for(target.device)
-        if provider is None:
-            known = ", ".join(row.device for row in PROVIDERS)
-            raise EngineLoadError(f"onnxruntime knows no device {target.device!r}.", remedy=f"Choose one of: {known}.")
+        row = provider_row(target)
         count = 1 if target.runtime.share_weights else target.runtime.instances
-        try:
-            sessions = [_session(model, _options(model, target), provider) for _ in range(count)]
-        except EngineLoadError:
-            raise
-        except Exception as error:
-            raise EngineLoadError(
-                f"onnxruntime refused {model.name}: {_short(error)}",
-                remedy="Check the file with: hasten inspect " + model.name,
-            ) from error
-        return OnnxRuntimeSession(sessions, model, target, provider)
+        with denormals(target.runtime.flush_denormals):
+            return OnnxRuntimeSession(model, target, row, [_open(model, target, row) for _ in range(count)])
 
 
 class OnnxRuntimeSession:
-    """A loaded model: one session that all callers share, or one for each caller with threads of its own."""
+    """A loaded model: sessions of the runtime, shared out among callers."""
 
-    def __init__(self, sessions: list[Any], model: Path, target: Target, provider: Provider) -> None:
-        self._sessions: list[Any] = sessions
-        self._model = model
-        self._target = target
-        self._provider = provider
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for session in sessions:
-            self._free.put(session)
+    def __init__(self, model: Path, target: Target, row: Provider, sessions: list[Any]) -> None:
+        first = sessions[0]
         self._signature = Signature(
-            inputs=tuple(_spec(node) for node in sessions[0].get_inputs()),
-            outputs=tuple(_spec(node) for node in sessions[0].get_outputs()),
+            inputs=tuple(spec_of(node) for node in first.get_inputs()),
+            outputs=tuple(spec_of(node) for node in first.get_outputs()),
         )
-        self._outputs = [spec.name for spec in self._signature.outputs]
+        self._model, self._target, self._row = model, target, row
+        # Raw sessions are kept apart from the pool so that what they obey can be read back.
+        self._sessions = sessions
+        self._typed = any(spec.dtype == "BF16" for spec in (*self._signature.inputs, *self._signature.outputs))
+        knobs = target.runtime
+        self._check_batch()
+        if knobs.io_binding:
+            self._check_bindable()
+        # Callers of one session each need a place of their own; callers of several take one session each.
+        places = sessions * knobs.instances if knobs.share_weights else sessions
+        self._pool: Pool[Any] = Pool(
+            Binding(session, self._signature) if knobs.io_binding else session for session in places
+        )
         self._precision: Precision | None = None
-        self._local = threading.local()
-        if target.runtime.io_binding:
-            _refuse_strings(self._signature)
+        self.caller_core = caller_core(target)
 
     @property
     def signature(self) -> Signature:
@@ -107,167 +91,104 @@ class OnnxRuntimeSession:
 
     @property
     def precision(self) -> Precision:
-        """What most arithmetic operators of the optimized graph compute in."""
-        if self._precision is None:
-            self._precision = precision_of(self._model, lambda model, options: _session(model, options, self._provider))
-        return self._precision
+        """What most arithmetic of the optimized graph runs in, read from the graph once.
 
-    @property
-    def caller_core(self) -> int | None:
-        """The core that the calling thread should stay on: it does its share of the work."""
-        cores = _cores(self._target)
-        return cores[0] if cores else None
+        A provider that compiles has no such graph; it was told a precision at load and accepted it.
+        """
+        if self._precision is None:
+            options = provider_options(self._row, self._target)
+            self._precision = (
+                self._target.precision
+                if self._row.compiles
+                else read_back(
+                    self._model, session_options(self._model, self._target, self._row), (self._row.name, options)
+                )
+            )
+        return self._precision
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch. Raises `EngineRunError`."""
-        feed = {name: _to_runtime(array) for name, array in inputs.items()}
-        if not self._sessions:
-            raise EngineRunError("The session is closed.")
-        if len(self._sessions) == 1:
-            return self._run(self._sessions[0], feed)
-        session = self._free.get()
-        try:
-            return self._run(session, feed)
-        finally:
-            self._free.put(session)
+        problem = self._signature.problem(inputs)
+        if problem:
+            raise EngineRunError(f"onnxruntime cannot run this: {problem}")
+        with self._pool.take() as place:
+            if not self._target.runtime.flush_denormals:
+                values = self._values(place, inputs)
+            else:
+                with denormals(True):
+                    values = self._values(place, inputs)
+        return {spec.name: value for spec, value in zip(self._signature.outputs, values, strict=True)}
 
     def close(self) -> None:
         """Drop the sessions; the runtime frees their arenas with them."""
+        self._pool.close()
         self._sessions = []
-        self._local = threading.local()
-        while not self._free.empty():
-            self._free.get()
 
-    def _run(self, session: Any, feed: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    def _values(self, place: Any, inputs: Tensors) -> list[np.ndarray[Any, Any]]:
         try:
-            if self._target.runtime.io_binding:
-                return self._bound(session, feed)
-            values = session.run(self._outputs, feed)
+            if isinstance(place, Binding):
+                return place.run(inputs)
+            if self._typed:
+                return run_typed(place, self._signature, inputs)
+            names = [spec.name for spec in self._signature.outputs]
+            found = place.run(names, {name: to_runtime(array) for name, array in inputs.items()})
+        except EngineRunError:
+            raise
         except Exception as error:
             raise EngineRunError(f"onnxruntime failed: {_short(error)}") from error
-        return dict(zip(self._outputs, (_from_runtime(np.asarray(value)) for value in values), strict=True))
+        return [from_runtime(np.asarray(value)) for value in found]
 
-    def _bound(self, session: Any, feed: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """Run into buffers that this thread keeps for inputs of these shapes; what is returned is a copy."""
-        shapes = tuple((name, array.shape) for name, array in feed.items())
-        kept: dict[Any, dict[str, np.ndarray[Any, Any]]] = self._local.__dict__.setdefault("buffers", {})
-        if (id(session), shapes) not in kept:
-            # The first run with these shapes tells the shapes of the outputs.
-            values = dict(zip(self._outputs, map(np.asarray, session.run(self._outputs, feed)), strict=True))
-            kept.clear()
-            kept[id(session), shapes] = {name: np.empty_like(value) for name, value in values.items()}
-            return values
-        buffers = kept[id(session), shapes]
-        binding = session.io_binding()
-        for name, array in feed.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name, buffer in buffers.items():
-            binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
-        session.run_with_iobinding(binding)
-        return {name: buffer.copy() for name, buffer in buffers.items()}
+    def _check_batch(self) -> None:
+        """Read back that every input's leading axis got the size."""
+        batch = self._target.runtime.batch
+        for spec in self._signature.inputs if batch else ():
+            if not spec.shape or spec.shape[0] != batch:
+                raise EngineLoadError(
+                    f"The input {spec} cannot be held to batches of {batch}.",
+                    remedy="Leave batch at 0, or choose the size that the model was exported with.",
+                )
+
+    def _check_bindable(self) -> None:
+        text = next((s for s in (*self._signature.inputs, *self._signature.outputs) if s.dtype == "BYTES"), None)
+        if text:
+            raise EngineLoadError(
+                f"onnxruntime binds no buffers for strings, and {text.name!r} holds strings.",
+                remedy="Leave io_binding off.",
+            )
 
 
-def _options(model: Path, target: Target) -> Any:
-    """Session options for a target."""
+def _open(model: Path, target: Target, row: Provider) -> Any:
+    """One session on the provider and on no other. Raises `EngineLoadError`."""
     import onnxruntime as ort
 
-    runtime = target.runtime
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # The runtime's own default is one thread for each physical core.
-    options.intra_op_num_threads = target.threads or environment().cores_physical
-    if runtime.execution == "parallel":
-        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    options.inter_op_num_threads = runtime.inter_threads
-    options.enable_cpu_mem_arena = runtime.arena
-    options.enable_mem_pattern = runtime.memory_pattern and runtime.execution == "sequential"
-    entries: dict[str, str] = {}
-    cores = _cores(target)
-    if cores:
-        # The calling thread works too and is not the runtime's to pin: whoever owns it does (hasten.engine.worker).
-        # Cores are counted from 1 here.
-        entries["session.intra_op_thread_affinities"] = ";".join(str(core + 1) for core in cores[1:])
-    if runtime.flush_denormals:
-        entries["session.set_denormal_as_zero"] = "1"
-    if not runtime.spin:
-        entries |= {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
-    entries |= {key: str(value) for key, value in target.options.items()}
-    for key, value in entries.items():
-        options.add_session_config_entry(key, value)
-    if runtime.batch:
-        for symbol in _batch_symbols(model):
-            options.add_free_dimension_override_by_name(symbol, runtime.batch)
-    return options
-
-
-def _cores(target: Target) -> list[int]:
-    """Instances with threads of their own would be pinned onto each other."""
-    alone = target.runtime.instances == 1 or target.runtime.share_weights
-    return cores_for(target.threads or environment().cores_physical) if target.pin and alone else []
-
-
-def _session(model: Path, options: Any, provider: Provider) -> Any:
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(str(model), options, providers=[(provider.provider, provider.options)])
-    if provider.provider not in session.get_providers():
-        raise EngineLoadError(
-            f"onnxruntime fell back from {provider.device} to {', '.join(session.get_providers())}.",
-            remedy=f"hasten devices says what is missing. {provider.remedy}",
+    options = session_options(model, target, row)
+    try:
+        session = ort.InferenceSession(
+            str(model), options, providers=[(row.name, provider_options(row, target))], enable_fallback=False
         )
+    except Exception as error:
+        raise EngineLoadError(
+            f"onnxruntime refused {model.name}: {_short(error)}",
+            remedy="Check the file with: hasten inspect " + model.name,
+        ) from error
+    _refuse_fallback(session, row, model)
     return session
 
 
-def _batch_symbols(model: Path) -> list[str]:
-    """Symbols of the inputs' open leading axes."""
-    import onnx
-
-    graph = onnx.load_model(str(model), load_external_data=False).graph
-    leading = [value.type.tensor_type.shape.dim[:1] for value in graph.input]
-    found = sorted({dim.dim_param for dims in leading for dim in dims if dim.dim_param})
-    if not found:
+def _refuse_fallback(session: Any, row: Provider, model: Path) -> None:
+    """Read back which provider was kept, and whether it got any of the model's operators."""
+    if row.name not in session.get_providers():
         raise EngineLoadError(
-            f"{model.name} names no open leading axis, so its batch cannot be fixed.", remedy="Leave batch at 0."
+            f"{row.name} fell away while {model.name} was loaded; only {', '.join(session.get_providers())} is left.",
+            remedy=row.remedy,
         )
-    return found
-
-
-def _refuse_strings(signature: Signature) -> None:
-    texts = [spec.name for spec in (*signature.inputs, *signature.outputs) if spec.dtype == "BYTES"]
-    if texts:
-        raise EngineLoadError(
-            f"The text tensor {texts[0]!r} cannot be bound to a buffer.", remedy="Leave io_binding off."
-        )
-
-
-def _spec(node: Any) -> TensorSpec:
-    dtype = _DTYPES.get(node.type)
-    if dtype is None:
-        raise EngineLoadError(
-            f"The tensor {node.name!r} has type {node.type}, which hasten cannot carry.",
-            remedy="Export the model with plain tensors as inputs and outputs.",
-        )
-    shape = tuple(dim if isinstance(dim, int) else str(dim or "?") for dim in node.shape)
-    return TensorSpec(name=node.name, dtype=dtype, shape=shape)
-
-
-def _to_runtime(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Strings travel as bytes in hasten and as str in ONNX Runtime."""
-    if array.dtype != object:
-        return array
-    try:
-        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
-    except UnicodeDecodeError as error:
-        raise EngineRunError("A string input is not valid UTF-8.") from error
-    return np.array(texts, dtype=object).reshape(array.shape)
-
-
-def _from_runtime(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if array.dtype.kind not in "OU":
-        return array
-    raw = np.empty(array.size, dtype=object)
-    raw[:] = [str(item).encode() for item in array.ravel()]
-    return raw.reshape(array.shape)
+    if row.device != "CPU" and hasattr(session, "get_provider_graph_assignment_info"):
+        parts = session.get_provider_graph_assignment_info()
+        if parts and all(part.ep_name != row.name for part in parts):
+            raise EngineLoadError(
+                f"{row.name} takes none of the operators of {model.name}; all would run on the CPU.",
+                remedy="Choose device CPU, or convert the model to operators and types that the device takes.",
+            )
 
 
 def _short(error: BaseException) -> str:

@@ -1,9 +1,9 @@
 """Which precision an ONNX Runtime session really computes in: counted in the graph that it made of the model.
 
 A quantized file is a wish. Whether its QDQ pairs became integer kernels shows only in the optimized graph, so a
-throwaway session writes that graph down, and its arithmetic operators are counted, each weighed by the number of weights
-that it multiplies with (1 where both factors are computed). That is the work of matrix products; of convolutions it is
-the work at one place of the picture.
+throwaway session writes that graph down, and its arithmetic operators are counted, each weighed by the number of
+weights that it multiplies with (1 where both factors are computed). That is the work of matrix products; of
+convolutions it is the work at one place of the picture.
 """
 
 from __future__ import annotations
@@ -98,8 +98,11 @@ class _Scope:
             return "int4" if _attribute(node, "bits", 4) <= 4 else "int8"
         if node.op_type not in _FLOAT:
             return None
-        kinds = (_TYPES.get(self._types.get(name, 0)) for name in (*node.input, *node.output))
-        return next((kind for kind in kinds if kind), "f32")
+        for name in (*node.input, *node.output):
+            kind = _TYPES.get(self._types.get(name, 0))
+            if kind:
+                return kind
+        return "f32"
 
     def weight(self, node: Any) -> int:
         if node.op_type == "MatMulNBits":
