@@ -44,6 +44,15 @@ def test_importing_hasten_is_fast_and_loads_nothing_heavy() -> None:
     assert elapsed < 0.060
 
 
+def test_public_functions_stay_functions_when_rooms_of_the_same_name_are_imported() -> None:
+    code = (
+        "import hasten, hasten.optimize.run, hasten.serve.core; from hasten.optimize import run;"
+        "print(hasten.optimize.__name__, hasten.serve.__name__, run.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["optimize", "serve", "hasten.optimize.run"]
+
+
 def documented_verbs() -> list[str]:
     return sorted(set(re.findall(r"^\|.*?`hasten (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)))
 

@@ -12,6 +12,8 @@ Importing hasten is free: nothing heavy is loaded before it is used.
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module("hasten.facade"), name)
     raise AttributeError(f"module 'hasten' has no attribute {name!r}")
+
+
+class _Face(types.ModuleType):
+    """Keeps public names for functions where a room has the same name: `hasten.optimize` is what one calls.
+
+    Importing the room `hasten.optimize` would otherwise put the room in the function's place, so that the second call
+    of `hasten.optimize(...)` failed. The rooms stay reachable: `from hasten.optimize import run`.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face
 
 
 def __dir__() -> list[str]:

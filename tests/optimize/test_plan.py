@@ -78,8 +78,9 @@ def steps(model: Imagined, id_: str, *probes: Probe) -> list[str]:
 
 def test_every_engine_is_tried_in_every_precision_that_it_computes() -> None:
     assert ids(Imagined(), ORT, OV) == {
-        "onnxruntime-f32-1t", "onnxruntime-f32-graph-2t", "onnxruntime-int8-static-2t",
-        "openvino-f32-1t", "openvino-f32-2t", "openvino-f32-graph-2t", "openvino-int8-nncf-2t",
+        "onnxruntime-f32-1t", "onnxruntime-f32-graph-2t", "onnxruntime-int8-static-2t", "onnxruntime-int8-all-2t",
+        "openvino-f32-1t", "openvino-f32-2t", "openvino-f32-graph-2t", "openvino-int8-static-2t",
+        "openvino-int8-nncf-2t", "openvino-int8-nncf7-2t",
     }  # fmt: skip
 
 

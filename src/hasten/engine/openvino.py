@@ -1,8 +1,8 @@
-"""OpenVINO: bf16, f16 and int8 kernels on CPUs; Intel GPUs and NPUs where there are any.
+"""OpenVINO: bf16, f16 and int8 kernels on CPUs; Intel GPUs and NPUs where there are any; AUTO and HETERO over these.
 
 The precision hint is always pinned: left alone, OpenVINO silently runs bf16 on processors that have it, and what looks
-like a faster engine is a change of precision (facts on honest results). After compiling, the hint is read back, and the
-executed graph is asked which precision its operators really run in.
+like a faster engine is a change of precision. After compiling, the hint is read back, and whoever asks for the
+precision gets it from the operators of the executed graph.
 """
 
 from __future__ import annotations
@@ -14,101 +14,101 @@ from typing import Any
 
 import numpy as np
 
-from hasten.engine.base import Device, Hardware, Probe, Tensors
+from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
+from hasten.engine.denormals import can_flush, denormals
+from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
+from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Precision, Target
-from hasten.spec.tensor import DType, TensorSpec
 
 __all__ = ["OpenVino", "OpenVinoSession"]
 
-_DTYPES: dict[str, DType] = {
-    "f32": "FP32", "f16": "FP16", "bf16": "BF16", "f64": "FP64", "boolean": "BOOL", "string": "BYTES",
-    "i8": "INT8", "i16": "INT16", "i32": "INT32", "i64": "INT64",
-    "u8": "UINT8", "u16": "UINT16", "u32": "UINT32", "u64": "UINT64",
-}  # fmt: skip
-
-# int8 graphs keep their unquantized operators in f32, so that "int8" means one thing on every engine.
-_HINTS: dict[Precision, str] = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}
+# int8 and int4 graphs keep their unquantized operators in f32, so that these words mean one thing on every engine.
+_HINTS: dict[Precision, str] = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32", "int4": "f32"}
 _RUNTIME_PRECISIONS: dict[str, Precision] = {
-    "f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8",
+    "f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4",
 }  # fmt: skip
 # Operators that do the arithmetic; data movement says nothing about precision.
-_ARITHMETIC = {
-    "Convolution",
-    "GroupConvolution",
-    "MatMul",
-    "FullyConnected",
-    "Deconvolution",
-    "RNNSeq",
-    "MHA",
+_ARITHMETIC = {"Convolution", "GroupConvolution", "MatMul", "FullyConnected", "Deconvolution", "RNNSeq", "MHA"}
+
+# Devices of the runtime beside the CPU: class, what it is, what to do to get it.
+_OTHERS: dict[str, tuple[Hardware, str, str]] = {
+    "GPU": (
+        "GPU",
+        "an Intel GPU",
+        "On a machine with an Intel GPU, install its compute driver: apt-get install intel-opencl-icd.",
+    ),
+    "NPU": ("NPU", "the NPU of Intel Core Ultra", "On a machine with an Intel NPU, install Intel's linux-npu-driver."),
 }
-
-
-_HARDWARE: dict[str, Hardware] = {"CPU": "CPU", "GPU": "GPU", "NPU": "NPU"}
+# Devices that spread a model over others. They keep no settings themselves but hand them on.
+_VIRTUAL = ("AUTO", "HETERO", "MULTI")
 
 
 class OpenVino:
-    """The engine."""
+    """The engine. Callers of several instances run in streams of one compiled model, which share its weights."""
 
     name = "openvino"
     formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
-    honours: frozenset[str] = frozenset()
+    honours: frozenset[str] = frozenset({"instances", "batch", "flush_denormals"})
 
     def probe(self) -> Probe:
         """Ask the runtime for its devices and what each can compute in."""
         import openvino as ov
 
         core: Any = ov.Core()
+        names: list[str] = list(core.available_devices)
+        missing = [name for name in _OTHERS if not any(found.split(".")[0] == name for found in names)]
         return Probe(
             engine=self.name,
             version=importlib.metadata.version("openvino"),
-            devices=tuple(_device(core, name) for name in core.available_devices),
+            devices=tuple(_device(core, name) for name in names),
+            absent=tuple(_absent(name) for name in missing),
         )
 
     def load(self, model: Path, target: Target) -> OpenVinoSession:
-        """Read and compile an ONNX file, TFLite file or OpenVINO IR with the precision pinned."""
+        """Read and compile an ONNX file, TFLite file or OpenVINO IR with the precision pinned.
+
+        `target.threads` are the threads of one instance. Devices are those of `probe`, "AUTO", or lists such as
+        "HETERO:GPU,CPU".
+        """
         import openvino as ov
 
-        core: Any = ov.Core()
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[target.precision],
-            **({"ENABLE_CPU_PINNING": target.pin} if target.device == "CPU" else {}),
-            **target.options,
-        }
-        if target.threads:
-            settings["INFERENCE_NUM_THREADS"] = target.threads
-        try:
-            compiled: Any = core.compile_model(str(model), target.device, settings)
-        except Exception as error:
+        refuse_knobs(self, target)
+        if target.runtime.flush_denormals and not can_flush():
             raise EngineLoadError(
-                f"openvino refused {model.name}: {_short(error)}",
-                remedy="Check the file with: hasten inspect " + model.name,
-            ) from error
-        session = OpenVinoSession(compiled)
-        # A quantized graph computes in int8 whatever is asked of its float operators; what must never pass is a
-        # float precision narrower than the one asked for.
-        if session.precision not in (target.precision, "int8") and target.precision != "int8":
-            raise EngineLoadError(
-                f"openvino runs {model.name} in {session.precision} although {target.precision} was asked for.",
-                remedy="This processor or this model does not take that precision; choose another.",
+                "Subnormal numbers cannot be flushed on this system.", remedy="Leave flush_denormals off."
             )
-        return session
+        core: Any = ov.Core()
+        kind = target.device.partition(":")[0].partition(".")[0]
+        try:
+            # Compiling switches this thread's mode for subnormal numbers and leaves it so.
+            with denormals(target.runtime.flush_denormals):
+                network: Any = core.read_model(str(model))
+                _fix_batch(network, target.runtime.batch)
+                compiled: Any = core.compile_model(network, target.device, _settings(target))
+        except EngineLoadError:
+            raise
+        except Exception as error:
+            hint = _OTHERS[kind][2] if kind in _OTHERS else f"Check the file with: hasten inspect {model.name}"
+            raise EngineLoadError(f"openvino refused {model.name}: {_short(error)}", remedy=hint) from error
+        _check_hint(compiled, model, target)
+        return OpenVinoSession(compiled, target)
 
 
 class OpenVinoSession:
-    """A compiled model with one infer request. Not thread-safe."""
+    """A compiled model with an infer request for each instance."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, target: Target) -> None:
         self._compiled: Any = compiled
-        self._request: Any = compiled.create_infer_request()
+        self._target = target
         self._signature = Signature(
-            inputs=tuple(_spec(port) for port in compiled.inputs),
-            outputs=tuple(_spec(port) for port in compiled.outputs),
+            inputs=tuple(spec_of(port) for port in compiled.inputs),
+            outputs=tuple(spec_of(port) for port in compiled.outputs),
         )
-        self._names = [spec.name for spec in self._signature.outputs]
-        self._precision: Precision = _precision_used(compiled)
+        count = target.runtime.instances
+        self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
+        self._precision: Precision | None = None
 
     @property
     def signature(self) -> Signature:
@@ -118,44 +118,119 @@ class OpenVinoSession:
     @property
     def precision(self) -> Precision:
         """What most arithmetic operators of the executed graph run in."""
+        if self._precision is None:
+            if self._compiled is None:
+                raise EngineRunError("The session is closed.", remedy="Load the model again.")
+            self._precision = _precision_used(self._compiled, _HINTS[self._target.precision])
         return self._precision
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch. Raises `EngineRunError`."""
-        try:
-            results = self._request.infer(dict(inputs), share_inputs=True)
-        except Exception as error:
-            raise EngineRunError(f"openvino failed: {_short(error)}") from error
-        return {name: _from_runtime(results[index]) for index, name in enumerate(self._names)}
+        # The runtime itself would take an old value for a missing input and convert a wrong type silently.
+        problem = self._signature.problem(inputs)
+        if problem:
+            raise EngineRunError(f"openvino cannot run this: {problem}")
+        feed = {index: to_runtime(inputs[spec.name], spec) for index, spec in enumerate(self._signature.inputs)}
+        with self._pool.take() as request:
+            try:
+                results = self._infer(request, feed)
+                return {
+                    spec.name: from_runtime(results[index], spec) for index, spec in enumerate(self._signature.outputs)
+                }
+            except Exception as error:
+                raise EngineRunError(f"openvino failed: {_short(error)}") from error
 
     def close(self) -> None:
-        """Drop the request and the compiled model."""
-        self._request = None
+        """Drop the requests and the compiled model."""
+        self._pool.close()
         self._compiled = None
+
+    def _infer(self, request: Any, feed: dict[int, Any]) -> Any:
+        if not self._target.runtime.flush_denormals:
+            return request.infer(feed, share_inputs=True)
+        with denormals(True):
+            return request.infer(feed, share_inputs=True)
+
+
+def _settings(target: Target) -> dict[str, Any]:
+    """The target in OpenVINO's own words."""
+    own = _device_settings(target)
+    kind, _, rest = target.device.partition(":")
+    if kind not in _VIRTUAL:
+        return {"PERFORMANCE_HINT": "LATENCY", **own, **target.options}
+    # A device that spreads a model does not know its members' settings; they are handed on under their names.
+    hint = {"INFERENCE_PRECISION_HINT": own["INFERENCE_PRECISION_HINT"]}
+    members = [name.strip() for name in rest.split(",") if name.strip() and not name.startswith("-")] or ["CPU"]
+    handed = {name: own if name == "CPU" else hint for name in members}
+    return {"DEVICE_PROPERTIES": handed, **target.options}
+
+
+def _device_settings(target: Target) -> dict[str, Any]:
+    knobs = target.runtime
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[target.precision]}
+    if knobs.instances > 1:
+        settings["NUM_STREAMS"] = knobs.instances
+    if target.device.partition(":")[0] not in ("CPU", *_VIRTUAL):
+        return settings
+    settings["ENABLE_CPU_PINNING"] = target.pin
+    if target.threads:
+        settings["INFERENCE_NUM_THREADS"] = target.threads * knobs.instances
+    if knobs.flush_denormals:
+        settings["CPU_DENORMALS_OPTIMIZATION"] = True
+    return settings
+
+
+def _fix_batch(network: Any, batch: int) -> None:
+    """Give every input's open leading axis the size. Raises `EngineLoadError` where one is fixed to another."""
+    shapes: dict[Any, Any] = {}
+    for port in network.inputs if batch else ():
+        shape = port.get_partial_shape()
+        if not shape.rank.is_static or len(shape) == 0 or (shape[0].is_static and shape[0].get_length() != batch):
+            raise EngineLoadError(
+                f"The input {port.get_any_name()!r} of shape {shape} cannot be held to batches of {batch}.",
+                remedy="Leave batch at 0, or choose the size that the model was exported with.",
+            )
+        shape[0] = batch
+        shapes[port] = shape
+    if shapes:
+        network.reshape(shapes)
+
+
+def _check_hint(compiled: Any, model: Path, target: Target) -> None:
+    """Read the precision hint back: a device that does not take it falls to another without a word."""
+    if target.device.partition(":")[0] in _VIRTUAL:
+        return
+    got = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    if got != _HINTS[target.precision]:
+        raise EngineLoadError(
+            f"openvino runs {model.name} in {got} although {target.precision} was asked for.",
+            remedy="This processor or this model does not take that precision; choose another.",
+        )
 
 
 def _device(core: Any, name: str) -> Device:
     capabilities = set(core.get_property(name, "OPTIMIZATION_CAPABILITIES"))
-    known: list[tuple[str, Precision]] = [
-        ("FP32", "f32"),
-        ("FP16", "f16"),
-        ("BF16", "bf16"),
-        ("INT8", "int8"),
-    ]
+    known: list[tuple[str, Precision]] = [("FP32", "f32"), ("FP16", "f16"), ("BF16", "bf16"), ("INT8", "int8")]
+    kind = name.split(".")[0]
     return Device(
         name=name,
-        hardware=_HARDWARE.get(name.split(".")[0], "ASIC"),
+        hardware="CPU" if kind == "CPU" else _OTHERS[kind][0] if kind in _OTHERS else "ASIC",
         detail=str(core.get_property(name, "FULL_DEVICE_NAME")).strip(),
         precisions=tuple(precision for capability, precision in known if capability in capabilities),
+        support="runs here" if kind == "CPU" else "not run on hardware",
     )
 
 
-def _precision_used(compiled: Any) -> Precision:
+def _absent(name: str) -> Absent:
+    hardware, what, remedy = _OTHERS[name]
+    return Absent(name=name, hardware=hardware, reason=f"OpenVINO finds no {name}, {what}.", remedy=remedy)
+
+
+def _precision_used(compiled: Any, hint: str) -> Precision:
     """Count the arithmetic operators of the executed graph by runtime precision; the commonest is the answer.
 
-    Where the device does not describe its graph, the precision hint that it accepted is read back instead.
+    Where there is none, or the device does not describe its graph, the hint that it accepted is the answer.
     """
-    hint = _RUNTIME_PRECISIONS.get(str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string()), "f32")
     counts: Counter[Precision] = Counter()
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = op.get_rt_info()
@@ -164,34 +239,7 @@ def _precision_used(compiled: Any) -> Precision:
         precision = _RUNTIME_PRECISIONS.get(str(info["runtimePrecision"].astype(str)))
         if precision:
             counts[precision] += 1
-    return counts.most_common(1)[0][0] if counts else hint
-
-
-def _spec(port: Any) -> TensorSpec:
-    kind = port.get_element_type().to_string()
-    dtype = _DTYPES.get(kind)
-    if dtype is None:
-        raise EngineLoadError(
-            f"The tensor {_name(port)!r} has type {kind}, which hasten cannot carry.",
-            remedy="Export the model with plain tensors as inputs and outputs.",
-        )
-    dims: list[int | str] = [int(d.get_length()) if d.is_static else "?" for d in port.get_partial_shape()]
-    return TensorSpec(name=_name(port), dtype=dtype, shape=tuple(dims))
-
-
-def _name(port: Any) -> str:
-    """The model's own name of an input or output: compiling may give it those of tensors that were folded into it."""
-    own = str(port.get_node().get_friendly_name()).partition("/sink_port_")[0]
-    return own if own in port.get_names() else str(port.get_any_name())
-
-
-def _from_runtime(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Copy out of the request's own buffer, which the next run overwrites."""
-    if array.dtype.kind not in "OUS":
-        return np.array(array)
-    raw = np.empty(array.size, dtype=object)
-    raw[:] = [str(item).encode() for item in array.ravel()]
-    return raw.reshape(array.shape)
+    return counts.most_common(1)[0][0] if counts else _RUNTIME_PRECISIONS.get(hint, "f32")
 
 
 def _short(error: BaseException) -> str:

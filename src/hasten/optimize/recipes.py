@@ -23,6 +23,8 @@ Recipe = tuple[str, tuple[Want, ...]]
 # The newest operator set that the engines of today all know well, with LayerNormalization (17) in it.
 _OPSET = 17
 _MATRIX = {"MatMul", "Gemm", "Attention", "LSTM", "GRU"}
+# Quantizing what stands between these too saves conversions, and ruins some models.
+_ARITHMETIC = "Conv,MatMul,Gemm,ConvTranspose"
 # Weight-only quantization saves memory traffic: below this many bytes the weights stay in the caches anyway.
 _LARGE_WEIGHTS = 16 * 2**20
 
@@ -33,7 +35,9 @@ def recipes_for(model: Model, engine: str, precision: Precision) -> Iterator[Rec
         yield from _for_onnx(model, engine, precision)
     elif precision == "int8":
         if engine == "openvino":
-            yield "nncf", (_need("quantize_nncf", reduce_range=_saturates()),)
+            yield "nncf", (_need("quantize_nncf"),)
+            if _saturates():
+                yield "nncf7", (_need("quantize_nncf", reduce_range=True),)
     else:
         yield "", ()
 
@@ -58,12 +62,21 @@ def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recip
 
 
 def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe]:
+    yield "static", (*_prepared(model), _static(operators=_ARITHMETIC))
     if engine == "openvino":
-        yield "nncf", (*_prepared(model), _need("quantize_nncf", reduce_range=_saturates()))
+        # NNCF's own model of the kernels fits OpenVINO's format; what it writes as ONNX, OpenVINO computes otherwise.
+        yield "nncf", (*_prepared(model), _need("quantize_nncf", result="openvino"))
+        if _saturates():
+            yield "nncf7", (*_prepared(model), _need("quantize_nncf", result="openvino", reduce_range=True))
         return
-    yield "static", (*_prepared(model), _need("quantize_static", reduce_range=_saturates()))
+    yield "all", (*_prepared(model), _static())
     if any(name in _MATRIX for name in operators):
         yield "dynamic", (*_prepared(model), _need("quantize_dynamic", reduce_range=_saturates()))
+
+
+def _static(**options: str) -> Want:
+    """Ranges without their tails: minimum and maximum leave too few levels for most values."""
+    return _need("quantize_static", method="percentile", reduce_range=_saturates(), **options)
 
 
 def _graph(model: Model, *, fused: bool) -> tuple[Want, ...]:
