@@ -44,16 +44,22 @@ class RaiseOpset(Transform):
             raised = version_converter.convert_version(proto, wanted)
         except Exception as error:
             raise TransformFailed(
-                f"raise_opset failed: ONNX's version converter gave up: {' '.join(str(error).split())[:200]}",
+                f"raise_opset failed: ONNX's version converter gave up: {_last_words(error)}.",
                 remedy=f"Export the model again with operator set {wanted}.",
             ) from error
-        raised.ir_version = max(raised.ir_version, helper.find_min_ir_version_for(list(raised.opset_import)))
+        least = helper.find_min_ir_version_for(list(raised.opset_import), ignore_unknown=True)
+        raised.ir_version = max(raised.ir_version, least)
         graph = Graph(raised, task.model)
         rewrite(graph, [_plain_softmax])
         raised = graph.finish()
         if task.model.files()[1:]:
             external_data_helper.load_external_data_for_model(raised, str(task.model.path.parent))
         save_proto(raised, task.out)
+
+
+def _last_words(error: Exception) -> str:
+    """What the converter says, without the place in its source."""
+    return " ".join(str(error).split()).rpartition(" failed: ")[2][:200].rstrip(".")
 
 
 def _plain_softmax(graph: Graph, anchor: onnx.NodeProto) -> Change | None:
