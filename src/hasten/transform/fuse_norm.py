@@ -26,12 +26,21 @@ def layer_norm(graph: Graph, anchor: onnx.NodeProto) -> Change | None:
     found = _normalized(graph, normal)
     if found is None or not _fits(graph, found, gamma) or (beta and not _fits(graph, found, beta)):
         return None
+    if not beta and _is_shifted(graph, found, anchor):
+        return None
     inputs = [found.x, _flat(graph, found, gamma), *([_flat(graph, found, beta)] if beta else [])]
     axis = -len(found.axes)
     return Change(
         "layer_norm",
         [graph.node("LayerNormalization", inputs, anchor.output[0], axis=axis, epsilon=found.epsilon)],
     )
+
+
+def _is_shifted(graph: Graph, found: _Normal, scaled: onnx.NodeProto) -> bool:
+    """Whether a shift follows, so that the pattern ends there."""
+    readers = graph.readers(scaled.output[0]) if graph.private(scaled.output[0]) else []
+    both = constants_first(graph, readers[0]) if readers and readers[0].op_type == "Add" else None
+    return both is not None and graph.allowed(readers[0]) and _fits(graph, found, both[0])
 
 
 def skip_layer_norm(graph: Graph, anchor: onnx.NodeProto) -> Change | None:
