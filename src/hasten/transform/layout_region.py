@@ -15,7 +15,7 @@ import onnx
 
 from hasten.transform.graph import Graph
 from hasten.transform.layout_agnostic import data_inputs, is_agnostic, moved
-from hasten.transform.layout_rules import permutation
+from hasten.transform.layout_rules import bypass, permutation
 from hasten.transform.rewrite import Change
 
 __all__ = ["flip_region"]
@@ -126,8 +126,7 @@ class _Region:
 
     def _is_inverse(self, node: onnx.NodeProto) -> bool:
         perm = permutation(self.graph, node)
-        free = perm is not None and self.graph.allowed(node) and node.output[0] not in self.graph.outputs
-        return free and not self.graph.read_in_subgraph(node.output[0]) and perm == np.argsort(self.perm).tolist()
+        return perm is not None and self.graph.allowed(node) and perm == np.argsort(self.perm).tolist()
 
     def _before(self, name: str, made: list[onnx.NodeProto]) -> str:
         """The name of an incoming tensor in the layout before the transpose; a transpose for it joins `made`."""
@@ -154,7 +153,6 @@ class _Region:
 
     def _skip_inverses(self, name: str, new: str) -> None:
         """Transposes back to where the tensor now is have nothing left to do."""
-        for node in self.graph.readers(name) + self.graph.readers(new):
-            if self._is_inverse(node) and node.input[0] == name:
-                self.graph.redirect(node.output[0], new)
-                self.graph.drop(node)
+        for node in self.graph.readers(name):
+            if self._is_inverse(node):
+                bypass(self.graph, node, new)

@@ -8,7 +8,7 @@ import onnx
 from hasten.transform.graph import Graph, attribute
 from hasten.transform.rewrite import Change
 
-__all__ = ["absorb_in_gemm", "merge_transposes", "permutation", "transpose_to_reshape"]
+__all__ = ["absorb_in_gemm", "bypass", "merge_transposes", "permutation", "transpose_to_reshape"]
 
 
 def permutation(graph: Graph, node: onnx.NodeProto | None) -> list[int] | None:
@@ -27,7 +27,7 @@ def merge_transposes(graph: Graph, anchor: onnx.NodeProto) -> Change | None:
         return None
     before = graph.producer(anchor.input[0], "Transpose")
     inner = permutation(graph, before) if before is not None else list(range(len(outer)))
-    if inner is None:
+    if inner is None or (before is not None and not graph.allowed(before)):
         return None
     source = before.input[0] if before is not None else anchor.input[0]
     both = [inner[axis] for axis in outer]
@@ -39,12 +39,23 @@ def merge_transposes(graph: Graph, anchor: onnx.NodeProto) -> Change | None:
 
 
 def bypass(graph: Graph, anchor: onnx.NodeProto, source: str) -> Change:
-    """Let everybody read `source` in place of what the anchor makes; outputs and subgraphs need it by its own name."""
+    """Let everybody read `source` in place of what the anchor makes."""
     output = anchor.output[0]
-    if output in graph.outputs or graph.read_in_subgraph(output):
-        return Change("merged", [graph.node("Identity", [source], output)])
-    graph.redirect(output, source)
-    graph.drop(anchor)
+    if output not in graph.outputs and not graph.read_in_subgraph(output):
+        graph.redirect(output, source)
+        graph.drop(anchor)
+        return Change("merged", [])
+    # Outputs and subgraphs know the tensor by its name.
+    identity = graph.node("Identity", [source], output)
+    graph.put(anchor, [identity])
+    maker = graph.producer(source)
+    if maker is not None and source not in graph.outputs and graph.private(source):
+        graph.remove(identity)
+        made = onnx.NodeProto()
+        made.CopyFrom(maker)
+        del made.output[:]
+        made.output.extend(output if name == source else name for name in maker.output)
+        graph.put(maker, [made])
     return Change("merged", [])
 
 
