@@ -24,7 +24,7 @@ from hasten.transform.graph import Graph
 from hasten.transform.onnx_graph import load, subgraph_inputs
 from hasten.transform.rewrite import Change, rewrite
 
-__all__ = ["FoldPreprocess", "options_of", "preprocess_of"]
+__all__ = ["FoldPreprocess", "preprocess_of"]
 
 
 def preprocess_of(options: Options, only_input: str = "") -> Preprocess:
@@ -44,22 +44,12 @@ def preprocess_of(options: Options, only_input: str = "") -> Preprocess:
     )
 
 
-def options_of(preprocess: Preprocess) -> dict[str, str | bool]:
-    """The options that describe `preprocess`."""
-    return {
-        "input": preprocess.input,
-        "mean": ",".join(map(repr, preprocess.mean)),
-        "std": ",".join(map(repr, preprocess.std)),
-        "channels_first": preprocess.channels_first,
-    }
-
-
 @final
 class FoldPreprocess(Transform):
     """Pixels in place of the normalized input: cast, mean, deviation and layout become part of the graph.
 
-    Options have the meaning of `hasten.spec.preprocess.Preprocess`; numbers are separated by commas, in the units of
-    pixels. Without `input`, the model must have one input only.
+    Options have the meaning of `hasten.spec.preprocess.Preprocess`, whose `options` gives them; numbers are separated
+    by commas, in the units of pixels. Without `input`, the model must have one input only.
     """
 
     name = "fold_preprocess"
