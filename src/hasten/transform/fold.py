@@ -71,7 +71,8 @@ def _optimize(model: OnnxModel, out: Path, largest: int | None) -> None:
     settings.add_session_config_entry("session.disable_double_qdq_remover", "1")
     if largest is not None:
         settings.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(largest))
-    if model.bytes_on_disk > _ONE_FILE:
+    # Without a file of its own for weights, the runtime would refer to those beside the original model.
+    if model.bytes_on_disk > _ONE_FILE or len(model.files()) > 1:
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", out.name + ".data")
         settings.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     try:
