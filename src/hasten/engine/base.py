@@ -75,7 +75,11 @@ class Probe(Value, frozen=True):
 
 
 class Session(Protocol):
-    """A loaded model. `Target.runtime.instances` callers may run it at the same time; close it when done."""
+    """A loaded model. `Target.runtime.instances` callers may run it at the same time; close it when done.
+
+    A session whose caller does a share of the work beside pinned threads names the core that is left for it in an
+    attribute `caller_core`; whoever owns the calling thread keeps it there (`hasten.engine.worker`).
+    """
 
     @property
     def signature(self) -> Signature:

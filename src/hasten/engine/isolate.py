@@ -1,7 +1,7 @@
 """A session in a process of its own: a crash, a hang or a leak of an engine costs that session and nothing else.
 
 `IsolatedSession` is a `Session` that also keeps samples in the worker and times runs there. `load_isolated`
-starts the worker and loads; use the result in a `with`.
+starts the worker and loads; use the result in a `with`. `probe_isolated` asks an engine about this machine.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ import msgspec
 import numpy as np
 
 from hasten import errors
-from hasten.engine.base import Tensors
+from hasten.engine.base import Probe, Tensors
 from hasten.engine.frames import Frame, read_frame, write_frame
 from hasten.spec.signature import Signature
 from hasten.spec.target import Precision, Target
 
-__all__ = ["IsolatedSession", "load_isolated"]
+__all__ = ["IsolatedSession", "load_isolated", "probe_isolated"]
 
 LOAD_TIMEOUT_S = 300.0
 RUN_TIMEOUT_S = 120.0
+PROBE_TIMEOUT_S = 60.0
 
 
 def load_isolated(model: Path, target: Target, *, timeout_s: float = LOAD_TIMEOUT_S) -> IsolatedSession:
@@ -47,6 +48,20 @@ def load_isolated(model: Path, target: Target, *, timeout_s: float = LOAD_TIMEOU
         session.close()
         raise
     return session
+
+
+def probe_isolated(engine: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
+    """Ask an engine what it finds here, in a process of its own: a driver that crashes or hangs is a reason.
+
+    Never raises for what the engine does.
+    """
+    session = IsolatedSession(Target(engine=engine))
+    try:
+        return session.probe(timeout_s=timeout_s)
+    except errors.EngineCrashed as error:
+        return Probe(engine=engine, reason=error.message, remedy="Mend or remove its installation.")
+    finally:
+        session.close()
 
 
 class IsolatedSession:
@@ -104,6 +119,19 @@ class IsolatedSession:
         """Run kept samples in order and return each run's milliseconds, timed inside the worker."""
         answer = self._ask(Frame("time", {"slots": list(slots), "warmup": warmup}), timeout_s)
         return [elapsed / 1e6 for elapsed in answer.args["elapsed_ns"]]
+
+    def throughput_rps(self, slots: Sequence[int], *, callers: int, runs: int) -> float:
+        """Run kept samples `runs` times in all, from `callers` threads of the worker at once; runs in a second.
+
+        More callers than `Runtime.instances` wait for each other, as they would in a server.
+        """
+        args = {"slots": list(slots), "callers": callers, "runs": runs}
+        return runs / (self._ask(Frame("throughput", args), LOAD_TIMEOUT_S).args["elapsed_ns"] / 1e9)
+
+    def probe(self, *, timeout_s: float) -> Probe:
+        """Ask the target's engine what it finds on this machine."""
+        answer = self._ask(Frame("probe", {"engine": self.target.engine}), timeout_s)
+        return msgspec.convert(answer.args["probe"], Probe)
 
     def peak_memory_mb(self) -> float:
         """Peak resident set of the worker process in MiB: interpreter, runtime, model and activations together."""

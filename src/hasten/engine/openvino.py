@@ -86,7 +86,9 @@ class OpenVino:
             with denormals(target.runtime.flush_denormals):
                 network: Any = core.read_model(str(model))
                 _fix_batch(network, target.runtime.batch)
-                compiled: Any = core.compile_model(network, target.device, _settings(target))
+                compiled: Any = core.compile_model(
+                    network, target.device, _settings(target, list(core.available_devices))
+                )
         except EngineLoadError:
             raise
         except Exception as error:
@@ -152,16 +154,16 @@ class OpenVinoSession:
             return request.infer(feed, share_inputs=True)
 
 
-def _settings(target: Target) -> dict[str, Any]:
-    """The target in OpenVINO's own words."""
+def _settings(target: Target, present: list[str]) -> dict[str, Any]:
+    """The target in OpenVINO's own words. `present` are the devices among which AUTO chooses."""
     own = _device_settings(target)
     kind, _, rest = target.device.partition(":")
     if kind not in _VIRTUAL:
         return {"PERFORMANCE_HINT": "LATENCY", **own, **target.options}
     # A device that spreads a model does not know its members' settings; they are handed on under their names.
     hint = {"INFERENCE_PRECISION_HINT": own["INFERENCE_PRECISION_HINT"]}
-    members = [name.strip() for name in rest.split(",") if name.strip() and not name.startswith("-")] or ["CPU"]
-    handed = {name: own if name == "CPU" else hint for name in members}
+    members = [name.strip() for name in rest.split(",") if name.strip() and not name.startswith("-")]
+    handed = {name: own if name == "CPU" else hint for name in members or present}
     return {"DEVICE_PROPERTIES": handed, **target.options}
 
 

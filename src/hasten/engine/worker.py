@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from hasten.engine.base import Session, engines
+from hasten.engine.base import Probe, Session, engines
 from hasten.engine.frames import Frame, read_frame, write_frame
 from hasten.engine.memory import peak_memory_mb
-from hasten.errors import EngineCrashed, EngineRunError, HastenError
+from hasten.engine.race import race
+from hasten.errors import EngineCrashed, EngineRunError, HastenError, MissingError
 from hasten.spec.target import Target
 
 __all__ = ["Worker", "main"]
@@ -39,6 +40,8 @@ class Worker:
             "put": self._put,
             "run": self._run,
             "time": self._time,
+            "throughput": self._throughput,
+            "probe": self._probe,
             "memory": self._memory,
             "precision": self._precision,
         }[frame.op]
@@ -89,6 +92,24 @@ class Worker:
             session.run(inputs)
             elapsed.append(time.perf_counter_ns() - started)
         return Frame("timed", {"elapsed_ns": elapsed})
+
+    def _throughput(self, frame: Frame) -> Frame:
+        """Run the given slots over and over from several callers at once; nanoseconds for all runs together."""
+        samples = [self._samples[slot] for slot in frame.args["slots"]]
+        elapsed = race(self._loaded(), samples, callers=frame.args["callers"], runs=frame.args["runs"])
+        return Frame("raced", {"elapsed_ns": elapsed})
+
+    def _probe(self, frame: Frame) -> Frame:
+        """Ask an engine what it finds. Whatever its libraries throw is a finding, and a death costs this process."""
+        name: str = frame.args["engine"]
+        try:
+            found = engines.get(name).probe()
+        except MissingError as error:
+            found = Probe(engine=name, reason=error.message, remedy=error.remedy)
+        except Exception as error:
+            words = " ".join(str(error).split())[:200]
+            found = Probe(engine=name, reason=f"It cannot be loaded here: {type(error).__name__}: {words}")
+        return Frame("probed", {"probe": msgspec.to_builtins(found)})
 
     def _memory(self, frame: Frame) -> Frame:
         return Frame("memory", {"peak_mb": peak_memory_mb()})

@@ -55,7 +55,8 @@ _LEFT_ALONE = Runtime()
 class Target(Value, frozen=True):
     """One way to run a model.
 
-    `device` is the engine's own name for a device (`Probe.devices`). `threads` 0 leaves the number to the engine.
+    `device` is the engine's own name for a device (`Probe.devices`). `threads` are those of one instance; 0 leaves the
+    number to the engine.
     `pin` keeps each thread on a core of its own: left to chance, a scheduler may run two spinning threads on one
     core for minutes, and the same model takes twice as long. `precision` says what the arithmetic of the model is
     expected in; engines read back what they really do. `options` are the engine's own settings, by its own names.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hasten.engine.base import Device, Probe, Tensors
+from hasten.engine.base import Device, Probe, Tensors, refuse_knobs
 from hasten.engine.onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
@@ -38,6 +38,7 @@ class FakeEngine:
 
     def load(self, model: Path, target: Target) -> _FakeSession:
         """Load with ONNX Runtime, or fail as the options say."""
+        refuse_knobs(self, target)
         if target.options.get("fail") == "load":
             raise EngineLoadError("The fake engine was told to refuse this model.")
         if target.options.get("die") == "load":
