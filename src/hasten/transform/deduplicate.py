@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import final
 
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from hasten.model.base import Model
+from hasten.model.lint_weights import raw_bytes, weight_bytes
 from hasten.model.onnx_file import OnnxModel, save_proto
-from hasten.model.shapes import BITS
 from hasten.transform.base import Options, Task, Transform
 from hasten.transform.onnx_graph import load
 
@@ -40,15 +41,15 @@ class Deduplicate(Transform):
         """Two equal constants."""
         assert isinstance(model, OnnxModel), "the base lets only the declared formats through"
         proto = onnx.ModelProto()
-        proto.CopyFrom(load(model) if model.files()[1:] else model.proto)
-        if _merge(proto.graph, int(options["least_bytes"])).merged:
+        proto.CopyFrom(model.proto)
+        if _merge(proto.graph, model.path.parent, int(options["least_bytes"])).merged:
             return None
         return f"no two constants of {options['least_bytes']} bytes or more are equal."
 
     def apply(self, task: Task) -> None:
         """Let every reader of a copy read the first one."""
         proto = load(task.model)
-        saved = _merge(proto.graph, int(task.options["least_bytes"]))
+        saved = _merge(proto.graph, task.model.path.parent, int(task.options["least_bytes"]))
         task.notes.append(f"{saved.merged} constants were copies of others; {saved.bytes / 1e6:.3g} MB saved.")
         save_proto(proto, task.out)
 
@@ -59,36 +60,41 @@ class _Saved:
     bytes: int = 0
 
 
-def _merge(graph: onnx.GraphProto, least: int) -> _Saved:
-    saved = _Saved()
-    _merge_level(graph, {}, {}, least, saved)
-    return saved
+def _merge(graph: onnx.GraphProto, folder: Path, least: int) -> _Saved:
+    merging = _Merging(folder, least)
+    merging.level(graph, {}, {})
+    return merging.saved
 
 
-def _merge_level(
-    graph: onnx.GraphProto, around: dict[_Key, str], renamed: dict[str, str], least: int, saved: _Saved
-) -> None:
-    """Merge in one graph, with the constants of the graphs around it, then in its subgraphs."""
-    seen, names = dict(around), dict(renamed)
-    fixed = {value.name for value in (*graph.input, *graph.output)}
-    for name, tensor in _constants(graph):
-        key = _key(tensor, least)
-        if key is None or name in fixed:
-            continue
-        first = seen.setdefault(key, name)
-        if first != name:
-            names[name] = first
-            saved.merged += 1
-            saved.bytes += _bytes(tensor)
-    gone = set(names) - set(renamed)
-    _drop(graph, gone)
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = names.get(name, name)
-        for item in node.attribute:
-            inner = [item.g] if item.type == onnx.AttributeProto.GRAPH else list(item.graphs)
-            for body in inner:
-                _merge_level(body, seen, names, least, saved)
+@dataclass(frozen=True, slots=True)
+class _Merging:
+    folder: Path
+    least: int
+    saved: _Saved = field(default_factory=_Saved)
+
+    def level(self, graph: onnx.GraphProto, around: dict[_Key, str], renamed: dict[str, str]) -> None:
+        """Merge in one graph, with the constants of the graphs around it, then in its subgraphs."""
+        seen, names = dict(around), dict(renamed)
+        fixed = {value.name for value in (*graph.input, *graph.output)}
+        for name, tensor in _constants(graph):
+            if name in fixed or tensor.data_type == TensorProto.STRING or weight_bytes(tensor) < self.least:
+                continue
+            first = seen.setdefault(self._key(tensor), name)
+            if first != name:
+                names[name] = first
+                self.saved.merged += 1
+                self.saved.bytes += weight_bytes(tensor)
+        _drop(graph, set(names) - set(renamed))
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                node.input[place] = names.get(name, name)
+            for item in node.attribute:
+                for body in [item.g] if item.type == onnx.AttributeProto.GRAPH else item.graphs:
+                    self.level(body, seen, names)
+
+    def _key(self, tensor: TensorProto) -> _Key:
+        content = hashlib.sha256(raw_bytes(tensor, self.folder).data)
+        return tensor.data_type, tuple(tensor.dims), content.digest()
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
@@ -96,20 +102,6 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             yield node.output[0], node.attribute[0].t
-
-
-def _key(tensor: TensorProto, least: int) -> _Key | None:
-    if tensor.data_type == TensorProto.STRING or _bytes(tensor) < least:
-        return None
-    content = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
-    return tensor.data_type, tuple(tensor.dims), hashlib.sha256(content).digest()
-
-
-def _bytes(tensor: TensorProto) -> int:
-    size = 1
-    for dim in tensor.dims:
-        size *= dim
-    return size * BITS.get(tensor.data_type, 0) // 8
 
 
 def _drop(graph: onnx.GraphProto, names: set[str]) -> None:

@@ -7,6 +7,7 @@ Pruning, weight decay and folded batch normalization leave such numbers behind. 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from hasten.model.base import Model
+from hasten.model.lint_weights import raw_bytes
 from hasten.model.onnx_file import OnnxModel, all_nodes, save_proto
 from hasten.transform.base import Options, Task, Transform
 from hasten.transform.graph import all_graphs
@@ -22,6 +24,8 @@ from hasten.transform.onnx_graph import QUANTIZED, load
 __all__ = ["FlushSubnormals"]
 
 _SINGLE: dict[int, type[np.floating[Any]]] = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+# Elements that are looked at at a time.
+_PIECE = 2**22
 _HALF: dict[int, type[np.floating[Any]]] = {TensorProto.FLOAT16: np.float16}
 
 
@@ -37,22 +41,20 @@ class FlushSubnormals(Transform):
     def requires(self, model: Model, options: Options) -> str | None:
         """At least one subnormal weight."""
         assert isinstance(model, OnnxModel), "the base lets only the declared formats through"
-        proto = load(model) if model.files()[1:] else model.proto
-        found = any(_subnormal(tensor, options) is not None for tensor in _weights(proto.graph))
+        found = any(_count(tensor, model.path.parent, options) for tensor in _weights(model.proto.graph))
         return None if found else "the model has no subnormal weights."
 
     def apply(self, task: Task) -> None:
         """Rewrite the tensors that hold some; all others keep their bytes."""
-        proto, tensors, count = load(task.model), 0, 0
+        proto, counts = load(task.model), list[int]()
         for tensor in _weights(proto.graph):
-            where = _subnormal(tensor, task.options)
-            if where is None:
-                continue
-            value = numpy_helper.to_array(tensor).copy()
-            value[where] = 0
-            _store(tensor, value)
-            tensors, count = tensors + 1, count + int(where.sum())
-        task.notes.append(f"{count} subnormal weights in {tensors} tensors became zero.")
+            count = _count(tensor, task.model.path.parent, task.options)
+            if count:
+                value = numpy_helper.to_array(tensor).copy()
+                value[np.abs(value) < np.finfo(value.dtype).tiny] = 0
+                _store(tensor, value)
+                counts.append(count)
+        task.notes.append(f"{sum(counts)} subnormal weights in {len(counts)} tensors became zero.")
         save_proto(proto, task.out)
 
 
@@ -67,15 +69,17 @@ def _weights(whole: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from (item.t for item in node.attribute if item.type == onnx.AttributeProto.TENSOR)
 
 
-def _subnormal(tensor: TensorProto, options: Options) -> np.ndarray[Any, Any] | None:
-    """Where a tensor holds subnormal numbers; None where nowhere."""
+def _count(tensor: TensorProto, folder: Path, options: Options) -> int:
+    """How many subnormal numbers a tensor holds; external ones are looked at in their file, piece by piece."""
     kinds = {**_SINGLE, **(_HALF if options["half"] else {})}
     kind = kinds.get(tensor.data_type)
     if kind is None:
-        return None
-    magnitude = np.abs(numpy_helper.to_array(tensor))
-    where = (magnitude > 0) & (magnitude < np.finfo(kind).tiny)
-    return where if where.any() else None
+        return 0
+    values, count = raw_bytes(tensor, folder).view(kind), 0
+    for start in range(0, len(values), _PIECE):
+        magnitude = np.abs(values[start : start + _PIECE])
+        count += int(np.count_nonzero((magnitude > 0) & (magnitude < np.finfo(kind).tiny)))
+    return count
 
 
 def _store(tensor: TensorProto, value: np.ndarray[Any, Any]) -> None:
