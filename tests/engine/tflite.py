@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-__all__ = ["fully_connected"]
+__all__ = ["copy", "fully_connected"]
 
 
 def fully_connected(
@@ -40,10 +41,31 @@ def fully_connected(
     operator.inputs, operator.outputs = [0, 1, 2], [3]
     operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
     operator.builtinOptions = schema.FullyConnectedOptionsT()
+    number = schema.BuiltinOperator.CUSTOM if custom else schema.BuiltinOperator.FULLY_CONNECTED
+    return _write(path, model, graph, operator, number, custom)
+
+
+def copy(path: Path, kind: str) -> Path:
+    """Write y = x: both [2, 2] of the element type `kind`, a name of `schema.TensorType`."""
+    model = schema.ModelT()
+    model.version = 3
+    model.buffers = [schema.BufferT()]
+    graph = schema.SubGraphT()
+    graph.name = "main"
+    graph.tensors = [_tensor(name, [2, 2], 0, getattr(schema.TensorType, kind)) for name in "xy"]
+    graph.inputs, graph.outputs = [0], [1]
+    operator = schema.OperatorT()
+    operator.inputs, operator.outputs = [0], [1]
+    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+    operator.builtinOptions = schema.ReshapeOptionsT()
+    operator.builtinOptions.newShape = [2, 2]
+    return _write(path, model, graph, operator, schema.BuiltinOperator.RESHAPE)
+
+
+def _write(path: Path, model: Any, graph: Any, operator: Any, number: int, custom: str | None = None) -> Path:
     graph.operators = [operator]
     model.subgraphs = [graph]
     code = schema.OperatorCodeT()
-    number = schema.BuiltinOperator.CUSTOM if custom else schema.BuiltinOperator.FULLY_CONNECTED
     code.builtinCode = code.deprecatedBuiltinCode = number
     code.customCode = custom
     code.version = 1
@@ -54,8 +76,8 @@ def fully_connected(
     return path
 
 
-def _tensor(name: str, shape: list[int], buffer: int) -> schema.TensorT:
+def _tensor(name: str, shape: list[int], buffer: int, kind: int = schema.TensorType.FLOAT32) -> schema.TensorT:
     tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.buffer = name, shape, buffer
-    tensor.type = schema.TensorType.FLOAT32
+    tensor.type = kind
     return tensor

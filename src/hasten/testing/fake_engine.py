@@ -39,6 +39,8 @@ class FakeEngine:
     def load(self, model: Path, target: Target) -> _FakeSession:
         """Load with ONNX Runtime, or fail as the options say."""
         refuse_knobs(self, target)
+        if target.device != "CPU":
+            raise EngineLoadError(f"The fake engine has no device {target.device!r}.", remedy="Choose CPU.")
         if target.options.get("fail") == "load":
             raise EngineLoadError("The fake engine was told to refuse this model.")
         if target.options.get("die") == "load":
