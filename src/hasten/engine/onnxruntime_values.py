@@ -112,6 +112,10 @@ class Binding:
         held = [(spec.name, *_value(inputs[spec.name], spec)) for spec in self._signature.inputs]
         for name, value, _ in held:
             self._binding.bind_ortvalue_input(name, value)
+        for spec in self._signature.outputs:
+            if spec.name not in self._buffers:
+                # Anew for each run: what the last one allocated would be taken for a buffer of this one.
+                self._binding.bind_output(spec.name)
         try:
             self._session.run_with_iobinding(self._binding)
         finally:
@@ -125,7 +129,6 @@ class Binding:
         for spec in self._signature.outputs:
             shape = [dim if isinstance(dim, int) else sizes.get(dim, -1) for dim in spec.shape]
             if spec.name in self._broken or min(shape, default=1) < 1:
-                self._binding.bind_output(spec.name)
                 continue
             buffer = np.empty(shape, NUMPY_NAMES[spec.dtype])
             kind = _BFLOAT16 if spec.dtype == "BF16" else buffer.dtype.type
@@ -133,10 +136,13 @@ class Binding:
             self._buffers[spec.name] = buffer
 
     def _copies(self) -> list[_Array]:
-        values = self._binding.get_outputs()
+        # In the order in which they were bound: those with a buffer first.
+        free = [spec for spec in self._signature.outputs if spec.name not in self._buffers]
+        values = self._binding.get_outputs()[len(self._buffers) :] if free else []
+        found = {spec.name: _array(value, spec) for spec, value in zip(free, values, strict=True)}
         return [
-            self._buffers[spec.name].copy() if spec.name in self._buffers else _array(value, spec)
-            for spec, value in zip(self._signature.outputs, values, strict=True)
+            self._buffers[spec.name].copy() if spec.name in self._buffers else found[spec.name]
+            for spec in self._signature.outputs
         ]
 
 
