@@ -24,6 +24,8 @@ Recipe = tuple[str, tuple[Want, ...]]
 _OPSET = 17
 _MATRIX = {"MatMul", "Gemm", "Attention", "LSTM", "GRU"}
 # Quantizing what stands between these too saves conversions, and ruins some models.
+# Histograms of so many samples settle; more take time that the search can use better.
+_SAMPLES = 32
 _ARITHMETIC = "Conv,MatMul,Gemm,ConvTranspose"
 # Weight-only quantization saves memory traffic: below this many bytes the weights stay in the caches anyway.
 _LARGE_WEIGHTS = 16 * 2**20
@@ -62,6 +64,10 @@ def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recip
 
 
 def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe]:
+    dynamic = (*_prepared(model), _need("quantize_dynamic", reduce_range=_saturates()))
+    is_matrices = engine == "onnxruntime" and any(name in _MATRIX for name in operators)
+    if is_matrices and "Conv" not in operators:
+        yield "dynamic", dynamic
     yield "static", (*_prepared(model), _static(operators=_ARITHMETIC))
     if engine == "openvino":
         # NNCF's own model of the kernels fits OpenVINO's format; what it writes as ONNX, OpenVINO computes otherwise.
@@ -70,13 +76,13 @@ def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe
             yield "nncf7", (*_prepared(model), _need("quantize_nncf", result="openvino", reduce_range=True))
         return
     yield "all", (*_prepared(model), _static())
-    if any(name in _MATRIX for name in operators):
-        yield "dynamic", (*_prepared(model), _need("quantize_dynamic", reduce_range=_saturates()))
+    if is_matrices and "Conv" in operators:
+        yield "dynamic", dynamic
 
 
 def _static(**options: str) -> Want:
     """Ranges without their tails: minimum and maximum leave too few levels for most values."""
-    return _need("quantize_static", method="percentile", reduce_range=_saturates(), **options)
+    return _need("quantize_static", method="percentile", samples=_SAMPLES, reduce_range=_saturates(), **options)
 
 
 def _graph(model: Model, *, fused: bool) -> tuple[Want, ...]:
