@@ -9,7 +9,7 @@ own inference gives such chains up at many operators.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,15 @@ def inferred(model: OnnxModel, dims: Mapping[str, int]) -> tuple[Scope, dict[str
     Returns the scope of the main graph, model-local functions written out, and the sizes that were used, by place.
     """
     lean = _lean(model)
-    contrib = any(node.domain not in ("", "ai.onnx", "ai.onnx.ml") for node in lean.graph.node)
     if lean.functions:
         lean = inliner.inline_local_functions(lean)
     used = _fix_inputs(lean.graph, dims)
-    if not contrib:
-        # Stored shapes may be those of another size. Foreign operators have no inference; what is stored is all.
-        lean.graph.ClearField("value_info")
+    # Stored shapes may be those of another size. Foreign operators have no inference; what is stored is all.
+    foreign = [node for node in lean.graph.node if node.domain not in ("", "ai.onnx", "ai.onnx.ml")]
+    made = {name for node in foreign for name in node.output}
+    kept = [value for value in lean.graph.value_info if value.name in made]
+    del lean.graph.value_info[:]
+    lean.graph.value_info.extend(kept)
     for value in lean.graph.output:
         value.type.tensor_type.ClearField("shape")
     return _settled(lean), used
@@ -258,6 +260,8 @@ def _fix_inputs(graph: onnx.GraphProto, dims: Mapping[str, int]) -> dict[str, in
                     symbols.setdefault(dim.dim_param, size)
                 dim.Clear()
                 dim.dim_value = size
+    # What foreign operators make is known by its stored shape alone.
+    _fix_values(graph.value_info, symbols)
     _fix_bodies(graph, symbols)
     return used
 
@@ -266,13 +270,16 @@ def _fix_bodies(graph: onnx.GraphProto, symbols: Mapping[str, int]) -> None:
     """Set the same symbols in subgraphs: inference does not carry sizes into the body of a loop."""
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.type != onnx.AttributeProto.GRAPH:
-                continue
-            body = attribute.g
-            for value in (*body.input, *body.output, *body.value_info):
-                for dim in value.type.tensor_type.shape.dim:
-                    if dim.dim_param in symbols:
-                        size = symbols[dim.dim_param]
-                        dim.Clear()
-                        dim.dim_value = size
-            _fix_bodies(body, symbols)
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                body = attribute.g
+                _fix_values((*body.input, *body.output, *body.value_info), symbols)
+                _fix_bodies(body, symbols)
+
+
+def _fix_values(values: Iterable[onnx.ValueInfoProto], symbols: Mapping[str, int]) -> None:
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                size = symbols[dim.dim_param]
+                dim.Clear()
+                dim.dim_value = size

@@ -47,6 +47,10 @@ class Dims:
             return self._more[name][1]
         return self._scopes[0].type(name) or self._stored.get(name, TensorProto.UNDEFINED)
 
+    def symbol(self, dim: Dim) -> str:
+        """The name that the model has for a free dimension of its inputs; empty for others."""
+        return self._known[2].get(dim, "") if isinstance(dim, tuple) else ""
+
     def set(self, name: str, shape: Shape | None, kind: int) -> None:
         """Note shape and type of a tensor that a rewrite made."""
         self._more[name] = (shape, kind)
@@ -58,21 +62,28 @@ class Dims:
 
     @property
     def _scopes(self) -> tuple[Scope, Scope]:
+        first, second, _ = self._known
+        return first, second
+
+    @property
+    def _known(self) -> _Known:
         if self._model not in _KNOWN:
             _KNOWN[self._model] = _both(self._model)
         return _KNOWN[self._model]
 
 
+_Known = tuple[Scope, Scope, dict[tuple[int, int], str]]
 # A search for a culprit rewrites the same model many times.
-_KNOWN: WeakKeyDictionary[OnnxModel, tuple[Scope, Scope]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[OnnxModel, _Known] = WeakKeyDictionary()
 
 
-def _both(model: OnnxModel) -> tuple[Scope, Scope]:
-    free: dict[str, None] = {}
+def _both(model: OnnxModel) -> _Known:
+    free: dict[str, str] = {}
     initial = {tensor.name for tensor in model.proto.graph.initializer}
     for value in model.proto.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if value.name not in initial and not dim.dim_value:
-                free[dim.dim_param or f"{value.name}[{axis}]"] = None
+                free[dim.dim_param or f"{value.name}[{axis}]"] = dim.dim_param
     first, second = (dict(zip(free, sizes * len(free), strict=False)) for sizes in (_FIRST, _SECOND))
-    return inferred(model, first)[0], inferred(model, second)[0]
+    symbols = {(first[place], second[place]): symbol for place, symbol in free.items() if symbol}
+    return inferred(model, first)[0], inferred(model, second)[0], symbols

@@ -233,8 +233,17 @@ class Graph:
         graph.node.extend(copies)
         made = {name for node in copies for name in node.output}
         _keep(graph.initializer, lambda tensor: tensor.name in wanted or tensor.name in self.inputs)
-        _keep(graph.value_info, lambda value: value.name in made)
+        foreign = {name for node in copies if node.domain == CONTRIB for name in node.output if name}
+        _keep(graph.value_info, lambda value: value.name in made - foreign)
+        known = [name for name in sorted(foreign - self.outputs) if self.type(name)]
+        graph.value_info.extend(map(self._value_info, known))
         return self.proto
+
+    def _value_info(self, name: str) -> onnx.ValueInfoProto:
+        """What shape inference cannot find out about the results of foreign operators."""
+        shape = self.shape(name)
+        sizes = None if shape is None else [dim if isinstance(dim, int) else self.dims.symbol(dim) for dim in shape]
+        return helper.make_tensor_value_info(name, self.type(name), sizes)
 
     def _sweep(self, names: Iterable[str]) -> None:
         """Take out what makes these tensors, if nobody reads anything of it any more, and so on upwards."""
