@@ -40,8 +40,8 @@ from hasten.zoo.open import zoo_data, zoo_model
 
 PAGE = Path(__file__).parent.parent / "docs" / "techniques.md"
 MODELS = ("ppocr-rec", "magika", "face-detector", "efficientnet-lite0", "minilm")
-SAMPLES = 300
-PLAN = Plan(rounds=30, runs=4, seed=7)
+SAMPLES = 200
+PLAN = Plan(rounds=20, runs=4, seed=7)
 # Techniques whose results are for another engine than the format's usual one.
 ENGINES = {"quantize_nncf": "openvino"}
 PRECISIONS: dict[str, Precision] = {
@@ -60,9 +60,20 @@ FOLDED = (
     "quantize_dynamic",
     "quantize_weights",
 )
-OPTIONS: dict[str, dict[str, str | int | float | bool]] = {
-    "quantize_static": {"reduce_range": True},
+Options = dict[str, str | int | float | bool]
+# Options where a technique's defaults leave the choice to the user; "technique model" goes before "technique".
+OPTIONS: dict[str, Options] = {
+    "quantize_static": {
+        "operators": "Conv,MatMul,Gemm,ConvTranspose",
+        "method": "percentile",
+        "samples": 32,
+        "reduce_range": True,
+    },
     "quantize_dynamic": {"reduce_range": True},
+    "quantize_nncf": {"result": "openvino"},
+    "quantize_nncf face-detector": {},
+    "reduce_length minilm": {"length": 24},
+    "reduce_length magika": {"length": 1536},
 }
 
 
@@ -120,7 +131,8 @@ def measured(
     engine = ENGINES.get(technique, reference_engine(model.format))
     target = Target(engine=engine, precision=PRECISIONS.get(technique, "f32"))
     try:
-        made = compose(Wish(id=technique, target=target, wants=wants(technique, model)), builder)
+        steps = wants(technique, model, options(technique, name, samples.dataset))
+        made = compose(Wish(id=technique, target=target, wants=steps), builder)
         candidate = builder.build(made.variant)
         with (
             load_arm(model.path, Target(engine=engine)) as before,
@@ -152,7 +164,7 @@ def measured(
     )
 
 
-def wants(technique: str, model: Model) -> tuple[Want, ...]:
+def wants(technique: str, model: Model, given: Options) -> tuple[Want, ...]:
     """The technique, after what makes it apply."""
     before: list[Want] = []
     if model.format == "onnx" and technique not in ("raise_opset", "fold", "slim"):
@@ -160,23 +172,14 @@ def wants(technique: str, model: Model) -> tuple[Want, ...]:
             before.append(Want(step=Step(transform="raise_opset"), required=False))
         if technique in FOLDED:
             before.append(Want(step=Step(transform="fold"), required=False))
-    return (*before, Want(step=Step(transform=technique, options=options(technique, model))))
+    return (*before, Want(step=Step(transform=technique, options=given)))
 
 
-def options(technique: str, model: Model) -> dict[str, str | int | float | bool]:
-    """Options where a technique's defaults are not for this machine or leave the choice to the user."""
-    if technique == "fold_preprocess":
-        return preprocess_options(model)
-    return OPTIONS.get(technique, {})
-
-
-def preprocess_options(model: Model) -> dict[str, str | int | float | bool]:
-    """What the data says about its preprocessing; the technique refuses where there is nothing to say."""
-    for name in MODELS:
-        data: Dataset = zoo_data(name)
-        if zoo_model(name) == model.path and data.preprocess is not None:
-            return {**data.preprocess.options()}
-    return {}
+def options(technique: str, name: str, data: Dataset) -> Options:
+    """Options for one cell; how pixels are prepared is what the data says."""
+    if technique == "fold_preprocess" and data.preprocess is not None:
+        return {**data.preprocess.options()}
+    return OPTIONS.get(f"{technique} {name}", OPTIONS.get(technique, {}))
 
 
 def page(cells: list[Cell]) -> str:

@@ -15,7 +15,7 @@ from hasten.engine.host import environment
 from hasten.optimize import plan as plan_module
 from hasten.optimize import recipes
 from hasten.optimize.plan import plan, reference_variant, second_wave
-from hasten.optimize.wish import Wish
+from hasten.optimize.wish import Want, Wish
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Target
 from hasten.spec.variant import Step
@@ -143,6 +143,15 @@ def test_the_second_wave_turns_only_knobs_that_the_engine_obeys() -> None:
     assert [wish.id for wish in wave] == ["onnxruntime-int8-static-1t", "onnxruntime-int8-static-2t-bound"]
     assert second_wave([], {}) == []
     assert all(wish.wants == best[0].wants for wish in wave)
+
+
+def test_the_best_is_tried_at_lower_resolutions_before_its_numbers_are_looked_at() -> None:
+    best = [wish for wish in plan(Imagined(opset=11), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
+    smaller = [Want(step=Step(transform="reduce_resolution", options={"scale": 0.75}))]
+    wish = second_wave(best, {}, smaller)[0]
+    assert wish.id == "onnxruntime-int8-static-2t-at0.75"
+    steps = [want.step.transform for want in wish.wants]
+    assert steps == ["raise_opset", "fold", "flush_subnormals", "reduce_resolution", "quantize_static"]
 
 
 def test_ids_are_unique() -> None:

@@ -37,9 +37,14 @@ def pick(
     """
     speeds = raced or {}
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
-    ranked = sorted(promising, key=lambda item: (-speeds.get(item.variant.id, 0.0), -gain_of(item, goal)))
+
+    def rank(item: Evidence) -> tuple[float, float]:
+        # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
+        handicap = GAIN if item.variant.target.runtime.turned() else 1.0
+        return -speeds.get(item.variant.id, 0.0) / handicap, -gain_of(item, goal) / handicap
+
     best: dict[object, Evidence] = {}
-    for item in ranked:
+    for item in sorted(promising, key=rank):
         kind = (item.variant.target.engine, item.variant.target.precision, fingerprint(item.variant.recipe))
         best.setdefault(kind, item)
     return list(best.values())[:MOST]

@@ -20,13 +20,16 @@ from hasten.optimize.wish import Want, Wish
 from hasten.spec.evidence import Rejection
 from hasten.spec.target import Precision, Runtime, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
+from hasten.transform.base import transforms
 
-__all__ = ["Planned", "plan", "probe_all", "reference_variant", "second_wave"]
+__all__ = ["Planned", "plan", "probe_all", "reference_variant", "second_wave", "smaller_inputs"]
 
 _USUALLY_FASTEST: tuple[Precision, ...] = ("bf16", "int8", "f32", "f16", "int4")
 _PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8", "f16", "int4")
 Planned = tuple[list[Wish], list[Rejection]]
 
+_PREPARES = ("export_onnx", "raise_opset", "fold", "flush_subnormals")
+_SCALES = (0.75, 0.86)
 # Knobs that the second wave turns on the best variants, where the engine obeys them.
 _KNOBS: tuple[tuple[str, Runtime], ...] = (
     ("bound", Runtime(io_binding=True)),
@@ -64,9 +67,21 @@ def plan(model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = ()) -
     return sorted(planned, key=_promise), impossible
 
 
-def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]]) -> list[Wish]:
-    """Return further wishes around the best of the first wave: one thread, and each knob that the engine obeys."""
-    wave: list[Wish] = []
+def smaller_inputs(model: Model) -> list[Want]:
+    """The steps that let `model` run at lower resolutions, where it can."""
+    if model.format != "onnx":
+        return []
+    technique = transforms.get("reduce_resolution")
+    steps = [Step(transform=technique.name, options={"scale": scale}) for scale in _SCALES]
+    usable = [step for step in steps if technique.requires(model, {**technique.defaults, **step.options}) is None]
+    return [Want(step=step) for step in usable]
+
+
+def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]], smaller: Sequence[Want] = ()) -> list[Wish]:
+    """Return further wishes around the best of the first wave: lower resolutions, one thread, and each knob that the
+    engine obeys.
+    """
+    wave = [_shrunk(wish, want) for wish in best[:1] for want in smaller]
     for wish in best:
         target = wish.target
         if target.threads > 1 and wish.wants:
@@ -76,6 +91,13 @@ def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]]) -> lis
             if runtime.turned() <= honours.get(target.engine, frozenset()):
                 wave.append(_varied(wish, f"{wish.id}-{name}", msgspec.structs.replace(target, runtime=runtime)))
     return wave
+
+
+def _shrunk(wish: Wish, want: Want) -> Wish:
+    """The wish at a lower resolution: after what prepares the graph, before what looks at its numbers."""
+    at = sum(1 for item in wish.wants if item.step.transform in _PREPARES)
+    scale = str(want.step.options["scale"])
+    return Wish(id=f"{wish.id}-at{scale}", target=wish.target, wants=(*wish.wants[:at], want, *wish.wants[at:]))
 
 
 def _varied(wish: Wish, id_: str, target: Target) -> Wish:

@@ -34,7 +34,7 @@ from hasten.model.open import open_model
 from hasten.optimize.build import Apply, Builder
 from hasten.optimize.effort import Effort, effort_for
 from hasten.optimize.pick import finalists, pick, why_not
-from hasten.optimize.plan import Planned, plan, probe_all, reference_variant
+from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
 from hasten.optimize.trial import Bench, Loader, load_arm, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning, line
@@ -181,6 +181,7 @@ class _Run:
             spent=lambda: (job.clock.now() - self._started) / (job.budget_s * effort.tuning_share),
             listener=job.listener,
             budget_text=f"{job.budget_s / 60:.3g} minutes",
+            smaller=smaller_inputs(self._model),
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:

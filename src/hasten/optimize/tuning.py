@@ -29,7 +29,7 @@ from hasten.optimize.pick import accuracy_trouble, finalists, gain_of, why_not
 from hasten.optimize.plan import second_wave
 from hasten.optimize.trial import Bench, Loader, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
-from hasten.optimize.wish import Composed, Wish, compose, composed
+from hasten.optimize.wish import Composed, Want, Wish, compose, composed
 from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.measurement import Figure
@@ -64,7 +64,9 @@ class Tuned:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """What the stage needs. `spent()` is the share of the tuning time that is gone."""
+    """What the stage needs. `spent()` is the share of the tuning time that is gone; `smaller` are steps that let the
+    model run on smaller inputs.
+    """
 
     bench: Bench
     builder: Builder
@@ -78,6 +80,7 @@ class Tuning:
     spent: Callable[[], float]
     listener: Listener
     budget_text: str
+    smaller: Sequence[Want] = ()
 
     def run(self, reference: Variant, wishes: Sequence[Wish]) -> Tuned:
         """Try the reference against itself, then everything, until the time for trying is spent."""
@@ -88,7 +91,7 @@ class Tuning:
             self._try(tuned, wish, _FIRST)
         self._mix(tuned)
         honours = {name: engines.get(name).honours for name in {item.target.engine for item in tuned.wishes.values()}}
-        for wish in second_wave(self._best(tuned), honours):
+        for wish in second_wave(self._best(tuned), honours, self.smaller):
             self._say(f"second wave: {wish.id}")
             self._try(tuned, wish, 1.0)
         return tuned
