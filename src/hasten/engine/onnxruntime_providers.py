@@ -40,7 +40,7 @@ class Provider:
 
 def _swap(package: str, where: str) -> str:
     """All builds share one module, so that one replaces the other."""
-    return f"On {where}: pip uninstall onnxruntime, then pip install {package}."
+    return f"On {where}, in place of onnxruntime: pip install {package}."
 
 
 def _build(flag: str, where: str) -> str:
@@ -91,7 +91,7 @@ PROVIDERS: tuple[Provider, ...] = (
         name="TensorrtExecutionProvider",
         hardware="GPU",
         what="an NVIDIA GPU, by TensorRT",
-        remedy=_swap("onnxruntime-gpu and pip install tensorrt", "a machine with an NVIDIA GPU"),
+        remedy=_swap("onnxruntime-gpu tensorrt", "a machine with an NVIDIA GPU"),
         # f32 is not offered: the provider has no switch that keeps TensorRT from TF32.
         precisions={"f16": {"trt_fp16_enable": "1"}, "int8": {"trt_int8_enable": "1"}},
         compiles=True,
@@ -195,7 +195,7 @@ def available(row: Provider) -> str | None:
 
     if row.name in ort.get_available_providers():
         return None
-    return f"This build of onnxruntime ({ort.__version__}) does not carry {row.name}."
+    return f"The onnxruntime that is installed ({ort.__version__}) is built without {row.name}."
 
 
 def probe_provider(row: Provider, detail: str) -> Device | Absent:
