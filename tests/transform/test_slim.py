@@ -76,3 +76,11 @@ def test_a_library_that_gives_nothing_back_is_a_reason(tmp_path: Path, monkeypat
     monkeypatch.setattr(onnxslim, "slim", lambda proto, **settings: None)
     with pytest.raises(TransformFailed, match="gave no model back"):
         apply("slim", *subject(tmp_path))
+
+
+def test_a_model_with_nothing_to_simplify_is_left_alone(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "model.onnx", "(float[N, 8] x) => (float[N, 8] y) { y = MatMul(x, W) }", {"W": WEIGHTS["W"]}
+    )
+    with pytest.raises(TransformFailed, match="onnxslim finds nothing to simplify"):
+        apply("slim", source, sample(x=(8,)))

@@ -7,6 +7,7 @@ does it and leaves that one out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -64,7 +65,16 @@ class Slim(Transform):
         if not isinstance(slimmed, onnx.ModelProto):
             raise TransformFailed("slim failed: onnxslim gave no model back.")
         _restore(source, slimmed)
+        if not task.skip and _sizes(slimmed) == _sizes(source):
+            raise TransformFailed("slim does not apply: onnxslim finds nothing to simplify.")
         save_proto(slimmed, task.out)
+
+
+def _sizes(proto: onnx.ModelProto) -> tuple[Counter[str], int, int]:
+    """What simplifying changes: operators, tensors that nodes read, and constants."""
+    nodes = list(all_nodes(proto.graph))
+    kinds = Counter(node.op_type for node in nodes)
+    return kinds, sum(len(node.input) for node in nodes), len(proto.graph.initializer)
 
 
 def _restore(source: onnx.ModelProto, slimmed: onnx.ModelProto) -> None:
