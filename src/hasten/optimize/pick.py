@@ -41,7 +41,8 @@ def pick(
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
         handicap = GAIN if item.variant.target.runtime.turned() else 1.0
-        return -speeds.get(item.variant.id, 0.0) / handicap, -gain_of(item, goal) / handicap
+        gain = gain_of(item, goal)
+        return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
     best: dict[object, Evidence] = {}
     for item in sorted(promising, key=rank):
