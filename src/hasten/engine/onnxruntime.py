@@ -14,6 +14,7 @@ import numpy as np
 
 from hasten.engine.base import Absent, Device, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import denormals
+from hasten.engine.fit import Fit
 from hasten.engine.host import environment
 from hasten.engine.onnxruntime_options import caller_core, provider_options, provider_row, session_options
 from hasten.engine.onnxruntime_precision import read_back
@@ -68,6 +69,8 @@ class OnnxRuntimeSession:
             inputs=tuple(spec_of(node) for node in first.get_inputs()),
             outputs=tuple(spec_of(node) for node in first.get_outputs()),
         )
+        self._fit = Fit("onnxruntime", self._signature)
+        self._names = [spec.name for spec in self._signature.outputs]
         self._model, self._target, self._row = model, target, row
         # Raw sessions are kept apart from the pool so that what they obey can be read back.
         self._sessions = sessions
@@ -108,16 +111,14 @@ class OnnxRuntimeSession:
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch. Raises `EngineRunError`."""
-        problem = self._signature.problem(inputs)
-        if problem:
-            raise EngineRunError(f"onnxruntime cannot run this: {problem}")
+        self._fit.check(inputs)
         with self._pool.take() as place:
             if not self._target.runtime.flush_denormals:
                 values = self._values(place, inputs)
             else:
                 with denormals(True):
                     values = self._values(place, inputs)
-        return {spec.name: value for spec, value in zip(self._signature.outputs, values, strict=True)}
+        return dict(zip(self._names, values, strict=True))
 
     def close(self) -> None:
         """Drop the sessions; the runtime frees their arenas with them."""
@@ -130,8 +131,7 @@ class OnnxRuntimeSession:
                 return place.run(inputs)
             if self._typed:
                 return run_typed(place, self._signature, inputs)
-            names = [spec.name for spec in self._signature.outputs]
-            found = place.run(names, {name: to_runtime(array) for name, array in inputs.items()})
+            found = place.run(self._names, {name: to_runtime(array) for name, array in inputs.items()})
         except EngineRunError:
             raise
         except Exception as error:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import can_flush, denormals
+from hasten.engine.fit import Fit
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
@@ -108,6 +109,7 @@ class OpenVinoSession:
             inputs=tuple(spec_of(port) for port in compiled.inputs),
             outputs=tuple(spec_of(port) for port in compiled.outputs),
         )
+        self._fit = Fit("openvino", self._signature)
         count = target.runtime.instances
         self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
         self._precision: Precision | None = None
@@ -129,9 +131,7 @@ class OpenVinoSession:
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch. Raises `EngineRunError`."""
         # The runtime itself would take an old value for a missing input and convert a wrong type silently.
-        problem = self._signature.problem(inputs)
-        if problem:
-            raise EngineRunError(f"openvino cannot run this: {problem}")
+        self._fit.check(inputs)
         feed = {index: to_runtime(inputs[spec.name], spec) for index, spec in enumerate(self._signature.inputs)}
         with self._pool.take() as request:
             try:
