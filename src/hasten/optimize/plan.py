@@ -7,18 +7,20 @@ waves: the first finds which engine, precision and recipe suit the model; the se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from hasten.engine.base import Probe, engines, reference_engine
 from hasten.engine.host import environment
+from hasten.engine.isolate import probe_isolated
 from hasten.errors import MissingError
 from hasten.model.base import Model
 from hasten.optimize.recipes import recipes_for
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.evidence import Rejection
-from hasten.spec.target import Precision, Runtime, Target
+from hasten.spec.target import Format, Precision, Runtime, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.transform.base import transforms
 
@@ -28,6 +30,7 @@ _USUALLY_FASTEST: tuple[Precision, ...] = ("bf16", "int8", "f32", "f16", "int4")
 _PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8", "f16", "int4")
 Planned = tuple[list[Wish], list[Rejection]]
 
+_ASKED_AT_ONCE = 2
 _PREPARES = ("export_onnx", "raise_opset", "fold", "flush_subnormals")
 _SCALES = (0.75, 0.86)
 # Knobs that the second wave turns on the best variants, where the engine obeys them.
@@ -42,9 +45,26 @@ def reference_variant(model: Model) -> Variant:
     return Variant(id=REFERENCE, target=Target(engine=reference_engine(model.format)))
 
 
-def probe_all() -> list[Probe]:
-    """Ask every registered engine what it can do here; one that is not installed answers with how to install it."""
-    return [_probe(name) for name in engines.names()]
+def probe_all(formats: Collection[Format] | None = None) -> list[Probe]:
+    """Ask every registered engine what it can do here; one that is not installed answers with how to install it.
+
+    Each is asked in a process of its own, so that its libraries are not loaded here. With `formats`, engines that
+    load none of them are not asked: that alone takes seconds for the large ones.
+    """
+    names = engines.names()
+    asked = [name for name in names if formats is None or _formats(name) & set(formats)]
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        answers = dict(zip(asked, pool.map(probe_isolated, asked), strict=True))
+    words = " or ".join(sorted(formats or ()))
+    return [answers.get(name) or Probe(engine=name, reason=f"{name} does not load {words} models.") for name in names]
+
+
+def _formats(engine: str) -> frozenset[Format]:
+    """What an engine loads; everything, where it cannot be imported to say so and its probe must."""
+    try:
+        return engines.get(engine).formats
+    except MissingError:
+        return frozenset({"onnx", "tflite", "openvino", "torch"})
 
 
 def plan(model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = ()) -> Planned:
@@ -108,17 +128,6 @@ def _promise(wish: Wish) -> tuple[bool, int, int]:
     """Order by what usually gains most, so that a budget that runs short has tried the best: all cores before one."""
     most = environment().cores_physical
     return wish.target.threads < most, _USUALLY_FASTEST.index(wish.target.precision), len(wish.wants)
-
-
-def _probe(name: str) -> Probe:
-    """A broken installation of one engine is a finding, not the end of the search."""
-    try:
-        return engines.get(name).probe()
-    except MissingError as error:
-        return Probe(engine=name, reason=error.message, remedy=error.remedy)
-    except Exception as error:
-        words = " ".join(str(error).split())[:200]
-        return Probe(engine=name, reason=f"It cannot be loaded here: {type(error).__name__}: {words}")
 
 
 def _obstacle(model: Model, probe: Probe, precision: Precision) -> str | None:

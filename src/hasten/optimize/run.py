@@ -43,7 +43,7 @@ from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Record, Rejection, Story
 from hasten.spec.progress import Listener, Progress, ignore
 from hasten.spec.slo import Goal
-from hasten.spec.target import Target
+from hasten.spec.target import Format, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.transform.base import TransformFailed
 from hasten.transform.isolate import apply_isolated
@@ -77,7 +77,7 @@ class Job:
     listener: Listener = ignore
     loader: Loader = load_arm
     apply: Apply = apply_isolated
-    probe: Callable[[], list[Probe]] = probe_all
+    probe: Callable[[], list[Probe]] | None = None
     clock: Clock = field(default_factory=MonotonicClock)
     cores_given: Callable[[], float] = cores_given
 
@@ -152,7 +152,9 @@ class _Run:
 
     def _plan(self) -> Planned:
         """The wishes for the model as it is and, for a PyTorch program, for its export to ONNX."""
-        probes = self._job.probe()
+        exported: set[Format] = {"onnx"} if self._model.format == "torch" else set()
+        formats: set[Format] = {self._model.format, *exported}
+        probes = self._job.probe() if self._job.probe else probe_all(formats)
         wishes, impossible = plan(self._model, probes)
         if self._model.format == "torch":
             export = (Step(transform="export_onnx"),)

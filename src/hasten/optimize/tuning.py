@@ -9,6 +9,7 @@ Each finished piece is in the trial log before the next begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from hasten.transform.base import TransformFailed, transforms
 
 __all__ = ["Tuned", "Tuning", "line"]
 
+_ALWAYS = 2
 # Shares of the tuning time after which no further candidate of a stage begins.
 _FIRST, _MIXED = 0.7, 0.9
 # A quantized candidate must have been this fast, relative to the best so far, to be worth mixing.
@@ -88,7 +90,8 @@ class Tuning:
         self._measure(tuned, reference)
         for number, wish in enumerate(wishes):
             self._say(f"candidate {number + 1} of {len(wishes)}: {wish.id}", number, len(wishes))
-            self._try(tuned, wish, _FIRST)
+            # However small the budget: a search that tried nothing has found nothing.
+            self._try(tuned, wish, _FIRST if number >= _ALWAYS else math.inf)
         self._mix(tuned)
         honours = {name: engines.get(name).honours for name in {item.target.engine for item in tuned.wishes.values()}}
         for wish in second_wave(self._best(tuned), honours, self.smaller):
