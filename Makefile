@@ -46,6 +46,7 @@ zoo-base: zoo
 
 docs: setup
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_hardware.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -26,7 +26,7 @@ FEATURES = (
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
 
-_PACKAGES = ("hasten", "onnxruntime", "openvino", "onnx", "numpy")
+_PACKAGES = ("hasten", "onnxruntime", "openvino", "ai-edge-litert", "torch", "onnx", "numpy")
 
 
 @functools.cache
