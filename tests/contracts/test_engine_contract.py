@@ -15,6 +15,7 @@ import pytest
 from tests.engine.subjects import copy_of, linear_for, sample_of
 
 from hasten.engine.base import Session, engines
+from hasten.engine.denormals import denormals
 from hasten.engine.isolate import IsolatedSession, load_isolated
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.target import RUNTIME_KNOBS, Runtime, Target
@@ -61,11 +62,13 @@ def isolated(engine: str, subject: Path) -> Iterator[IsolatedSession]:
 
 @contextlib.contextmanager
 def loaded(engine: str, path: Path, **options: Any) -> Iterator[Session]:
-    session = engines.get(engine).load(path, Target(engine=engine, threads=1, **options))
-    try:
-        yield session
-    finally:
-        session.close()
+    # An engine may switch the thread's mode for subnormal numbers, which must not reach other tests.
+    with denormals(False):
+        session = engines.get(engine).load(path, Target(engine=engine, threads=1, **options))
+        try:
+            yield session
+        finally:
+            session.close()
 
 
 def rows(count: int, seed: int = 1) -> np.ndarray[Any, Any]:
