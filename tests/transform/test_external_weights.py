@@ -29,7 +29,7 @@ def answer_of(source: Path, out: Path, technique: str) -> np.ndarray:
     return OnnxRuntime().load(made, Target(engine="onnxruntime")).run({"x": X})["y"]
 
 
-@pytest.mark.parametrize("technique", ["fold", "slim", "cast_f16", "quantize_dynamic", "quantize_static"])
+@pytest.mark.parametrize("technique", ["fold", "cast_f16", "quantize_dynamic", "quantize_static"])
 def test_what_a_technique_writes_stands_without_the_files_of_the_original(tmp_path: Path, technique: str) -> None:
     weights_file(tmp_path / "outside" / "deep" / "w.bin")
     outside = save(tmp_path / "outside" / "m.onnx", external("deep/w.bin"))
