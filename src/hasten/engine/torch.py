@@ -89,8 +89,7 @@ class Torch:
                 f"torch does not turn programs into {target.precision}.", remedy="Choose f32 or bf16."
             )
         torch.set_num_threads(target.threads or environment().cores_physical)
-        if target.runtime.flush_denormals and not torch.set_flush_denormal(True):
-            raise EngineLoadError("This processor cannot flush subnormal numbers.", remedy="Leave flush_denormals off.")
+        _set_flushing(target.runtime.flush_denormals)
         return TorchSession(model, target, mode, device)
 
 
@@ -113,6 +112,9 @@ class TorchSession:
                 program = load_program(archive)
                 self._eager = program.module().to(device)
                 self._call: Any = self._compiled(program, mode)
+                # Compiled libraries are linked with fast-math start-up code, which silently flushes subnormal numbers
+                # in whoever loads them.
+                _set_flushing(target.runtime.flush_denormals)
         except EngineLoadError:
             raise
         except Exception as error:
@@ -194,6 +196,14 @@ class TorchSession:
             for spec in self._signature.inputs
         }
         return {spec.name: _to_runtime(found[spec.name], spec.dtype) for spec in self._signature.inputs}
+
+
+def _set_flushing(flushed: bool) -> None:
+    """Set what this thread does with subnormal numbers."""
+    import torch
+
+    if not torch.set_flush_denormal(flushed) and flushed:
+        raise EngineLoadError("This processor cannot flush subnormal numbers.", remedy="Leave flush_denormals off.")
 
 
 def _mode(target: Target) -> str:
