@@ -90,7 +90,9 @@ def test_weights_in_a_file_beside_the_model_come_along(tmp_path: Path) -> None:
     source, samples = subject(tmp_path)
     beside = tmp_path / "beside" / "model.onnx"
     beside.parent.mkdir()
-    onnx.save_model(onnx.load(str(source)), str(beside), save_as_external_data=True, location="w.bin", size_threshold=128)
+    onnx.save_model(
+        onnx.load(str(source)), str(beside), save_as_external_data=True, location="w.bin", size_threshold=128
+    )
     model = open_model(apply("slim", beside, samples)[0])
     assert model.files() == [model.path]
     assert model.parameters() == 64
