@@ -30,9 +30,10 @@ def list_(as_json: bool) -> None:
         emit("zoo-list", {"models": [_document(entry) for entry in CATALOG.values()]})
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("zoo:NAME", "task", "MB", "licence", "data", "base, 95 % interval", "cached")
+    name = Column("zoo:NAME", no_wrap=True)
+    table = Table(name, "task", "MB", "licence", "data", "base, 95 % interval", "cached")
     for entry in CATALOG.values():
         for number, row in enumerate(_rows(entry)):
             table.add_row(*row, end_section=number == len(entry.views) - 1)
@@ -81,7 +82,7 @@ def _rows(entry: Specimen) -> list[list[str]]:
 
     rows: list[list[str]] = []
     for name, view in entry.views.items():
-        data = [f"{view.samples}: {view.note}", _said(view.base)]
+        data = [view.samples, _said(view.base)]
         if rows:
             rows.append([f"{entry.name}/{name}", "", "", "", *data, ""])
         else:
@@ -106,4 +107,4 @@ def _size(entry: Specimen) -> int | None:
 def _said(base: Base | None) -> str:
     if base is None:
         return "-"
-    return f"{base.metric} {base.value:.4f} ({base.low:.4f} to {base.high:.4f}), n = {base.n}"
+    return f"{base.metric} {base.value:.3f} ({base.low:.3f} to {base.high:.3f})"

@@ -9,19 +9,22 @@ import numpy as np
 __all__ = ["fit_classes"]
 
 Array = np.ndarray[Any, Any]
-# Weight of the squared norm beside the mean loss, on standardized features.
-_DECAY = 3e-4
 
 
-def fit_classes(features: Array, labels: Array, classes: int, *, decay: float = _DECAY) -> tuple[Array, Array]:
+def fit_classes(
+    features: Array, labels: Array, classes: int, *, decay: float, common_scale: bool = False
+) -> tuple[Array, Array]:
     """Return matrix f32 [k, classes] and bias f32 [classes] for features [n, k].
 
-    Minimizes cross entropy with L-BFGS (Liu and Nocedal 1989) on standardized features; the standardization is folded
-    into what is returned.
+    Minimizes mean cross entropy plus `decay` times half the squared norm, with L-BFGS (Liu and Nocedal 1989), on
+    features that are centred and divided by their own deviations. `common_scale` divides all by one deviation, so that
+    features which hardly ever vary stay small. Centre and scale are folded into what is returned.
     """
     from scipy.optimize import minimize
 
     mean, deviation = features.mean(0), features.std(0) + 1e-6
+    if common_scale:
+        deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
     x = ((features - mean) / deviation).astype(np.float64)
     wanted = np.eye(classes)[labels]
     shape = (x.shape[1] + 1, classes)
