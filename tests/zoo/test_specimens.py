@@ -207,3 +207,19 @@ def test_the_page_on_the_zoo_names_every_specimen_and_view(name: str) -> None:
     assert f"| {name} |" in page
     for view in CATALOG[name].views:
         assert not view or f"{name}/{view}" in page
+
+
+def test_the_bases_that_the_catalog_states_stand_on_the_page_and_within_a_point_of_what_was_known() -> None:
+    page = DOCS.read_text()
+    for entry in CATALOG.values():
+        for name, view in entry.views.items():
+            base = view.base
+            if base is None:
+                assert not entry.model
+                continue
+            row = f"| {entry.name}{f'/{name}' * bool(name)} | {base.n:,} | {base.metric} | {base.value:.4f} |"
+            assert row in page
+            assert base.low <= base.value <= base.high
+            assert base.wanted is None or abs(base.value - base.wanted) < (
+                0.025 if base.metric == "exact_match" else 0.01
+            )
