@@ -13,12 +13,16 @@ from hasten.bundle.read import open_bundle
 from hasten.data import Dataset
 from hasten.data.dataset import Subset
 from hasten.data.split import split
+from hasten.engine.base import Device, Probe
 from hasten.errors import BundleError, DataError, EngineCrashed, ModelError, UsageError
 from hasten.model.open import open_model
 from hasten.optimize.run import Job, run
+from hasten.spec.applied import Applied
 from hasten.spec.progress import Progress
 from hasten.spec.slo import Goal, Objective, Slo
+from hasten.spec.variant import Step
 from hasten.testing import FakeArm, ManualClock
+from hasten.transform.base import TransformFailed
 
 Make = Callable[..., Job]
 pytestmark = pytest.mark.usefixtures("two_cores")
@@ -84,6 +88,45 @@ def test_a_candidate_whose_engine_crashes_costs_only_itself(make_job: Make) -> N
     [rejection] = [r for r in record.rejected if r.variant.id == "openvino-bf16-2t"]
     assert rejection.stage == "run"
     assert "SIGSEGV" in rejection.reason
+
+
+def quantizing(step: Step, source: Path, folder: Path, samples: Path) -> tuple[Path, Applied]:
+    """Every quantizer applies and leaves the file as it is; the fake arms tell what it does to answers."""
+    if not step.transform.startswith("quantize"):
+        raise TransformFailed(f"{step.transform} does not apply: nothing to do.")
+    (folder / "model.onnx").write_bytes(source.read_bytes())
+    return folder / "model.onnx", Applied(transform=step.transform)
+
+
+def test_a_mix_that_cannot_be_built_costs_only_itself(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.optimize.tuning import Tuning
+
+    def broken(self: Tuning, step: Step, before: tuple[Step, ...]) -> list[str]:
+        raise EngineCrashed("It died while it was mixed.")
+
+    monkeypatch.setattr(Tuning, "_sites", broken)
+    cpu = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=("f32", "bf16", "int8"))
+    notes: list[str] = []
+    record = run(
+        make_job(
+            {("openvino", "int8", threads): (1.0, 0.3) for threads in (1, 2)},
+            apply=quantizing,
+            probe=lambda: [Probe(engine="openvino", version="1", devices=(cpu,))],
+            listener=lambda progress: notes.append(progress.note or ""),
+        )
+    ).record
+    assert any("-mixed: It died while it was mixed." in note for note in notes)
+    assert record.picked == "openvino-bf16-2t"
+
+
+def test_a_run_off_whose_engine_dies_leaves_the_trials_figures(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.optimize import run as module
+
+    def dying(*arguments: object) -> dict[str, object]:
+        raise EngineCrashed("It died in the race.")
+
+    monkeypatch.setattr(module, "race", dying)
+    assert run(make_job()).record.picked == "openvino-bf16-2t"
 
 
 def test_a_model_that_the_reference_cannot_run_is_bad_input(make_job: Make) -> None:

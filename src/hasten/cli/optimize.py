@@ -44,7 +44,10 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> int:
-    """Find the fastest deployment of MODEL that meets the objectives, prove it, and write a bundle."""
+    """Find the fastest deployment of MODEL that meets the objectives, prove it, and write a bundle.
+
+    MODEL is a file (ONNX, TFLite, OpenVINO, PyTorch program), zoo:NAME, or module:function that gives a PyTorch module.
+    """
     from hasten.cli.documents import optimize_document
     from hasten.facade import optimize
 

@@ -24,9 +24,9 @@ Recipe = tuple[str, tuple[Want, ...]]
 _OPSET = 17
 _MATRIX = {"MatMul", "Gemm", "Attention", "LSTM", "GRU"}
 # Quantizing what stands between these too saves conversions, and ruins some models.
+_ARITHMETIC = "Conv,MatMul,Gemm,ConvTranspose"
 # Histograms of so many samples settle; more take time that the search can use better.
 _SAMPLES = 32
-_ARITHMETIC = "Conv,MatMul,Gemm,ConvTranspose"
 # Weight-only quantization saves memory traffic: below this many bytes the weights stay in the caches anyway.
 _LARGE_WEIGHTS = 16 * 2**20
 

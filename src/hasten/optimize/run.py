@@ -204,14 +204,19 @@ class _Run:
         if kept is not None:
             return kept
         self._say("run-off: " + ", ".join(item.variant.id for item in best))
-        with ExitStack() as stack:
-            arms = {
-                item.variant.id: stack.enter_context(
-                    self._job.loader(self._builder.build(item.variant), item.variant.target)
-                )
-                for item in best
-            }
-            figures = race(arm, arms, self._splits.tuning, effort.tuning, self._watches["tuning"])
+        try:
+            with ExitStack() as stack:
+                arms = {
+                    item.variant.id: stack.enter_context(
+                        self._job.loader(self._builder.build(item.variant), item.variant.target)
+                    )
+                    for item in best
+                }
+                figures = race(arm, arms, self._splits.tuning, effort.tuning, self._watches["tuning"])
+        except EngineError as error:
+            # The figures of the trials stand; they only were not taken in the same rounds.
+            self._job.listener(Progress(stage="run-off", note=f"run-off given up: {error.message}"))
+            return {}
         speeds = {name: figure.value or 0.0 for name, figure in figures.items()}
         self._log.put("run-off", speeds)
         order = sorted(speeds, key=lambda name: -speeds[name])

@@ -164,7 +164,12 @@ class Tuning:
         """Give quantized candidates that lost a second chance with fewer quantized nodes."""
         for trial in list(tuned.trials):
             if self.spent() < _MIXED and self._worth_mixing(trial, tuned):
-                self._mixed(tuned, trial)
+                try:
+                    self._mixed(tuned, trial)
+                except (TransformFailed, MissingError, EngineError) as error:
+                    # A mix that cannot be built or run costs itself, not the search.
+                    note = f"{trial.variant.id}-mixed: {error.message}"
+                    self.listener(Progress(stage=f"tuning/{trial.variant.id}-mixed", note=note))
 
     def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
         item = trial.evidence
@@ -178,7 +183,7 @@ class Tuning:
 
     def _mixed(self, tuned: Tuned, trial: Trial) -> None:
         variant = trial.variant
-        sites = [site for site in self._sites(variant.recipe[-1], variant.recipe[:-1])]
+        sites = self._sites(variant.recipe[-1], variant.recipe[:-1])
         self._say(f"mixed precision: {variant.id}, {len(sites)} nodes")
         found = mixed.mixed_precision(
             variant,
