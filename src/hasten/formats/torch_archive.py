@@ -28,8 +28,9 @@ __all__ = ["Archive", "load_program", "open_archive", "signature_of", "write_saf
 
 # Entries below the archive's root folder. Sample inputs are left out of the copy: torch takes an empty file for none.
 _KEPT = re.compile(
-    r"(data/weights/(weight_\d+|[\w.]+_weights_config\.json)|data/constants/(tensor_\d+|[\w.]+_constants_config\.json)|models/model\.json|archive_format"
-    r"|archive_version|byteorder|\.data/\w+|version)"
+    r"(data/weights/(weight_\d+|[\w.]+_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|[\w.]+_constants_config\.json)"
+    r"|models/model\.json|archive_format|archive_version|byteorder|\.data/\w+|version)"
 )
 _DROPPED = re.compile(r"(data/sample_inputs/[\w.]+|extra/[\w.]*)")
 _OPERATORS = re.compile(
