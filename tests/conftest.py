@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from hasten.spec.slo import Goal, Slo
 from hasten.spec.target import Target
 from hasten.testing import FakeArm, FakeLoader
 from hasten.zoo.fetch import cached
+
+# What a test learns is no experience of this machine. Set here, so that commands that tests start inherit it.
+os.environ["HASTEN_HISTORY"] = "off"
 
 
 def linear_model(path: Path, *, features: int = 4, classes: int = 3, batch: str | int = "batch", seed: int = 0) -> Path:

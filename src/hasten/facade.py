@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +27,7 @@ from hasten.spec.evidence import Record, Verdict
 from hasten.spec.progress import Listener, Progress, ignore
 from hasten.spec.slo import Goal
 from hasten.spec.variant import Step
+from hasten.zoo.files import cache_folder
 from hasten.zoo.open import PREFIX, zoo_data, zoo_model
 
 __all__ = ["BundleHandle", "Result", "load_goal", "model_file", "open_bundle", "optimize", "serve"]
@@ -99,6 +101,7 @@ def optimize(
         overwrite=overwrite,
         command=_command(_said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess),
         listener=listener,
+        history=_history_file(),
     )
     outcome = run(job)
     _export_of(Path(out)).unlink(missing_ok=True)
@@ -188,6 +191,11 @@ def model_file(model: Any, dataset: Dataset, out: Path, listener: Listener = ign
     for note in export_module(made, [dataset.inputs(0)], path):
         listener(Progress(stage="export", note=note))
     return path
+
+
+def _history_file() -> Path | None:
+    """Where the lessons of earlier runs are kept; HASTEN_HISTORY=off keeps none."""
+    return None if os.environ.get("HASTEN_HISTORY") == "off" else cache_folder() / "history.sqlite"
 
 
 def _export_of(out: Path) -> Path:

@@ -55,7 +55,8 @@ def test_int8_that_ruins_accuracy_is_refused_by_its_drop(
     one_loud_feature: tuple[Path, Dataset], tmp_path: Path
 ) -> None:
     model, data = one_loud_feature
-    goal = Goal(slo=Slo(accuracy_drop_max=0.05))
+    # A bound on memory keeps candidates from being stopped for their speed alone: int8 is slow on so small a model.
+    goal = Goal(slo=Slo(accuracy_drop_max=0.05, memory_max_mb=1e5))
     record = hasten.optimize(model, data=data, slo=goal, out=tmp_path / "out.bundle", budget_s=60.0).record
     told = reasons(record, "int8")
     assert any("top1 drops by" in reason for name, reason in told.items() if "static" in name), told
@@ -97,4 +98,4 @@ def test_int8_that_is_slower_than_float_is_refused_by_its_speed(
     assert record.verdict == "keep_reference"
     told = reasons(record, "int8")
     assert told
-    assert all("gain is 0.7" in reason for reason in told.values()), told
+    assert all("0.7" in reason and "as fast as the reference" in reason for reason in told.values()), told

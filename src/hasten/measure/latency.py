@@ -13,6 +13,7 @@ the last is answered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -26,7 +27,10 @@ from hasten.spec.progress import Progress
 from hasten.stats.percentiles import mean, percentile
 from hasten.stats.ratio import speedup
 
-__all__ = ["LatencyMeter", "Rounds", "interleave", "race", "race_times", "throughput"]
+__all__ = ["LatencyMeter", "Rounds", "glance", "interleave", "race", "race_times", "throughput"]
+
+# Rounds of a glance: the fewest for which the interval of a ratio is worth reading.
+_GLANCE = 8
 
 
 class Rounds:
@@ -86,6 +90,13 @@ def interleave(pair: Pair) -> Rounds:
             times.append(arm.time_ms(chosen, warmup=1))
         pair.listener(Progress(stage=f"{pair.label}: latency", done=number + 1, total=plan.rounds))
     return rounds
+
+
+def glance(pair: Pair) -> Figure:
+    """Return the speedup from a few rounds of their own: enough to see that a candidate is far behind."""
+    rounds = interleave(replace(pair, plan=replace(pair.plan, rounds=min(_GLANCE, pair.plan.rounds))))
+    reference, candidate = rounds.typical()
+    return rounds.said(speedup(reference, candidate, seed=pair.plan.seed))
 
 
 def race(reference: Arm, candidates: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) -> dict[str, Figure]:

@@ -33,6 +33,8 @@ from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Apply, Builder
 from hasten.optimize.effort import Effort, effort_for
+from hasten.optimize.forecast import Forecast
+from hasten.optimize.history import History
 from hasten.optimize.pick import finalists, pick, why_not
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
 from hasten.optimize.trial import Bench, Loader, load_arm, try_variant
@@ -59,7 +61,8 @@ _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it
-    again. `prepare` changes the model's interface first, for reference and candidates alike.
+    again. `prepare` changes the model's interface first, for reference and candidates alike. `history` is the file
+    with what earlier runs taught (`hasten.optimize.history`).
     """
 
     model: Path
@@ -78,6 +81,7 @@ class Job:
     loader: Loader = load_arm
     apply: Apply = apply_isolated
     probe: Callable[[], list[Probe]] | None = None
+    history: Path | None = None
     clock: Clock = field(default_factory=MonotonicClock)
     cores_given: Callable[[], float] = cores_given
 
@@ -123,6 +127,8 @@ class _Run:
         self._reference = reference_variant(model)
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
+        self._history = History(job.history)
+        self._forecast = Forecast(model.digest, self._history.lessons())
         self._watches: dict[str, Watch] = {
             name: Watch(job.budget_s * share, probe=job.cores_given) for name, share in _PATIENCE.items()
         }
@@ -134,6 +140,7 @@ class _Run:
             effort = effort_for(arm, self._splits, len(wishes), job.budget_s, job.goal.slo)
             tuned = self._tuning(arm, effort).run(self._reference, wishes)
             self._builds |= tuned.builds
+            self._history.keep(self._model.digest, self._forecast.lessons)
             candidates = tuned.evidence()
             raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
             picks = pick(candidates, job.goal, effort.holdout_samples, raced)
@@ -184,6 +191,7 @@ class _Run:
             listener=job.listener,
             budget_text=f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
+            forecast=self._forecast,
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
@@ -258,6 +266,7 @@ class _Run:
             loader=self._job.loader,
             listener=self._job.listener,
             book=self._book,
+            clock=self._job.clock,
         )
 
     def _losers(self, tuned: Sequence[Evidence], picks: Sequence[Evidence], effort: Effort) -> list[Rejection]:

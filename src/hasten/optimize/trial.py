@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
+from hasten.clock import Clock, MonotonicClock
 from hasten.data.dataset import Subset
 from hasten.engine.isolate import load_isolated
 from hasten.errors import EngineError, HastenError, StorageError
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan, meters
 from hasten.measure.contention import Watch
 from hasten.measure.cost import cost_per_million
+from hasten.measure.latency import glance
 from hasten.optimize.trials import Trial
 from hasten.spec.evidence import Evidence, Rejection, Story
 from hasten.spec.measurement import Figure, Measurement, Split
@@ -58,12 +62,21 @@ class Bench:
     loader: Loader = load_arm
     listener: Listener = ignore
     book: AnswerBook = field(default_factory=AnswerBook)
+    clock: Clock = field(default_factory=MonotonicClock)
+    # Given the speedup of a glance, says why the candidate is not worth more time, or None.
+    behind: Callable[[Figure], str | None] | None = None
 
 
 def try_variant(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> Trial:
     """Return the trial of `variant`. Never raises for what a candidate does; a full disk is not its fault and
     does raise.
     """
+    started = bench.clock.now()
+    trial = _tried(bench, variant, build)
+    return msgspec.structs.replace(trial, seconds=bench.clock.now() - started)
+
+
+def _tried(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> Trial:
     try:
         model = build(variant)
     except StorageError:
@@ -71,33 +84,53 @@ def try_variant(bench: Bench, variant: Variant, build: Callable[[Variant], Path]
     except HastenError as error:
         return _rejected(variant, "build", error.message)
     try:
-        evidence = _measure(bench, variant, model)
+        with bench.loader(model, variant.target) as arm:
+            pair = _pair(bench, variant, model, arm)
+            lost = _lost(bench, variant, pair)
+            if lost is not None:
+                return Trial(variant=variant, rejection=lost)
+            evidence = _measure(bench, variant, pair)
     except EngineError as error:
         return _rejected(variant, "run", error.message)
     return Trial(variant=variant, evidence=evidence, stories=_stories(bench, variant))
 
 
-def _measure(bench: Bench, variant: Variant, model: Path) -> Evidence:
+def _pair(bench: Bench, variant: Variant, model: Path, arm: Arm) -> Pair:
+    return Pair(
+        reference=bench.reference,
+        candidate=arm,
+        fresh=lambda: bench.loader(model, variant.target),
+        data=bench.data,
+        book=bench.book,
+        plan=bench.plan,
+        watch=bench.watch,
+        prices=bench.goal.prices,
+        listener=bench.listener,
+        label=variant.id,
+        itself=variant.id == REFERENCE,
+    )
+
+
+def _measure(bench: Bench, variant: Variant, pair: Pair) -> Evidence:
     figures: dict[str, Figure] = {}
-    with bench.loader(model, variant.target) as arm:
-        pair = Pair(
-            reference=bench.reference,
-            candidate=arm,
-            fresh=lambda: bench.loader(model, variant.target),
-            data=bench.data,
-            book=bench.book,
-            plan=bench.plan,
-            watch=bench.watch,
-            prices=bench.goal.prices,
-            listener=bench.listener,
-            label=variant.id,
-            itself=variant.id == REFERENCE,
-        )
-        for name in meters.names():
-            figures |= meters.get(name).measure(pair)
+    for name in meters.names():
+        figures |= meters.get(name).measure(pair)
     figures["cost_per_million_usd"] = cost_per_million(figures["throughput_rps"], bench.goal.prices)
     measurement = Measurement(split=bench.split, metric=bench.data.dataset.metric.info).with_figures(figures)
     return judge(variant, measurement, bench.goal, is_reference=variant.id == REFERENCE)
+
+
+def _lost(bench: Bench, variant: Variant, pair: Pair) -> Rejection | None:
+    """The rejection of a candidate that a few rounds rule out, with the speedup that they showed and nothing else."""
+    if bench.behind is None:
+        return None
+    speedup = glance(pair)
+    reason = bench.behind(speedup)
+    if reason is None:
+        return None
+    measurement = Measurement(split=bench.split, metric=bench.data.dataset.metric.info, speedup=speedup)
+    evidence = Evidence(variant=variant, measurement=measurement, checks=(), outcome="rejected", reasons=(reason,))
+    return Rejection(variant=variant, stage="tuning", reason=reason, evidence=evidence)
 
 
 def _rejected(variant: Variant, stage: str, reason: str) -> Trial:

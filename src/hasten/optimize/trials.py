@@ -25,12 +25,15 @@ T = TypeVar("T")
 
 
 class Trial(Value, frozen=True):
-    """The outcome of trying one variant: evidence on tuning data, or a rejection before it got that far."""
+    """The outcome of trying one variant: evidence on tuning data, or a rejection before it got that far. `seconds` is
+    what building and measuring it took.
+    """
 
     variant: Variant
     evidence: Evidence | None = None
     rejection: Rejection | None = None
     stories: tuple[Story, ...] = ()
+    seconds: float = 0.0
 
 
 def fingerprint(*parts: object) -> str:

@@ -1,19 +1,23 @@
-"""The tuning stage: two waves of candidates, what does not pay given back, mixed precision. Sees tuning data only.
+"""The tuning stage: candidates by their outlook, what does not pay given back, mixed precision. Sees tuning data only.
 
     first wave: engine x precision x recipe ─> what slows a recipe down is dropped ─> measured
     mixed precision: quantized candidates that lost ─> fewer quantized nodes ─> measured
-    second wave: threads and knobs around the best ─> measured
+    neighbours of the best: threads, knobs, lower resolutions ─> measured, until the best has none left
 
-Each finished piece is in the trial log before the next begins.
+Each trial corrects the forecast of all that wait: the most rewarding goes next, and a wave ends when nothing that is
+left is worth its time. A candidate that a few rounds show to be far behind is not measured further. Each finished piece
+is in the trial log before the next begins.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from hasten.data.dataset import Subset
 from hasten.engine.base import engines
@@ -25,9 +29,11 @@ from hasten.measure.latency import race_times
 from hasten.model.open import open_model
 from hasten.optimize import mixed
 from hasten.optimize.build import Builder
+from hasten.optimize.forecast import WORTH, Forecast, Prospect
 from hasten.optimize.payoff import drop_what_does_not_pay
 from hasten.optimize.pick import accuracy_trouble, finalists, gain_of, why_not
 from hasten.optimize.plan import second_wave
+from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, safe_ones, unlikely
 from hasten.optimize.trial import Bench, Loader, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.wish import Composed, Want, Wish, compose, composed
@@ -63,6 +69,11 @@ class Tuned:
         found = [trial.evidence for trial in self.trials if trial.evidence is not None]
         return [item for item in found if item.variant.id != REFERENCE]
 
+    def ran(self) -> int:
+        """How many candidates ran at all."""
+        ran = [t for t in self.trials if t.evidence or (t.rejection and t.rejection.evidence)]
+        return sum(trial.variant.id != REFERENCE for trial in ran)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
@@ -83,29 +94,58 @@ class Tuning:
     listener: Listener
     budget_text: str
     smaller: Sequence[Want] = ()
+    forecast: Forecast = field(default_factory=Forecast)
 
     def run(self, reference: Variant, wishes: Sequence[Wish]) -> Tuned:
-        """Try the reference against itself, then everything, until the time for trying is spent."""
+        """Try the reference against itself, then what is worth it, until the time for trying is spent."""
         tuned = Tuned()
         self._measure(tuned, reference)
-        for number, wish in enumerate(wishes):
-            self._say(f"candidate {number + 1} of {len(wishes)}: {wish.id}", number, len(wishes))
-            # However small the budget: a search that tried nothing has found nothing.
-            self._try(tuned, wish, _FIRST if number >= _ALWAYS else math.inf)
+        self._search(tuned, wishes, _FIRST)
         self._mix(tuned)
-        honours = {name: engines.get(name).honours for name in {item.target.engine for item in tuned.wishes.values()}}
-        for wish in second_wave(self._best(tuned), honours, self.smaller):
-            self._say(f"second wave: {wish.id}")
-            self._try(tuned, wish, 1.0)
+        honours = {name: engines.get(name).honours for name in {wish.target.engine for wish in wishes}}
+        while more := [w for w in second_wave(self._best(tuned), honours, self.smaller) if w.id not in tuned.wishes]:
+            self._search(tuned, more, 1.0)
         return tuned
 
-    def _try(self, tuned: Tuned, wish: Wish, share: float) -> None:
+    def _search(self, tuned: Tuned, wishes: Sequence[Wish], share: float) -> None:
+        """Try wishes, the most rewarding first, while one is worth it and less than `share` of the time is spent."""
+        waiting = list(wishes)
+        while waiting:
+            prospect = self._next(tuned, waiting)
+            wish = prospect.wish
+            waiting.remove(wish)
+            tuned.wishes[wish.id] = wish
+            refusal = self._refusal(tuned, prospect, share)
+            if refusal:
+                tuned.trials.append(refusal)
+                continue
+            self._say(f"{wish.id} ({len(waiting)} more wait)", len(tuned.wishes), len(tuned.wishes) + len(waiting))
+            before = len(tuned.trials)
+            self._try(tuned, wish)
+            for trial in tuned.trials[before:]:
+                self.forecast.learn(lesson_of(wish, trial, self.goal, self.holdout_samples))
+
+    def _next(self, tuned: Tuned, waiting: Sequence[Wish]) -> Prospect:
+        """What a resumed run has finished already comes first; where speed is not the question, the planned order."""
+        ranked = self.forecast.rank(waiting, self._leader(tuned).speed)
+        done = next((wish for wish in waiting if self._finished(wish)), None)
+        wanted = done or _plainest(ranked[0].wish if self._by_speed else waiting[0], waiting)
+        return next(prospect for prospect in ranked if prospect.wish is wanted)
+
+    def _refusal(self, tuned: Tuned, prospect: Prospect, share: float) -> Trial | None:
+        """Why a candidate is not tried, or None. The first few are: a search that tried nothing has found nothing."""
+        wish = prospect.wish
+        if self._finished(wish) or tuned.ran() < _ALWAYS:
+            return None
+        if self.spent() > share:
+            return _rejected(wish.variant, "budget", f"The budget of {self.budget_text} was spent before its turn.")
+        if self._by_speed and prospect.worth < WORTH:
+            return _rejected(wish.variant, "forecast", unlikely(prospect, self._leader(tuned)))
+        return None
+
+    def _try(self, tuned: Tuned, wish: Wish) -> None:
         """Compose, give back what does not pay, measure. What fails is a rejection with its reason."""
-        tuned.wishes[wish.id] = wish
-        if self.spent() > share and self.log.get(f"tuning/{wish.id}", Trial) is None:
-            reason = f"The budget of {self.budget_text} was spent before its turn."
-            tuned.trials.append(_rejected(wish.variant, "budget", reason))
-            return
+        started = self.bench.clock.now()
         try:
             made = self._composed(wish)
         except (TransformFailed, MissingError, EngineError) as error:
@@ -119,19 +159,37 @@ class Tuning:
             tuned.trials.append(_rejected(made.variant, "build", f"It is the same as {twin}. {left_out}".strip()))
             self._note(wish.id, tuned.trials[-1])
             return
-        self._measure(tuned, made.variant)
+        self._measure(tuned, made.variant, built_s=self.bench.clock.now() - started)
 
-    def _measure(self, tuned: Tuned, variant: Variant) -> Trial:
+    def _measure(self, tuned: Tuned, variant: Variant, built_s: float = 0.0) -> Trial:
         key = f"tuning/{variant.id}"
         if variant.id.endswith("-mixed"):
             key += "/" + fingerprint(variant.recipe)[:12]
         trial = self.log.get(key, Trial)
         if trial is None:
-            trial = try_variant(self.bench, variant, self.builder.build)
+            bench = self.bench if variant.id == REFERENCE else replace(self.bench, behind=self._behind(tuned))
+            trial = try_variant(bench, variant, self.builder.build)
+            trial = msgspec.structs.replace(trial, seconds=trial.seconds + built_s)
             self.log.put(key, trial)
         tuned.trials.append(trial)
         self._note(variant.id, trial)
         return trial
+
+    def _leader(self, tuned: Tuned) -> Leader:
+        return leader_of(tuned.evidence(), self.goal, self.holdout_samples)
+
+    def _behind(self, tuned: Tuned) -> Callable[[Figure], str | None] | None:
+        """Rules out what is far behind; where memory counts, a slow candidate may still be the one."""
+        if not self._by_speed or self.goal.slo.memory_max_mb is not None:
+            return None
+        return behind(self._leader(tuned))
+
+    def _finished(self, wish: Wish) -> bool:
+        return self.log.get(f"tuning/{wish.id}", Trial) is not None
+
+    @property
+    def _by_speed(self) -> bool:
+        return self.goal.objective.minimize != "memory_mb"
 
     def _composed(self, wish: Wish) -> Composed:
         key = f"composed/{wish.id}"
@@ -177,8 +235,9 @@ class Tuning:
             return False
         if why_not(item, self.goal, self.holdout_samples) is None or not _lost_answers(item):
             return False
-        safe = [e for e in tuned.evidence() if why_not(e, self.goal, self.holdout_samples) is None]
-        best = max((gain_of(e, self.goal) for e in safe), default=1.0)
+        best = max(
+            (gain_of(e, self.goal) for e in safe_ones(tuned.evidence(), self.goal, self.holdout_samples)), default=1.0
+        )
         return (item.measurement.speedup.value or 0.0) > best * _WORTH_MIXING
 
     def _mixed(self, tuned: Tuned, trial: Trial) -> None:
@@ -246,6 +305,12 @@ class Tuning:
         self.listener(Progress(stage=stage, done=done, total=total))
 
 
+def _plainest(wish: Wish, waiting: Sequence[Wish]) -> Wish:
+    """The wish, or first what it builds on: a model that may run as it is is tried so before it is rewritten."""
+    before = [w for w in waiting if w.target == wish.target and w.wants == wish.wants[: len(w.wants)]]
+    return min([*before, wish], key=lambda w: len(w.wants))
+
+
 def _lost_answers(item: Evidence) -> bool:
     """Whether accuracy fell at all: where it did not, only more data helps, and no other nodes."""
     change = item.measurement.accuracy_change.value
@@ -269,9 +334,8 @@ def _varies(target: Target) -> bool:
     return bool(target.runtime.turned() or target.options) or target.threads != environment().cores_physical
 
 
-def _rejected(variant: Variant, stage: str, reason: str) -> Trial:
-    where = "budget" if stage == "budget" else "build"
-    return Trial(variant=variant, rejection=Rejection(variant=variant, stage=where, reason=reason))
+def _rejected(variant: Variant, stage: Literal["build", "budget", "forecast"], reason: str) -> Trial:
+    return Trial(variant=variant, rejection=Rejection(variant=variant, stage=stage, reason=reason))
 
 
 def line(trial: Trial) -> str:

@@ -24,6 +24,7 @@ _STAGES = {
     "run": "could not run",
     "holdout": "claim failed",
     "budget": "not tried, time was up",
+    "forecast": "not tried, unlikely to win",
 }
 
 

@@ -39,11 +39,12 @@ class Evidence(Value, frozen=True):
 class Rejection(Value, frozen=True):
     """A candidate that was not taken, and why, in a sentence that a person understands.
 
-    `stage` tells where it ended: it could not be built, it could not run, its tuning figures lost, its claim failed.
+    `stage` tells where it ended: it could not be built, it could not run, its tuning figures lost, its claim failed,
+    its turn did not come within the budget, or what was learned from others spoke against trying it.
     """
 
     variant: Variant
-    stage: Literal["build", "run", "tuning", "holdout", "budget"]
+    stage: Literal["build", "run", "tuning", "holdout", "budget", "forecast"]
     reason: str
     evidence: Evidence | None = None
 

@@ -1,0 +1,226 @@
+"""How good will a candidate be that was not tried yet? A cost model that learns from each finished trial.
+
+A candidate is described by traits: its engine, its precision, each technique, fewer threads, a turned knob. The
+logarithm of its speedup is modelled as a sum of one effect for each trait: normal, with a mean and a spread that come
+from experience (`_MEAN`, `_SPREAD`), and corrected by every trial that shares the trait (Bayesian linear regression, in
+its form as a Gaussian process; Rasmussen and Williams 2006, section 2.2). So one slow trial of an engine speaks against
+its other candidates at once, and a trial of an earlier run on the same machine speaks too, more softly.
+
+What is worth trying is then the expected improvement over the best so far (Jones, Schonlau and Welch 1998), times the
+chance that the answers will do, over the seconds that trying takes. Pure: no clock, no files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from hasten.engine.host import environment
+from hasten.optimize.wish import Wish
+from hasten.spec.values import Value
+from hasten.spec.variant import Step
+
+__all__ = ["WORTH", "Forecast", "Lesson", "Prospect", "techniques_of", "traits_of"]
+
+# An expected improvement below this is not worth a trial: a tenth of what two processes of one model differ by.
+WORTH = 0.002
+
+# Means of the logarithm of the speedup over the reference, by trait; what is not named here has mean 0.
+_MEAN = {
+    "engine=torch": -0.35,
+    "precision=bf16": 0.35,
+    "precision=int8": 0.3,
+    "precision=f16": -0.2,
+    "precision=int4": -0.4,
+    "fewer threads": -0.45,
+    "compile=eager": -0.2,
+}
+# Standard deviations of the effects, by the kind of the trait.
+_SPREAD = {
+    "": 0.1,
+    "engine": 0.3,
+    "precision": 0.25,
+    "pair": 0.15,
+    "technique": 0.2,
+    "graph": 0.08,
+    "fewer threads": 0.2,
+    "knob": 0.04,
+    "compile": 0.15,
+    "scale": 0.1,
+}
+# What a trial may be off by besides its own interval: this run's, and those of earlier runs of the same model and of
+# other models.
+_NOISE, _SAME_MODEL, _OTHER_MODEL = 0.03, 0.1, 0.4
+# How often answers stay good enough, before anything is known of the model.
+_SAFE = {"f32": 0.97, "bf16": 0.85, "f16": 0.9, "int8": 0.45, "int4": 0.35}
+_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "reduce_resolution": 0.3, "reduce_length": 0.3}
+# Seconds that a technique takes on a model of the usual size, until one of its builds was seen.
+_BUILD_S = {"quantize_nncf": 20.0, "quantize_static": 15.0, "quantize_dynamic": 4.0, "export_onnx": 10.0}
+_BUILD_OTHER_S = 2.0
+
+
+class Lesson(Value, frozen=True):
+    """What one finished trial teaches. `log_gain` is the logarithm of its speedup and `spread` its standard error;
+    both are None where it did not run. `safe` says whether the answers would do (None: not known). `model` is the
+    digest of the trained model; an empty one stands for the model at hand.
+    """
+
+    traits: tuple[str, ...]
+    techniques: tuple[str, ...]
+    precision: str
+    log_gain: float | None = None
+    spread: float | None = None
+    safe: bool | None = None
+    seconds: float = 0.0
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prospect:
+    """A candidate's outlook. `gain` is the expected speedup with its interval of 95 %; `safe` the chance that its
+    answers do; `worth` the expected improvement times that chance; `seconds` what trying takes.
+    """
+
+    wish: Wish
+    gain: float
+    low: float
+    high: float
+    safe: float
+    worth: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Worth for each second: what the queue is ordered by."""
+        return self.worth / self.seconds
+
+
+class Forecast:
+    """Learns from lessons, and ranks wishes. `model` is the digest of the model at hand: earlier runs may know it."""
+
+    def __init__(self, model: str = "", history: Iterable[Lesson] = ()) -> None:
+        self._model = model
+        self.lessons = list(history)
+        self._trial_s = 5.0
+
+    def learn(self, lesson: Lesson) -> None:
+        """Take a finished trial of this run into account."""
+        self.lessons.append(lesson)
+        if lesson.seconds > 0 and not lesson.model:
+            self._trial_s += 0.5 * (max(0.5, lesson.seconds - _build_s(lesson.techniques)) - self._trial_s)
+
+    def rank(self, wishes: Sequence[Wish], best_gain: float) -> list[Prospect]:
+        """Return the outlook of each wish against the best safe speedup so far (1: the reference), the most rewarding
+        first; equals stay in the order in which they were planned.
+        """
+        if not wishes:
+            return []
+        means, spreads = self._gains([traits_of(wish) for wish in wishes])
+        goal = math.log(max(best_gain, 1.0))
+        prospects = [
+            self._prospect(wish, float(mean), float(spread), goal)
+            for wish, mean, spread in zip(wishes, means, spreads, strict=True)
+        ]
+        return sorted(prospects, key=lambda prospect: -prospect.rate)
+
+    def _prospect(self, wish: Wish, mean: float, spread: float, goal: float) -> Prospect:
+        safe = self._safe(wish)
+        return Prospect(
+            wish=wish,
+            gain=math.exp(mean),
+            low=math.exp(mean - 1.96 * spread),
+            high=math.exp(mean + 1.96 * spread),
+            safe=safe,
+            worth=safe * _expected_improvement(mean, spread, goal),
+            seconds=self._trial_s + _build_s(techniques_of(wish)),
+        )
+
+    def _gains(self, asked: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior means and standard deviations of log speedups."""
+        known = [lesson for lesson in self.lessons if lesson.log_gain is not None]
+        prior = np.array([_mean(traits) for traits in asked])
+        variance = np.array([_shared(traits, traits) for traits in asked])
+        if not known:
+            return prior, np.sqrt(variance)
+        cross = np.array([[_shared(a, lesson.traits) for lesson in known] for a in asked])
+        inner = np.array([[_shared(a.traits, b.traits) for b in known] for a in known])
+        inner[np.diag_indices(len(known))] += [self._noise(lesson) ** 2 for lesson in known]
+        surprise = np.array([(lesson.log_gain or 0.0) - _mean(lesson.traits) for lesson in known])
+        weights = np.linalg.solve(inner, cross.T).T
+        left = variance - np.einsum("ij,ij->i", weights, cross)
+        return prior + weights @ surprise, np.sqrt(np.maximum(left, 1e-6))
+
+    def _noise(self, lesson: Lesson) -> float:
+        own = math.hypot(_NOISE, lesson.spread or 0.0)
+        if not lesson.model:
+            return own
+        return math.hypot(own, _SAME_MODEL if lesson.model == self._model else _OTHER_MODEL)
+
+    def _safe(self, wish: Wish) -> float:
+        """The chance that answers stay good: experience, and trials with the same techniques or precision as votes."""
+        mine, precision = set(techniques_of(wish)), wish.target.precision
+        prior = _SAFE[precision]
+        for name, chance in _SAFE_TECHNIQUE.items():
+            if any(text.startswith(name) for text in mine):
+                prior = chance if name == "quantize_dynamic" else prior * chance
+        weight, votes = 1.0, prior
+        for lesson in self.lessons:
+            if lesson.safe is None:
+                continue
+            same = set(lesson.techniques) == mine and lesson.precision == precision
+            vote = 3.0 if same else 0.3 if lesson.precision == precision else 0.0
+            vote *= 1.0 if lesson.model in ("", self._model) else 0.1
+            weight, votes = weight + vote, votes + vote * lesson.safe
+        return votes / weight
+
+
+def traits_of(wish: Wish) -> tuple[str, ...]:
+    """What a candidate shares with others. The first is shared by all: how far this model differs from the usual."""
+    target = wish.target
+    traits = ["", f"engine={target.engine}", f"precision={target.precision}"]
+    traits.append(f"pair={target.engine},{target.precision}")
+    required = [want.step for want in wish.wants if want.required]
+    optional = [want.step for want in wish.wants if not want.required]
+    traits += [f"scale={step.options['scale']}" for step in required if "scale" in step.options]
+    traits += [f"technique={target.engine},{step}" for step in required if "scale" not in step.options]
+    if optional and not required:
+        traits.append(f"graph={target.engine}")
+    if 0 < target.threads < environment().cores_physical:
+        traits.append("fewer threads")
+    traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned())]
+    traits += [f"{key}={value}" for key, value in sorted(target.options.items()) if key == "compile"]
+    return tuple(traits)
+
+
+def techniques_of(wish: Wish) -> tuple[str, ...]:
+    """The techniques that may change answers or take long to build, with their options."""
+    return tuple(str(Step(transform=w.step.transform, options=w.step.options)) for w in wish.wants if w.required)
+
+
+def _mean(traits: Iterable[str]) -> float:
+    return sum(_MEAN.get(trait, _of_scale(trait)) for trait in traits)
+
+
+def _of_scale(trait: str) -> float:
+    """Work falls with the number of pixels; what is not convolution gains less."""
+    kind, _, value = trait.partition("=")
+    return -1.5 * math.log(float(value)) if kind == "scale" else 0.0
+
+
+def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> float:
+    """Covariance: the variances of the effects that both have."""
+    return sum(_SPREAD.get(trait.partition("=")[0], 0.1) ** 2 for trait in set(a) & set(b))
+
+
+def _build_s(techniques: Iterable[str]) -> float:
+    return sum(_BUILD_S.get(text.partition("(")[0], _BUILD_OTHER_S) for text in techniques)
+
+
+def _expected_improvement(mean: float, spread: float, goal: float) -> float:
+    z = (mean - goal) / spread
+    normal = NormalDist()
+    return spread * normal.pdf(z) + (mean - goal) * normal.cdf(z)

@@ -1,0 +1,94 @@
+"""Who leads the search, what that means for the others, and what a finished trial teaches. Pure; tuning data only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from hasten.optimize.forecast import Lesson, Prospect, techniques_of, traits_of
+from hasten.optimize.pick import accuracy_trouble, why_not
+from hasten.optimize.trials import Trial
+from hasten.optimize.wish import Wish
+from hasten.spec.evidence import Evidence
+from hasten.spec.measurement import Figure
+from hasten.spec.slo import Goal
+from hasten.spec.values import Value
+from hasten.spec.variant import REFERENCE
+
+__all__ = ["Leader", "behind", "leader_of", "lesson_of", "safe_ones", "unlikely"]
+
+# A glance rules out what is so far below the best: less could be the noise of different rounds.
+_FAR_BEHIND = 0.95
+# An interval of 95 % is so many standard errors wide.
+_WIDTH = 3.92
+
+
+class Leader(Value, frozen=True):
+    """The best safe candidate so far: its speedup and the low end of its interval. The reference has 1."""
+
+    id: str = REFERENCE
+    speed: float = 1.0
+    low: float = 1.0
+
+
+def safe_ones(found: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
+    """The candidates that could be picked as things stand."""
+    return [item for item in found if why_not(item, goal, holdout_samples) is None]
+
+
+def leader_of(found: Sequence[Evidence], goal: Goal, holdout_samples: int) -> Leader:
+    """Return the fastest safe candidate, or the reference where none is faster."""
+    safe = safe_ones(found, goal, holdout_samples)
+    best = max(safe, key=lambda item: item.measurement.speedup.value or 0.0, default=None)
+    speed = best.measurement.speedup if best else None
+    if best is None or speed is None or speed.value is None or speed.low is None or speed.value <= 1.0:
+        return Leader()
+    return Leader(id=best.variant.id, speed=speed.value, low=speed.low)
+
+
+def behind(leader: Leader) -> Callable[[Figure], str | None]:
+    """Return what rules a candidate out after a glance: its whole interval lies below that of the leader."""
+
+    def reason(seen: Figure) -> str | None:
+        if seen.value is None or seen.high is None or seen.high >= leader.low * _FAR_BEHIND:
+            return None
+        found = f"{seen.value:.2f} times ({seen.low:.2f} to {seen.high:.2f}) as fast as the reference"
+        other = "" if leader.id == REFERENCE else f"; {leader.id} reaches {leader.speed:.2f}"
+        return f"Stopped after {seen.n} rounds: {found}{other}."
+
+    return reason
+
+
+def unlikely(prospect: Prospect, leader: Leader) -> str:
+    """Why a candidate is not worth its trial."""
+    words = f"{prospect.gain:.2f} times ({prospect.low:.2f} to {prospect.high:.2f}) as fast as the reference"
+    safe = f" with a chance of {prospect.safe:.0%} that its answers would do" if prospect.safe < 0.9 else ""
+    other = "the reference itself" if leader.id == REFERENCE else f"{leader.id} with {leader.speed:.2f}"
+    return f"Not worth a trial: what was tried lets expect {words}{safe}, against {other}."
+
+
+def lesson_of(wish: Wish, trial: Trial, goal: Goal, holdout_samples: int) -> Lesson:
+    """What the forecast learns of a trial, whichever way it ended."""
+    item = trial.evidence or (trial.rejection.evidence if trial.rejection else None)
+    gain, spread = _logs(item.measurement.speedup) if item else (None, None)
+    return Lesson(
+        traits=traits_of(wish),
+        techniques=techniques_of(wish),
+        precision=wish.target.precision,
+        log_gain=gain,
+        spread=spread,
+        safe=_was_safe(trial.evidence, goal, holdout_samples),
+        seconds=trial.seconds,
+    )
+
+
+def _logs(speed: Figure) -> tuple[float | None, float | None]:
+    if not speed.value or not speed.low or not speed.high:
+        return None, None
+    return math.log(speed.value), (math.log(speed.high) - math.log(speed.low)) / _WIDTH
+
+
+def _was_safe(item: Evidence | None, goal: Goal, holdout_samples: int) -> bool | None:
+    if item is None or item.measurement.accuracy_change.value is None:
+        return None
+    return accuracy_trouble(item, goal, holdout_samples) is None

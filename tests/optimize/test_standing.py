@@ -1,0 +1,77 @@
+"""Who leads, whom a glance rules out, and what a trial teaches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hasten.optimize.standing import Leader, behind, leader_of, lesson_of
+from hasten.optimize.trials import Trial
+from hasten.optimize.wish import Wish
+from hasten.spec.evidence import Evidence, Rejection
+from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
+from hasten.spec.slo import Goal, Slo
+from hasten.spec.target import Target
+from hasten.spec.variant import Variant
+from hasten.verify.judge import judge
+
+GOAL = Goal(slo=Slo(accuracy_drop_max=0.02))
+
+
+def figure(value: float, reach: float = 0.02, n: int = 1000) -> Figure:
+    return Figure(value=value, low=value - reach, high=value + reach, n=n)
+
+
+def evidence(name: str, speed: float, change: Figure | None = None) -> Evidence:
+    variant = Variant(id=name, target=Target(engine="openvino"))
+    measurement = Measurement(
+        split="tuning",
+        metric=MetricInfo(name="top1", higher_is_better=True),
+        speedup=figure(speed),
+        accuracy_change=change or figure(0.0, 0.005),
+    )
+    return judge(variant, measurement, GOAL)
+
+
+def test_the_fastest_safe_candidate_leads() -> None:
+    found = [evidence("a", 1.2), evidence("b", 1.5), evidence("wrong", 3.0, figure(-0.2, 0.01))]
+    leader = leader_of(found, GOAL, 1000)
+    assert (leader.id, leader.speed, leader.low) == ("b", 1.5, 1.48)
+
+
+def test_the_reference_leads_where_nothing_is_faster() -> None:
+    assert leader_of([evidence("slow", 0.8)], GOAL, 1000) == Leader()
+
+
+@pytest.mark.parametrize(("speed", "stopped"), [(1.2, True), (1.42, False), (1.6, False)])
+def test_a_glance_rules_out_only_what_is_far_behind(speed: float, stopped: bool) -> None:
+    reason = behind(Leader(id="b", speed=1.5, low=1.48))(figure(speed, n=8))
+    assert (reason is not None) == stopped
+    if reason:
+        assert reason == "Stopped after 8 rounds: 1.20 times (1.18 to 1.22) as fast as the reference; b reaches 1.50."
+
+
+def test_a_glance_that_saw_nothing_rules_nothing_out() -> None:
+    assert behind(Leader())(unmeasured("a round took no measurable time")) is None
+
+
+def test_a_trial_that_was_stopped_early_still_teaches_its_speed() -> None:
+    item = evidence("a", 0.5)
+    lost = Trial(
+        variant=item.variant,
+        rejection=Rejection(variant=item.variant, stage="tuning", reason="Stopped.", evidence=item),
+        seconds=3.0,
+    )
+    lesson = lesson_of(Wish(id="a", target=item.variant.target), lost, GOAL, 1000)
+    assert lesson.log_gain == pytest.approx(math.log(0.5))
+    assert lesson.spread == pytest.approx((math.log(0.52) - math.log(0.48)) / 3.92)
+    assert lesson.safe is None
+    assert lesson.seconds == 3.0
+
+
+def test_a_trial_teaches_whether_answers_were_good_enough() -> None:
+    for change, safe in ((figure(0.0, 0.005), True), (figure(-0.3, 0.01), False)):
+        item = evidence("a", 1.5, change)
+        trial = Trial(variant=item.variant, evidence=item)
+        assert lesson_of(Wish(id="a", target=item.variant.target), trial, GOAL, 1000).safe is safe
