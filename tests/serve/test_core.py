@@ -14,6 +14,7 @@ from hasten.serve.core import (
     Dispatch,
     Drain,
     EngineDown,
+    EngineLost,
     EngineUp,
     Event,
     Finished,
@@ -34,7 +35,7 @@ def busy_core(max_batch: int = 8, max_delay_s: float = 0.0, queue_capacity: int 
     """A core whose engine runs request 0."""
     core = make_core(max_batch, max_delay_s, queue_capacity)
     core.handle(Arrived(0, rows=max_batch), now=0.0)
-    assert core.busy
+    assert core.is_busy()
     return core
 
 
@@ -165,7 +166,7 @@ def test_a_client_that_leaves_gives_its_place_back() -> None:
 def test_a_client_that_leaves_while_its_batch_runs_changes_nothing() -> None:
     core = busy_core()
     assert core.handle(Cancelled(0), now=0.0) == []
-    assert core.busy
+    assert core.is_busy()
 
 
 def test_what_waits_outlives_the_engine() -> None:
@@ -196,6 +197,40 @@ def test_draining_waits_for_no_company() -> None:
     assert core.handle(Drain(), now=0.0) == [Dispatch((1,), 1)]
 
 
+def test_two_instances_run_two_batches_side_by_side() -> None:
+    core = Core(Policy(instances=2))
+    assert core.handle(Arrived(1), now=0.0) == [Dispatch((1,), 1, 0)]
+    assert core.handle(Arrived(2), now=0.0) == [Dispatch((2,), 1, 1)]
+    assert core.handle(Arrived(3), now=0.0) == []
+    assert core.handle(Finished(0.1, 1), now=0.1) == [Dispatch((3,), 1, 1)]
+
+
+def test_an_instance_that_is_down_leaves_the_work_to_the_other() -> None:
+    core = Core(Policy(instances=2))
+    core.handle(EngineDown(0), now=0.0)
+    assert core.handle(Arrived(1), now=0.0) == [Dispatch((1,), 1, 1)]
+
+
+def test_one_lost_instance_refuses_nobody_and_the_last_one_refuses_all() -> None:
+    core = Core(Policy(instances=2), engine_up=False)
+    core.handle(Arrived(1), now=0.0)
+    assert core.handle(EngineLost(3.0, 0), now=0.1) == []
+    [refusal] = core.handle(EngineLost(1.0, 1), now=0.2)
+    assert isinstance(refusal, Refuse)
+    assert (refusal.id, refusal.code, refusal.retry_after_s) == (1, "unavailable", 1.0)
+
+
+def test_work_is_counted_for_all_instances_together_when_told_to_come_back() -> None:
+    core = Core(Policy(instances=2, queue_capacity=1))
+    for id_ in (1, 2, 3):
+        core.handle(Arrived(id_), now=0.0)
+    for _ in range(100):
+        core._learn(1.0, 1)
+    [refusal] = core.handle(Arrived(4), now=0.0)
+    assert isinstance(refusal, Refuse)
+    assert refusal.retry_after_s == pytest.approx(0.5, rel=0.01)
+
+
 @dataclass
 class Play:
     """Carries a sequence of steps to a core as a driver would, keeps count, and checks what must always hold."""
@@ -204,7 +239,7 @@ class Play:
     now: float = 0.0
     arrived: dict[int, Arrived] = field(default_factory=dict[int, Arrived])
     waiting: set[int] = field(default_factory=set[int])
-    running: set[int] = field(default_factory=set[int])
+    running: dict[int, set[int]] = field(default_factory=dict[int, set[int]])
     dispatched: list[int] = field(default_factory=list[int])
     refused: list[int] = field(default_factory=list[int])
     cancelled: list[int] = field(default_factory=list[int])
@@ -214,7 +249,7 @@ class Play:
             self.arrived[event.id] = event
             self.waiting.add(event.id)
         if isinstance(event, Finished | EngineDown):
-            self.running.clear()
+            self.running.pop(event.instance, None)
         if isinstance(event, Cancelled) and event.id in self.waiting and not self.has_expired(event.id):
             self.waiting.remove(event.id)
             self.cancelled.append(event.id)
@@ -229,15 +264,15 @@ class Play:
 
     def carry_out(self, command: Command) -> None:
         match command:
-            case Dispatch(ids, rows):
-                assert not self.running, "one batch at a time"
+            case Dispatch(ids, rows, instance):
+                assert instance not in self.running, "one batch at a time on each instance"
                 assert ids and set(ids) <= self.waiting, "only what waits is dispatched"
                 assert rows == sum(self.arrived[id_].rows for id_ in ids)
                 assert rows <= self.core.policy.max_batch or len(ids) == self.core.policy.max_batch == 1
                 assert len({self.arrived[id_].key for id_ in ids}) == 1
                 assert not any(self.has_expired(id_) for id_ in ids), "no expired request is dispatched"
                 self.waiting -= set(ids)
-                self.running = set(ids)
+                self.running[instance] = set(ids)
                 self.dispatched += ids
             case Refuse(id_, _, _, retry_after_s):
                 assert id_ in self.waiting, "only what waits is refused"
@@ -250,7 +285,7 @@ class Play:
     def check(self, commands: list[Command]) -> None:
         assert len(self.core.batcher) == len(self.waiting) <= self.core.policy.queue_capacity
         assert self.core.batcher.rows == sum(self.arrived[id_].rows for id_ in self.waiting)
-        idle = self.core.engine_up and not self.core.busy
+        idle = self.core.free
         if self.core.policy.max_delay_s == 0 or self.core.draining:
             assert not (idle and self.waiting), "an idle engine leaves nothing waiting"
         due = [d for id_ in self.waiting if (d := self.arrived[id_].deadline) is not None]
@@ -271,7 +306,7 @@ STEPS = st.lists(
                 st.none() | st.sampled_from([-0.5, 0.0, 0.1, 0.3, 1.0, 5.0]),
             ),
             st.tuples(st.just("cancel"), st.integers(0, 60)),
-            st.tuples(st.sampled_from(["finish", "finish", "tick", "down", "up"])),
+            st.tuples(st.sampled_from(["finish", "finish", "tick", "down", "up"]), st.integers(0, 2)),
             st.tuples(st.sampled_from(["tick"] * 9 + ["drain"])),
         ),
     ),
@@ -279,6 +314,7 @@ STEPS = st.lists(
 )
 POLICIES = st.builds(
     Policy,
+    instances=st.integers(1, 3),
     max_batch=st.integers(1, 5),
     max_delay_s=st.sampled_from([0.0, 0.0, 0.2, 1.0]),
     queue_capacity=st.integers(0, 6),
@@ -292,12 +328,12 @@ def event_of(action: tuple[object, ...], play: Play) -> Event:
             return Arrived(len(play.arrived), rows, str(key), None if in_s is None else play.now + in_s)
         case ("cancel", int(id_)):
             return Cancelled(id_)
-        case ("finish",) if play.core.busy:
-            return Finished(0.01)
-        case ("down",):
-            return EngineDown()
-        case ("up",) if not play.core.engine_up:
-            return EngineUp()
+        case ("finish", int(n)) if n < play.core.policy.instances and play.core.is_busy(n):
+            return Finished(0.01, n)
+        case ("down", int(n)) if n < play.core.policy.instances:
+            return EngineDown(n)
+        case ("up", int(n)) if n < play.core.policy.instances and not play.core.is_up(n):
+            return EngineUp(n)
         case ("drain",):
             return Drain()
         case _:
@@ -313,10 +349,12 @@ def test_each_request_is_dispatched_once_or_refused_or_cancelled_whatever_happen
     for pause, action in steps:
         play.now += pause
         play.step(event_of(action, play))
-    play.step(EngineUp() if not play.core.engine_up else Tick())
+    instances = range(policy.instances)
+    for number in instances:
+        play.step(EngineUp(number) if not play.core.is_up(number) else Tick())
     play.step(Drain())
-    while play.core.busy:
-        play.step(Finished(0.01))
+    while busy := [number for number in instances if play.core.is_busy(number)]:
+        play.step(Finished(0.01, busy[0]))
     assert play.waiting == set()
     assert sorted(play.dispatched + play.refused + play.cancelled) == sorted(play.arrived)
 

@@ -14,6 +14,7 @@ import msgspec
 from hasten.errors import BundleError
 from hasten.spec.environment import Environment
 from hasten.spec.measurement import Figure
+from hasten.spec.serving import Serving
 from hasten.spec.signature import Signature
 from hasten.spec.values import Value
 from hasten.spec.variant import Variant
@@ -53,7 +54,7 @@ class Manifest(Value, frozen=True):
 
     `ladder` lists variant ids from the picked one downwards: the steps that serving may take under load, each
     with accepted evidence. `reference` is always among `variants`. `max_batch` is 1 where stacking samples was
-    not proven to leave answers unchanged.
+    not proven to leave answers unchanged. `serving` has the serving defaults of variants for which they were chosen.
     """
 
     schema: Literal["hasten.bundle/1"]
@@ -66,6 +67,12 @@ class Manifest(Value, frozen=True):
     environment: Environment
     created: str
     files: tuple[FileEntry, ...]
+    serving: dict[str, Serving] = {}
+
+    def serving_of(self, variant: str) -> Serving:
+        """How to serve a variant: as was chosen for it, or one instance with the variant's own threads."""
+        own = Serving(threads=self.variants[variant].variant.target.threads, max_batch=self.max_batch)
+        return self.serving.get(variant, own)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -112,6 +119,9 @@ def _problem(manifest: Manifest) -> str | None:
     for id_ in (manifest.picked, *manifest.ladder):
         if id_ not in manifest.variants:
             return f"the variant {id_!r} of the ladder is not in the bundle."
+    for id_ in manifest.serving:
+        if id_ not in manifest.variants:
+            return f"the variant {id_!r} with serving defaults is not in the bundle."
     if manifest.picked not in manifest.ladder:
         return "the picked variant is not on the ladder."
     return None

@@ -1,4 +1,4 @@
-"""The scheduler: events in, commands out, no I/O. One engine instance behind one bounded queue.
+"""The scheduler: events in, commands out, no I/O. Engine instances behind one bounded queue.
 
 `handle(event, now)` returns what to do. The driver carries commands out and reports what happened as further
 events; tests and simulations do the same with time moved by hand.
@@ -7,7 +7,7 @@ events; tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hasten.serve.batcher import Batcher, Waiting
 
@@ -19,8 +19,11 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """Bounds of one model's queue. `max_delay_s` 0 never makes a request wait for company."""
+    """Bounds of one model's queue. `max_delay_s` 0 never makes a request wait for company. `instances` run batches
+    side by side.
+    """
 
+    instances: int = 1
     max_batch: int = 1
     max_delay_s: float = 0.0
     queue_capacity: int = 256
@@ -45,26 +48,32 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The engine is done with the batch, well or not; it took `seconds`."""
+    """An engine instance is done with its batch, well or not; it took `seconds`."""
 
     seconds: float
+    instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineDown:
-    """The engine cannot take work; what was running is lost, and what waits keeps waiting for its return."""
+    """An instance cannot take work; what it was running is lost, and what waits keeps waiting."""
+
+    instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The engine did not come back at once; the next attempt is in `retry_after_s`. Nothing waits for it."""
+    """An instance did not come back at once; the next attempt is in `retry_after_s`. Once all are lost, nothing waits."""
 
     retry_after_s: float
+    instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineUp:
-    """The engine takes work."""
+    """An instance takes work."""
+
+    instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +88,11 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run these requests together."""
+    """Run these requests together on this instance."""
 
     ids: tuple[int, ...]
     rows: int
+    instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +117,40 @@ Command = Dispatch | Refuse | Wake
 
 
 @dataclass(slots=True)
+class _Instance:
+    """What one engine instance is at: up or not, the rows that it runs, and since when it is lost."""
+
+    up: bool
+    running_rows: int = 0
+    lost: EngineLost | None = None
+
+    @property
+    def free(self) -> bool:
+        return self.up and not self.running_rows
+
+
 class Core:
     """The state of one model's scheduling."""
 
-    policy: Policy
-    engine_up: bool = True
-    busy: bool = False
-    draining: bool = False
-    row_seconds: float = 0.01
-    batcher: Batcher = field(init=False)
-    _lost: EngineLost | None = None
+    def __init__(self, policy: Policy, engine_up: bool = True) -> None:
+        self.policy = policy
+        self.draining = False
+        self.row_seconds = 0.01
+        self.batcher = Batcher(policy.max_batch, policy.max_delay_s)
+        self._instances = [_Instance(engine_up) for _ in range(policy.instances)]
 
-    def __post_init__(self) -> None:
-        self.batcher = Batcher(self.policy.max_batch, self.policy.max_delay_s)
+    @property
+    def free(self) -> bool:
+        """Whether an instance could take a batch now."""
+        return any(instance.free for instance in self._instances)
+
+    def is_up(self, instance: int = 0) -> bool:
+        """Whether an instance takes work."""
+        return self._instances[instance].up
+
+    def is_busy(self, instance: int = 0) -> bool:
+        """Whether an instance runs a batch."""
+        return self._instances[instance].running_rows > 0
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at time `now` (seconds) and return commands, in the order to carry them out."""
@@ -129,16 +160,16 @@ class Core:
                 commands += self._admit(event, now)
             case Cancelled(id_):
                 self.batcher.remove(id_)
-            case Finished(seconds):
-                self.busy = False
-                self._learn(seconds)
-            case EngineDown():
-                self.engine_up, self.busy = False, False
+            case Finished(seconds, number):
+                self._learn(seconds, self._instances[number].running_rows)
+                self._instances[number].running_rows = 0
+            case EngineDown(number):
+                self._instances[number] = _Instance(up=False)
             case EngineLost():
-                self._lost = event
-                commands += self._give_up(event)
-            case EngineUp():
-                self.engine_up, self._lost = True, None
+                self._instances[event.instance].lost = event
+                commands += self._give_up()
+            case EngineUp(number):
+                self._instances[number] = _Instance(up=True)
             case Drain():
                 self.draining = True
             case Tick():
@@ -155,8 +186,9 @@ class Core:
     def _refusal(self, event: Arrived, now: float) -> Refuse | None:
         if self.draining:
             return Refuse(event.id, "unavailable", "The server is shutting down.", self._wait_s())
-        if self._lost is not None:
-            return _without_engine(event.id, self._lost)
+        lost = self._lost()
+        if lost is not None:
+            return _without_engine(event.id, lost)
         if event.deadline is not None and event.deadline <= now:
             return Refuse(event.id, "deadline", "The deadline had passed on arrival.")
         # One request of many rows runs alone where it is larger than a batch; only a batching model has a limit.
@@ -176,32 +208,39 @@ class Core:
             self.batcher.remove(id_)
         return [Refuse(id_, "deadline", "The deadline passed while the request waited.") for id_ in gone]
 
-    def _give_up(self, lost: EngineLost) -> list[Command]:
+    def _lost(self) -> EngineLost | None:
+        """The loss that comes back first, where every instance is lost."""
+        losses = [instance.lost for instance in self._instances if instance.lost is not None]
+        return min(losses, key=lambda lost: lost.retry_after_s) if len(losses) == len(self._instances) else None
+
+    def _give_up(self) -> list[Command]:
+        lost = self._lost()
+        if lost is None:
+            return []
         waiting = self.batcher.ids()
         for id_ in waiting:
             self.batcher.remove(id_)
         return [_without_engine(id_, lost) for id_ in waiting]
 
     def _dispatch(self, now: float) -> list[Command]:
-        """Send the next batch if the engine is free, and ask to be woken for the next deadline or full wait."""
+        """Send batches to the instances that are free, and ask to be woken for the next deadline or full wait."""
         commands: list[Command] = []
-        if self.engine_up and not self.busy:
-            batch = self.batcher.take(now, at_once=self.draining)
+        for number, instance in enumerate(self._instances):
+            batch = self.batcher.take(now, at_once=self.draining) if instance.free else []
             if batch:
-                self.busy = True
-                self._running_rows = sum(request.rows for request in batch)
-                commands.append(Dispatch(tuple(request.id for request in batch), self._running_rows))
+                instance.running_rows = sum(request.rows for request in batch)
+                ids = tuple(request.id for request in batch)
+                commands.append(Dispatch(ids, instance.running_rows, number))
         times = [self.batcher.next_deadline()]
-        if self.engine_up and not self.busy:
+        if self.free:
             times.append(self.batcher.ready_at())
         known = [time for time in times if time is not None]
         return [*commands, Wake(min(known))] if known else commands
 
-    _running_rows: int = 1
-
-    def _learn(self, seconds: float) -> None:
-        """Seconds per row, smoothed over about ten batches."""
-        self.row_seconds += 0.1 * (seconds / max(self._running_rows, 1) - self.row_seconds)
+    def _learn(self, seconds: float, rows: int) -> None:
+        """Seconds per row, smoothed over about ten batches; instances work side by side."""
+        if rows:
+            self.row_seconds += 0.1 * (seconds / rows / len(self._instances) - self.row_seconds)
 
     def _wait_s(self) -> float:
         """How long the queue takes to empty: when coming back makes sense."""

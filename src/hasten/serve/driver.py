@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from hasten.bundle.manifest import Manifest
 from hasten.bundle.read import Bundle
 from hasten.errors import EngineCrashed, EngineRunError, HastenError, RequestError
 from hasten.serve.core import (
@@ -36,10 +37,12 @@ from hasten.serve.core import (
 from hasten.serve.pool import EngineWorker, Tensors
 from hasten.spec.event import Served
 from hasten.spec.request import Request, Response
+from hasten.spec.serving import Serving
 from hasten.spec.tensor import DType
 
 __all__ = ["ModelService"]
 
+T = TypeVar("T")
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
 _RESTART_FIRST_S, _RESTART_LONGEST_S = 0.1, 30.0
 
@@ -52,6 +55,19 @@ class _Ticket:
     started: float = 0.0
 
 
+class _Instance:
+    """One engine process of a model, and the thread that drives it."""
+
+    def __init__(self, bundle: Bundle, variant: str, chosen: Serving, number: int) -> None:
+        self.worker = EngineWorker(bundle, variant, threads=chosen.threads)
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{bundle.manifest.name}-{number}")
+        self.up = False
+
+    async def do(self, work: Callable[..., T], *args: Any) -> T:
+        """Run on this instance's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.thread, work, *args)
+
+
 class ModelService:
     """One bundle being served. Start it on a running event loop; `infer` awaits the answer."""
 
@@ -60,14 +76,14 @@ class ModelService:
     ) -> None:
         self.bundle = bundle
         self.variant = bundle.manifest.picked
-        self.ready = False
         manifest = bundle.manifest
-        self._core = Core(Policy(max_batch=manifest.max_batch, queue_capacity=queue_capacity), engine_up=False)
-        self._worker = EngineWorker(bundle, self.variant)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{manifest.name}")
+        chosen = manifest.serving_of(self.variant)
+        self._core = Core(_policy(manifest, chosen, queue_capacity), engine_up=False)
+        self._instances = [_Instance(bundle, self.variant, chosen, n) for n in range(chosen.instances)]
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._sink = sink
+        self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,15 +92,22 @@ class ModelService:
         self._idle.set()
 
     @property
+    def ready(self) -> bool:
+        """Whether requests are taken and an instance is up."""
+        return self._open and any(instance.up for instance in self._instances)
+
+    @property
     def engine_pid(self) -> int | None:
-        """Process id of the engine, for those who watch it."""
-        return self._worker.pid
+        """Process id of the first engine instance, for those who watch it."""
+        return self._instances[0].worker.pid
 
     async def start(self) -> None:
         """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.start)
-        self.ready = True
-        self._handle(EngineUp())
+        for number, instance in enumerate(self._instances):
+            await instance.do(instance.worker.start)
+            instance.up = True
+            self._handle(EngineUp(number))
+        self._open = True
 
     async def infer(self, request: Request) -> Response:
         """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
@@ -110,20 +133,22 @@ class ModelService:
 
     async def drain(self) -> None:
         """Refuse what comes, finish what waits and runs."""
-        self.ready = False
+        self._open = False
         self._handle(Drain())
         await self._idle.wait()
 
     async def close(self) -> None:
         """End the engine, at once even where it hangs. Call `drain` first to lose nothing."""
-        self.ready = False
+        self._open = False
         if self._timer is not None:
             self._timer.cancel()
-        self._worker.kill()
+        for instance in self._instances:
+            instance.worker.kill()
         for task in self._tasks:
             task.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.close)
-        self._thread.shutdown()
+        for instance in self._instances:
+            await instance.do(instance.worker.close)
+            instance.thread.shutdown()
 
     def _handle(self, event: Event) -> None:
         for command in self._core.handle(event, time.monotonic()):
@@ -131,8 +156,8 @@ class ModelService:
 
     def _carry_out(self, command: Command) -> None:
         match command:
-            case Dispatch(ids, _):
-                self._spawn(self._run(ids))
+            case Dispatch(ids, _, number):
+                self._spawn(self._run(ids, number))
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
@@ -153,19 +178,18 @@ class ModelService:
         self._timer = None
         self._handle(Tick())
 
-    async def _run(self, ids: tuple[int, ...]) -> None:
+    async def _run(self, ids: tuple[int, ...], number: int) -> None:
+        instance = self._instances[number]
         started = time.monotonic()
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
         batch = [self._tickets[id_] for id_ in ids if id_ in self._tickets]
         if not batch:
-            self._handle(Finished(0.0))
+            self._handle(Finished(0.0, number))
             return
         try:
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._worker.run, [dict(ticket.request.inputs) for ticket in batch]
-            )
+            results = await instance.do(instance.worker.run, [dict(ticket.request.inputs) for ticket in batch])
         except EngineCrashed:
-            self._crashed(ids)
+            self._crashed(ids, number)
             return
         except Exception as error:
             # Whatever a batch does, the engine must come back into the queue's hands.
@@ -180,31 +204,31 @@ class ModelService:
             ]
         finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
-        self._handle(Finished(finished - started))
+        self._handle(Finished(finished - started, number))
         self._tell(batch, started, finished)
 
-    def _crashed(self, ids: tuple[int, ...]) -> None:
+    def _crashed(self, ids: tuple[int, ...], number: int) -> None:
         """Only what was running fails; a new process is started at once, and later ones ever more slowly."""
-        self.ready = False
+        self._instances[number].up = False
         self._settle_all(
             ids,
             RequestError("The engine stopped while it ran this request.", code="unavailable", retry_after_s=1.0),
         )
-        self._handle(EngineDown())
-        self._spawn(self._restart())
+        self._handle(EngineDown(number))
+        self._spawn(self._restart(number))
 
-    async def _restart(self) -> None:
-        pause = _RESTART_FIRST_S
+    async def _restart(self, number: int) -> None:
+        pause, instance = _RESTART_FIRST_S, self._instances[number]
         while True:
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.start)
+                await instance.do(instance.worker.start)
             except HastenError:
-                self._handle(EngineLost(pause))
+                self._handle(EngineLost(pause, number))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RESTART_LONGEST_S)
             else:
-                self.ready = True
-                self._handle(EngineUp())
+                instance.up = True
+                self._handle(EngineUp(number))
                 return
 
     def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
@@ -250,6 +274,16 @@ class ModelService:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _policy(manifest: Manifest, chosen: Serving, queue_capacity: int) -> Policy:
+    """The bundle's serving defaults, within the batch that was proven harmless."""
+    return Policy(
+        instances=chosen.instances,
+        max_batch=min(chosen.max_batch, manifest.max_batch),
+        max_delay_s=chosen.max_delay_ms / 1e3,
+        queue_capacity=queue_capacity,
+    )
 
 
 def _answer(ticket: _Ticket, result: Tensors | EngineRunError) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hasten.bundle.read import Bundle
@@ -25,11 +26,14 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 class EngineWorker:
-    """One variant of one bundle, loaded and warm. Not thread-safe: one thread owns it."""
+    """One variant of one bundle, loaded and warm. Not thread-safe: one thread owns it. `threads` overrides the
+    variant's own number, where several instances share the machine.
+    """
 
-    def __init__(self, bundle: Bundle, variant: str) -> None:
+    def __init__(self, bundle: Bundle, variant: str, *, threads: int | None = None) -> None:
         self._bundle = bundle
         self._variant = variant
+        self._threads = threads
         self._session: IsolatedSession | None = None
 
     def start(self) -> None:
@@ -39,7 +43,10 @@ class EngineWorker:
         """
         self.close()
         entry = self._bundle.entry(self._variant)
-        self._session = load_isolated(self._bundle.model_path(self._variant), entry.variant.target)
+        target = entry.variant.target
+        if self._threads is not None:
+            target = msgspec.structs.replace(target, threads=self._threads)
+        self._session = load_isolated(self._bundle.model_path(self._variant), target)
         samples = self._bundle.golden(self._variant).inputs
         limit, size = self._bundle.manifest.max_batch, 1
         while samples and size <= limit:
