@@ -18,6 +18,7 @@ from hasten.bundle.read import Bundle
 from hasten.bundle.read import open_bundle as _open_bundle
 from hasten.data.dataset import Dataset
 from hasten.data.open import load_attribute, open_data, open_metric
+from hasten.deployment import RealDeployer
 from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError, UsageError
 from hasten.optimize.run import BUDGET_S, Job, run
@@ -102,6 +103,7 @@ def optimize(
         command=_command(_said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess),
         listener=listener,
         history=_history_file(),
+        deployer=RealDeployer(),
     )
     outcome = run(job)
     _export_of(Path(out)).unlink(missing_ok=True)

@@ -84,6 +84,7 @@ def write_bundle(
             environment=record.environment,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             files=tuple(_hashes(folder)),
+            serving={item.variant: item.serving for item in record.deployments if item.variant in variants},
         )
         _dump(folder / MANIFEST, encode_manifest(manifest))
         open_bundle(folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,11 @@ from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch, cores_given
 from hasten.measure.latency import race
+from hasten.measure.service import batch_sizes, measure_service, shape_keys
 from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Apply, Builder
+from hasten.optimize.deploy import Asked, Deployer, deployment_line
 from hasten.optimize.effort import Effort, effort_for
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
@@ -44,16 +46,20 @@ from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Record, Rejection, Story
 from hasten.spec.progress import Listener, Progress, ignore
+from hasten.spec.serving import Deployment
 from hasten.spec.slo import Goal
 from hasten.spec.target import Format, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.transform.base import TransformFailed
 from hasten.transform.isolate import apply_isolated
+from hasten.verify.judge import judge_load
 
 __all__ = ["BUDGET_S", "GOLDEN_SAMPLES", "Job", "Outcome", "run"]
 
 BUDGET_S = 600.0
 GOLDEN_SAMPLES = 3
+# Different requests that a rehearsal sends: enough for the times to vary as the data does.
+_SENT = 64
 # Shares of the budget that may be spent waiting for a machine that gives all its cores.
 _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
 
@@ -62,7 +68,7 @@ _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
 class Job:
     """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it
     again. `prepare` changes the model's interface first, for reference and candidates alike. `history` is the file
-    with what earlier runs taught (`hasten.optimize.history`).
+    with what earlier runs taught (`hasten.optimize.history`); `deployer` chooses serving defaults and rehearses them.
     """
 
     model: Path
@@ -82,6 +88,7 @@ class Job:
     apply: Apply = apply_isolated
     probe: Callable[[], list[Probe]] | None = None
     history: Path | None = None
+    deployer: Deployer | None = None
     clock: Clock = field(default_factory=MonotonicClock)
     cores_given: Callable[[], float] = cores_given
 
@@ -112,6 +119,17 @@ def run(job: Job) -> Outcome:
         raise
     log.discard()
     return outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """What the stages found, to be concluded from: claims on holdout data, trials on tuning data, and why not."""
+
+    claimed: Sequence[Evidence]
+    tuned: Sequence[Evidence]
+    rejected: Sequence[Rejection]
+    stories: Sequence[Story]
+    picks: Sequence[Evidence]
 
 
 class _Run:
@@ -146,16 +164,71 @@ class _Run:
             picks = pick(candidates, job.goal, effort.holdout_samples, raced)
             claims = self._claim(arm, [item.variant for item in picks], effort)
             batch = max_batch(arm, self._splits.tuning)
-        claimed = [trial.evidence for trial in claims if trial.evidence is not None]
-        measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
-        rejected = [
-            *impossible,
-            *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
-            *self._losers(measured, picks, effort),
-        ]
-        stories = [story for trial in tuned.trials for story in trial.stories]
-        record = self._record(claimed, measured, rejected, stories, picks)
+            claimed = [trial.evidence for trial in claims if trial.evidence is not None]
+            measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
+            rejected = [
+                *impossible,
+                *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
+                *self._losers(measured, picks, effort),
+            ]
+            stories = [story for trial in tuned.trials for story in trial.stories]
+            found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
+            record = self._deployed(found, batch)
         return self._pack(record, batch)
+
+    def _deployed(self, found: _Found, batch: int) -> Record:
+        """The record with serving defaults of the picked variant, held to the objectives at their load. Where it fails
+        there, the reference is asked, and no other: what was claimed is claimed.
+        """
+        record = self._record(found, ())
+        deployer, done = self._job.deployer, dict[str, Deployment]()
+        while deployer and record.verdict != "infeasible" and record.picked not in done:
+            found, done[record.picked] = self._rehearsed(deployer, found, record, batch)
+            record = self._record(found, tuple(done.values()))
+        return record
+
+    def _rehearsed(self, deployer: Deployer, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment]:
+        id_ = record.picked
+        item = next(item for item in found.claimed if item.variant.id == id_)
+        deployment = self._log.get(f"deployment/{id_}", Deployment)
+        if deployment is None:
+            deployment = self._deploy(deployer, item.variant, found, batch)
+            self._log.put(f"deployment/{id_}", deployment)
+        self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
+        judged = judge_load(item, deployment.rehearsed, self._job.goal)
+        claimed = [judged if other is item else other for other in found.claimed]
+        return replace(found, claimed=claimed), deployment
+
+    def _deploy(self, deployer: Deployer, variant: Variant, found: _Found, batch: int) -> Deployment:
+        """Choose serving defaults by simulation, pack a bundle with them aside, and try the real server on it."""
+        self._say(f"serving: measuring batches of {variant.id}")
+        asked = self._asked(variant, batch)
+        deployment = deployer.choose(asked)
+        self._say(f"serving: rehearsing {variant.id} at {deployment.predicted.load_rps:.4g} requests/s")
+        aside = self._log.folder / "rehearsal.bundle"
+        self._write(aside, self._record(found, (deployment,)), batch, report="")
+        return deployer.rehearse(asked, deployment, aside)
+
+    def _asked(self, variant: Variant, batch: int) -> Asked:
+        model, data, signature = self._builder.build(variant), self._splits.tuning, self._model.signature
+        times = measure_service(
+            lambda target: self._job.loader(model, target),
+            variant.target,
+            data,
+            batch_sizes(batch),
+            environment().cores_physical,
+            self._watches["tuning"],
+            seed=self._job.seed,
+        )
+        inputs = [feed(signature, [sample_for(signature, data, at)]) for at in range(min(_SENT, len(data)))]
+        return Asked(
+            variant=variant.id,
+            times=times,
+            keys=shape_keys(signature, data),
+            inputs=inputs,
+            goal=self._job.goal,
+            seed=self._job.seed,
+        )
 
     def _plan(self) -> Planned:
         """The wishes for the model as it is and, for a PyTorch program, for its export to ONNX."""
@@ -283,20 +356,13 @@ class _Run:
             losers.append(Rejection(variant=item.variant, stage="tuning", reason=reason, evidence=item))
         return losers
 
-    def _record(
-        self,
-        claimed: Sequence[Evidence],
-        tuned: Sequence[Evidence],
-        rejected: Sequence[Rejection],
-        stories: Sequence[Story],
-        picks: Sequence[Evidence],
-    ) -> Record:
+    def _record(self, found: _Found, deployments: tuple[Deployment, ...]) -> Record:
         job, model = self._job, self._model
-        reference = next((item for item in claimed if item.variant.id == REFERENCE), None)
+        reference = next((item for item in found.claimed if item.variant.id == REFERENCE), None)
         if reference is None:
             raise ModelError("The reference failed on the holdout data.", remedy="Check the data with: hasten bench")
-        others = [item for item in claimed if item.variant.id != REFERENCE]
-        conclusion = conclude(reference, others, picks, job.goal)
+        others = [item for item in found.claimed if item.variant.id != REFERENCE]
+        conclusion = conclude(reference, others, found.picks, job.goal)
         return Record(
             verdict=conclusion.verdict,
             summary=conclusion.summary,
@@ -305,8 +371,8 @@ class _Run:
             ladder=conclusion.ladder,
             reference=reference,
             holdout=tuple(others),
-            tuning=tuple(tuned),
-            rejected=(*rejected, *conclusion.rejected),
+            tuning=tuple(found.tuned),
+            rejected=(*found.rejected, *conclusion.rejected),
             environment=environment(),
             model={
                 "name": job.name,
@@ -331,8 +397,9 @@ class _Run:
             seed=job.seed,
             elapsed_s=job.clock.now() - self._started,
             command=job.command,
-            stories=tuple(stories),
+            stories=tuple(found.stories),
             builds=tuple(self._builds.values()),
+            deployments=deployments,
         )
 
     def _pack(self, record: Record, batch: int) -> Outcome:
@@ -347,22 +414,25 @@ class _Run:
                 ) from error
             return Outcome(record=record, bundle=None, report=report)
         self._say("packing the bundle")
+        self._write(job.out, record, batch, report=job.render(record))
+        return Outcome(record=record, bundle=job.out, report=job.out / "report.html")
+
+    def _write(self, out: Path, record: Record, batch: int, *, report: str) -> None:
         inputs = [
             feed(self._model.signature, [sample_for(self._model.signature, self._splits.tuning, i)])
             for i in range(min(GOLDEN_SAMPLES, len(self._splits.tuning)))
         ]
         parts = [self._part(evidence, inputs) for evidence in _ladder_evidence(record)]
         write_bundle(
-            job.out,
-            name=job.name,
+            out,
+            name=self._job.name,
             signature=self._model.signature,
             record=record,
             parts=parts,
             golden_inputs=inputs,
             max_batch=batch,
-            report=job.render(record),
+            report=report,
         )
-        return Outcome(record=record, bundle=job.out, report=job.out / "report.html")
 
     def _part(self, evidence: Evidence, inputs: Sequence[dict[str, np.ndarray[Any, Any]]]) -> Part:
         model = self._builder.build(evidence.variant)

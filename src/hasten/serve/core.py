@@ -63,7 +63,7 @@ class EngineDown:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """An instance did not come back at once; the next attempt is in `retry_after_s`. Once all are lost, nothing waits."""
+    """An instance did not come back at once; the next try is in `retry_after_s`. Where all are lost, none waits."""
 
     retry_after_s: float
     instance: int = 0

@@ -7,6 +7,7 @@ from typing import Literal
 from hasten.spec.applied import Build
 from hasten.spec.environment import Environment
 from hasten.spec.measurement import Measurement
+from hasten.spec.serving import Deployment
 from hasten.spec.slo import Goal
 from hasten.spec.values import Value
 from hasten.spec.variant import Variant
@@ -55,6 +56,7 @@ class Record(Value, frozen=True):
     `tuning` has one entry for each candidate that could be measured, on the data that picks; `holdout` one for
     each that was picked and for the reference, on the data that no step had seen. `claims` of the product come
     from `holdout` only. `builds` tells how each variant's model came about, and which techniques were left out, why.
+    `deployments` are the serving defaults of what was picked, with what was predicted for them and found.
     """
 
     verdict: Verdict
@@ -74,6 +76,7 @@ class Record(Value, frozen=True):
     command: str
     stories: tuple[Story, ...] = ()
     builds: tuple[Build, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
 
 
 class Story(Value, frozen=True):

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
+from hasten.engine.host import environment
 from hasten.spec.evidence import Check, Evidence, Outcome
 from hasten.spec.measurement import Figure, Measurement
-from hasten.spec.slo import Goal
+from hasten.spec.serving import Rehearsal
+from hasten.spec.slo import Goal, Slo
 from hasten.spec.variant import Variant
 from hasten.stats.change import samples_to_prove
 
-__all__ = ["GAIN", "accuracy_check", "judge"]
+__all__ = ["GAIN", "accuracy_check", "judge", "judge_load"]
 
 # What two processes of the same model differ by without any reason: less than this is no gain.
 GAIN = 1.02
+# Arrivals of an open loop vary: a server that keeps up answers within a few percent of the load that was meant.
+_KEPT_UP = 0.93
 
 
 def judge(variant: Variant, measurement: Measurement, goal: Goal, *, is_reference: bool = False) -> Evidence:
@@ -41,13 +47,64 @@ def _checks(measurement: Measurement, goal: Goal, is_reference: bool) -> Iterato
         if bound is not None:
             yield _at_most(name, "ms", measurement.figure(name), bound)
     if slo.throughput_rps is not None:
-        yield _at_least("throughput_rps", "predictions/s", measurement.throughput_rps, slo.throughput_rps)
+        yield from _out_of_reach(measurement.throughput_rps, slo.throughput_rps)
     if slo.memory_max_mb is not None:
         yield _at_most("memory_max_mb", "MB", measurement.memory_peak_mb, slo.memory_max_mb)
     if not is_reference:
         yield accuracy_check(measurement, slo.accuracy_drop_max)
         if goal.objective.minimize != "memory_mb":
             yield _at_least("gain", "times the reference's speed", measurement.speedup, GAIN)
+
+
+def judge_load(evidence: Evidence, rehearsal: Rehearsal | None, goal: Goal) -> Evidence:
+    """Return the evidence with what the real server gave at the load of the objectives held against them.
+
+    Where the objectives name no load there is nothing to add. A server that could not be rehearsed leaves them open.
+    """
+    slo = goal.slo
+    if slo.throughput_rps is None:
+        return evidence
+    checks = (*evidence.checks, *_load_checks(rehearsal, slo))
+    reasons = tuple(check.reason for check in checks if check.outcome != "accepted")
+    return msgspec.structs.replace(evidence, checks=checks, outcome=_worst(checks), reasons=reasons)
+
+
+def _load_checks(rehearsal: Rehearsal | None, slo: Slo) -> Iterator[Check]:
+    assert slo.throughput_rps is not None
+    at = f"at {slo.throughput_rps:.4g} requests/s"
+    if rehearsal is None:
+        reason = f"The server was not rehearsed {at}. Install it with: pip install 'hasten[serve]'"
+        yield Check(objective="throughput_rps", bound=slo.throughput_rps, outcome="unproven", reason=reason)
+        return
+    found = rehearsal.throughput_rps
+    kept = (found.value or 0.0) >= slo.throughput_rps * _KEPT_UP and not rehearsal.failed
+    words = f"{found.value or 0.0:.4g} requests/s were answered, {rehearsal.failed} failed"
+    yield Check(
+        objective="throughput_rps",
+        bound=slo.throughput_rps,
+        outcome="accepted" if kept else "rejected",
+        reason=f"{at.capitalize()} {words}.",
+    )
+    for name in ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms"):
+        bound = getattr(slo, name)
+        if bound is not None:
+            yield _at_most(name, f"ms {at}", getattr(rehearsal, name), bound)
+
+
+def _out_of_reach(one_caller: Figure, bound: float) -> Iterator[Check]:
+    """What one caller gets, on every core an instance of its own, is the most that this variant can carry: below the
+    bound it is out of the race. Above, the rehearsal of the server will tell.
+    """
+    cores = environment().cores_logical
+    best = one_caller.high if one_caller.high is not None else one_caller.value
+    if best is not None and best * cores < bound:
+        yield Check(
+            objective="throughput_rps",
+            bound=bound,
+            outcome="rejected",
+            reason=f"throughput_rps is {one_caller.value:.4g} for one caller, and {bound:.4g} predictions/s are out of "
+            f"reach even with an instance on each of {cores} cores.",
+        )
 
 
 def accuracy_check(measurement: Measurement, drop_max: float) -> Check:

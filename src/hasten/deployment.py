@@ -1,0 +1,131 @@
+"""Serving defaults that were tried: chosen by simulation, then put to the test on the real server. Part of the facade.
+
+The server runs in a process of its own, as `hasten serve` starts it, and requests come over loopback from an open loop
+of Poisson arrivals. First a short idle phase tells what a request spends outside the engine; with that the prediction
+is made, and only then the load is put on, so that what is predicted was not seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+
+from hasten.bundle.read import open_bundle
+from hasten.errors import EngineError
+from hasten.fleet.capacity import Question, choose, predict
+from hasten.measure.load import Load, run_load
+from hasten.optimize.deploy import Asked
+from hasten.spec.serving import Deployment, Rehearsal
+from hasten.stats.percentiles import values_needed
+from hasten.targets import UrlTarget
+from hasten.wire.oip_http import encode_request
+
+__all__ = ["RealDeployer", "served"]
+
+_IDLE_REQUESTS = 60
+_SHORTEST_S, _LONGEST_S = 6.0, 40.0
+
+
+class RealDeployer:
+    """The deployer of the command line: simulates with `fleet`, serves with `hasten serve`."""
+
+    def choose(self, asked: Asked) -> Deployment:
+        """Return serving defaults by simulation."""
+        return choose(_question(asked))
+
+    def rehearse(self, asked: Asked, deployment: Deployment, bundle: Path) -> Deployment:
+        """Serve the bundle, predict once more with the overhead that an idle server shows, and put the load on."""
+        if importlib.util.find_spec("uvicorn") is None:
+            return deployment
+        manifest = open_bundle(bundle).manifest
+        bodies = [encode_request(inputs, manifest.signature) for inputs in asked.inputs]
+        with served(bundle) as url:
+            target = UrlTarget(urlsplit(url).netloc, f"/v2/models/{manifest.name}", bodies)
+            question = _question(asked, overhead_ms=_overhead_ms(target, deployment))
+            load = deployment.predicted.load_rps
+            predicted = predict(question, deployment.serving, load)
+            found = _rehearse(target, load)
+        return msgspec.structs.replace(deployment, predicted=predicted, rehearsed=found)
+
+
+def _question(asked: Asked, overhead_ms: float = 0.0) -> Question:
+    return Question(
+        variant=asked.variant,
+        times=asked.times,
+        keys=asked.keys,
+        goal=asked.goal,
+        overhead_ms=overhead_ms,
+        seed=asked.seed,
+    )
+
+
+@contextlib.contextmanager
+def served(bundle: Path) -> Generator[str]:
+    """Serve a bundle in a process of its own while the block runs; the URL where it listens. Raises `EngineError`."""
+    command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle), "--http", "127.0.0.1:0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        document = _document(process.stdout)
+        if "url" not in document:
+            words = document.get("error", {}).get("message") or process.stderr.read().decode(errors="replace").strip()
+            raise EngineError(f"The server did not start: {words or 'it said nothing'}")
+        yield document["url"]
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+def _document(stream: IO[bytes]) -> dict[str, Any]:
+    """The first JSON document of a stream, which may span lines; an empty one where the stream ends before."""
+    text = b""
+    for line in stream:
+        text += line
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text)
+    return {}
+
+
+def _rehearse(target: UrlTarget, load_rps: float) -> Rehearsal:
+    """An open loop long enough for its percentiles."""
+    duration = float(np.clip(1.5 * values_needed(99) / load_rps, _SHORTEST_S, _LONGEST_S))
+    result = run_load(target, Load(kind="poisson", value=load_rps), duration, seed=1)
+    return Rehearsal(
+        load_rps=load_rps,
+        latency_p50_ms=result.latency_p50_ms,
+        latency_p95_ms=result.latency_p95_ms,
+        latency_p99_ms=result.latency_p99_ms,
+        throughput_rps=result.throughput_rps,
+        failed=result.failed,
+    )
+
+
+def _overhead_ms(target: UrlTarget, deployment: Deployment) -> float:
+    """What a request to an idle server takes beyond the engine's own time."""
+    serving = deployment.serving
+    layout = (serving.instances, serving.threads, 1)
+    own = next(item for item in deployment.times if (item.instances, item.threads, item.batch) == layout)
+    times: list[float] = []
+    for index in range(_IDLE_REQUESTS):
+        started = time.perf_counter()
+        target.call(index)
+        times.append((time.perf_counter() - started) * 1e3)
+    return max(0.0, float(np.median(times)) - float(np.median(own.alone_ms or own.busy_ms)))
