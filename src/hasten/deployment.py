@@ -1,8 +1,10 @@
 """Serving defaults that were tried: chosen by simulation, then put to the test on the real server. Part of the facade.
 
 The server runs in a process of its own, as `hasten serve` starts it, and requests come over loopback from an open loop
-of Poisson arrivals. First a short idle phase tells what a request spends outside the engine; with that the prediction
-is made, and only then the load is put on, so that what is predicted was not seen.
+of Poisson arrivals. First two short phases tell what simulation over engine times cannot know: an idle one what a
+request spends outside the engine, and a saturated one how much slower the engine is beside the server and its clients,
+which take their share of the machine. With both the prediction is made, and only then the load is put on: what is
+predicted was not seen.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ import numpy as np
 
 from hasten.bundle.read import open_bundle
 from hasten.errors import EngineError
-from hasten.fleet.capacity import Question, choose, predict
+from hasten.fleet.capacity import COMFORTABLE, Question, choose, predict, speed_needed
 from hasten.measure.load import Load, run_load
 from hasten.optimize.deploy import Asked
+from hasten.spec.measurement import Figure
 from hasten.spec.serving import Deployment, Rehearsal
 from hasten.stats.percentiles import values_needed
 from hasten.targets import UrlTarget
@@ -34,6 +37,7 @@ from hasten.wire.oip_http import encode_request
 __all__ = ["RealDeployer", "served"]
 
 _IDLE_REQUESTS = 60
+_SATURATED_S = 3.0
 _SHORTEST_S, _LONGEST_S = 6.0, 40.0
 
 
@@ -45,7 +49,7 @@ class RealDeployer:
         return choose(_question(asked))
 
     def rehearse(self, asked: Asked, deployment: Deployment, bundle: Path) -> Deployment:
-        """Serve the bundle, predict once more with the overhead that an idle server shows, and put the load on."""
+        """Serve the bundle, predict once more with what the server itself takes, and put the load on."""
         if importlib.util.find_spec("uvicorn") is None:
             return deployment
         manifest = open_bundle(bundle).manifest
@@ -53,10 +57,15 @@ class RealDeployer:
         with served(bundle) as url:
             target = UrlTarget(urlsplit(url).netloc, f"/v2/models/{manifest.name}", bodies)
             question = _question(asked, overhead_ms=_overhead_ms(target, deployment))
-            load = deployment.predicted.load_rps
-            predicted = predict(question, deployment.serving, load)
+            capacity = _capacity(target, deployment)
+            load = asked.goal.slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
+            speed = _speed(deployment, capacity)
+            predicted = predict(question, deployment.serving, load, speed=speed)
             found = _rehearse(target, load)
-        return msgspec.structs.replace(deployment, predicted=predicted, rehearsed=found)
+        told = _told(asked, deployment, found, speed)
+        return msgspec.structs.replace(
+            deployment, predicted=predicted, rehearsed=found, capacity_rps=capacity, reason=deployment.reason + told
+        )
 
 
 def _question(asked: Asked, overhead_ms: float = 0.0) -> Question:
@@ -129,3 +138,32 @@ def _overhead_ms(target: UrlTarget, deployment: Deployment) -> float:
         target.call(index)
         times.append((time.perf_counter() - started) * 1e3)
     return max(0.0, float(np.median(times)) - float(np.median(own.alone_ms or own.busy_ms)))
+
+
+def _capacity(target: UrlTarget, deployment: Deployment) -> Figure:
+    """Requests per second with callers enough to keep every instance busy, and its queue filled once over."""
+    callers = 2 * deployment.serving.instances * deployment.serving.max_batch
+    result = run_load(target, Load(kind="closed", value=callers), _SATURATED_S, seed=1)
+    return msgspec.structs.replace(result.throughput_rps, method=f"{callers} callers in a closed loop over loopback")
+
+
+def _speed(deployment: Deployment, capacity: Figure) -> float:
+    """How fast the engine is beside the server and its clients: 1 where they take nothing of its machine."""
+    serving = deployment.serving
+    layout = (serving.instances, serving.threads)
+    own = [t for t in deployment.times if (t.instances, t.threads) == layout and t.batch <= serving.max_batch]
+    most = max((t.rows_per_s.value or 0.0 for t in own), default=0.0)
+    return min(1.0, (capacity.value or most) / most) if most else 1.0
+
+
+def _told(asked: Asked, deployment: Deployment, found: Rehearsal, speed: float) -> str:
+    """Where the rehearsal missed an objective: how much faster the machine would have to be."""
+    slo, names = asked.goal.slo, ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
+    missed = [n for n in names if getattr(slo, n) is not None and (getattr(found, n).value or 0.0) > getattr(slo, n)]
+    if not missed:
+        return ""
+    needed = speed_needed(_question(asked), deployment.serving, found.load_rps, speed=speed)
+    name = missed[0]
+    if needed is None:
+        return f" No machine of this kind would meet {name} {getattr(slo, name):g}."
+    return f" To meet {name} {getattr(slo, name):g} the machine would have to be {needed:.2g} times as fast."

@@ -19,10 +19,10 @@ from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.serving import Deployment, Prediction, ServiceTimes, Serving
 from hasten.spec.slo import Goal, Slo
 
-__all__ = ["Question", "choose", "predict", "speed_needed"]
+__all__ = ["COMFORTABLE", "Question", "choose", "predict", "speed_needed"]
 
 # Without a load in the objectives: the share of what the machine can carry at which it is asked about.
-_COMFORTABLE = 0.6
+COMFORTABLE = 0.6
 _REQUESTS, _RUNS = 1500, 5
 # The first requests find an empty server.
 _WARM = 0.1
@@ -50,7 +50,7 @@ def choose(question: Question) -> Deployment:
     """Return the serving defaults for a variant, with what was predicted for them and for the others."""
     capacity = max((item.rows_per_s for item in question.times), key=lambda figure: figure.value or 0.0)
     slo = question.goal.slo
-    load = slo.throughput_rps or _COMFORTABLE * (capacity.value or 1.0)
+    load = slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
     settings = list(_settings(question.times))
     found = [(setting, predict(question, setting, load)) for setting in settings]
     ranked = sorted(found, key=lambda pair: _rank(pair[1], slo))
@@ -88,14 +88,14 @@ def predict(question: Question, serving: Serving, load_rps: float, *, speed: flo
     )
 
 
-def speed_needed(question: Question, serving: Serving, load_rps: float) -> float | None:
+def speed_needed(question: Question, serving: Serving, load_rps: float, *, speed: float = 1.0) -> float | None:
     """How many times as fast the machine would have to be for `serving` to meet the latency objectives at the load;
-    1 where it does already, None where no sensible speed does.
+    1 where it does already, None where no sensible speed does. `speed` is how fast the engine is beside its server.
     """
     slo = question.goal.slo
 
-    def meets(speed: float) -> bool:
-        return not _misses(predict(question, serving, load_rps, speed=speed), slo)
+    def meets(times: float) -> bool:
+        return not _misses(predict(question, serving, load_rps, speed=speed * times), slo)
 
     if meets(1.0):
         return 1.0

@@ -362,7 +362,7 @@ class _Run:
         if reference is None:
             raise ModelError("The reference failed on the holdout data.", remedy="Check the data with: hasten bench")
         others = [item for item in found.claimed if item.variant.id != REFERENCE]
-        conclusion = conclude(reference, others, found.picks, job.goal)
+        conclusion = conclude(reference, others, found.picks, job.goal, found.tuned)
         return Record(
             verdict=conclusion.verdict,
             summary=conclusion.summary,

@@ -14,8 +14,11 @@ from hasten.spec.evidence import Evidence, Rejection, Verdict
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE
+from hasten.verify.judge import GAIN
 
 __all__ = ["Conclusion", "conclude"]
+
+_ACCURACY = {"accuracy_drop_max"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +32,16 @@ class Conclusion:
     rejected: tuple[Rejection, ...]
 
 
-def conclude(reference: Evidence, claimed: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal) -> Conclusion:
-    """Conclude from claims in the order of the picks. A failed pick is not replaced: holdout data makes no choice."""
+def conclude(
+    reference: Evidence,
+    claimed: Sequence[Evidence],
+    picks: Sequence[Evidence],
+    goal: Goal,
+    tuned: Sequence[Evidence] = (),
+) -> Conclusion:
+    """Conclude from claims in the order of the picks. A failed pick is not replaced: holdout data makes no choice.
+    `tuned` are the trials, for a word on what came closest.
+    """
     accepted = [item for item in claimed if item.outcome == "accepted"]
     rejected = tuple(
         Rejection(variant=item.variant, stage="holdout", reason=" ".join(item.reasons), evidence=item)
@@ -51,14 +62,14 @@ def conclude(reference: Evidence, claimed: Sequence[Evidence], picks: Sequence[E
     if reference.outcome != "rejected":
         return Conclusion(
             verdict="keep_reference",
-            summary=_keep_sentence(picks, claimed),
+            summary=_keep_sentence(picks, claimed, goal, tuned),
             picked=REFERENCE,
             ladder=(REFERENCE,),
             rejected=rejected,
         )
     return Conclusion(
         verdict="infeasible",
-        summary="Nothing that was tried meets the objectives. The reference: " + " ".join(reference.reasons),
+        summary=_infeasible_sentence(reference, claimed, goal, tuned),
         picked=REFERENCE,
         ladder=(),
         rejected=rejected,
@@ -74,9 +85,11 @@ def _speed_sentence(item: Evidence) -> str:
     )
 
 
-def _keep_sentence(picks: Sequence[Evidence], claimed: Sequence[Evidence]) -> str:
+def _keep_sentence(
+    picks: Sequence[Evidence], claimed: Sequence[Evidence], goal: Goal, tuned: Sequence[Evidence]
+) -> str:
     if not picks:
-        return "Keep the reference: no candidate was faster and safe on tuning data."
+        return "Keep the reference: no candidate was faster and safe on tuning data." + _fastest_unsafe(goal, tuned)
     found = next((item for item in claimed if item.variant.id == picks[0].variant.id), None)
     if found is None:
         return f"Keep the reference: {picks[0].variant.id} failed while its claim was measured."
@@ -96,3 +109,51 @@ def _change(figure: Figure, unit: str) -> str:
         return "an unknown amount"
     scale, word = (100, " points") if unit == "share" else (1, "")
     return f"{figure.value * scale:+.2f}{word} ({figure.low * scale:+.2f} to {figure.high * scale:+.2f})"
+
+
+def _infeasible_sentence(
+    reference: Evidence, claimed: Sequence[Evidence], goal: Goal, tuned: Sequence[Evidence]
+) -> str:
+    """Which objectives bind, how close the best came to each, and what a larger drop of accuracy would buy."""
+    words = "Nothing that was tried meets the objectives. The reference: " + " ".join(reference.reasons)
+    everything = [*claimed, *tuned]
+    for check in reference.checks:
+        if check.outcome == "rejected":
+            words += _closest(check.objective, check.bound, everything)
+    return words + _fastest_unsafe(goal, tuned)
+
+
+def _closest(objective: str, bound: float, found: Sequence[Evidence]) -> str:
+    """The best figure for a missed objective among all candidates, as a factor of the bound."""
+    name = "memory_peak_mb" if objective == "memory_max_mb" else objective
+    known = [(item, item.measurement.figure(name).value) for item in found if item.variant.id != REFERENCE]
+    values = [(value, item.variant.id) for item, value in known if value is not None]
+    if not values:
+        return ""
+    higher = objective == "throughput_rps"
+    value, id_ = max(values) if higher else min(values)
+    factor = bound / value if higher else value / bound
+    far = f"{factor:.2g} times the bound" if factor > 1 else "within the bound, and fails another objective"
+    return f" Closest to {objective} {bound:g} came {id_} with {value:.4g}: {far}."
+
+
+def _fastest_unsafe(goal: Goal, tuned: Sequence[Evidence]) -> str:
+    """What a larger drop of accuracy would buy: the fastest candidate whose accuracy alone stood in its way."""
+    blocked = [item for item in tuned if _only_accuracy_blocks(item)]
+    best = max(blocked, key=lambda item: item.measurement.speedup.value or 0.0, default=None)
+    if best is None or (best.measurement.speedup.value or 0.0) < GAIN:
+        return ""
+    change, metric = best.measurement.accuracy_change, best.measurement.metric
+    ends = [-value if metric.higher_is_better else value for value in (change.low, change.high) if value is not None]
+    unit = " points" if metric.unit == "share" else ""
+    scale = 100 if metric.unit == "share" else 1
+    return (
+        f" {best.variant.id} would be {_times(best.measurement.speedup)} as fast; {metric.name} changed by "
+        f"{_change(change, metric.unit)} on {change.n} tuning samples, so accuracy_drop_max would have to be about "
+        f"{max(ends) * scale:.2g}{unit} instead of {goal.slo.accuracy_drop_max * scale:.2g}{unit}, or the data larger."
+    )
+
+
+def _only_accuracy_blocks(item: Evidence) -> bool:
+    open_ones = {check.objective for check in item.checks if check.outcome != "accepted"}
+    return item.variant.id != REFERENCE and item.measurement.accuracy_change.low is not None and open_ones <= _ACCURACY
