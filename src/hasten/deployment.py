@@ -56,16 +56,24 @@ class RealDeployer:
         bodies = [encode_request(inputs, manifest.signature) for inputs in asked.inputs]
         with served(bundle) as url:
             target = UrlTarget(urlsplit(url).netloc, f"/v2/models/{manifest.name}", bodies)
-            question = _question(asked, overhead_ms=_overhead_ms(target, deployment))
-            capacity = _capacity(target, deployment)
-            load = asked.goal.slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
-            speed = _speed(deployment, capacity)
-            predicted = predict(question, deployment.serving, load, speed=speed)
-            found = _rehearse(target, load)
-        told = _told(asked, deployment, found, speed)
-        return msgspec.structs.replace(
-            deployment, predicted=predicted, rehearsed=found, capacity_rps=capacity, reason=deployment.reason + told
-        )
+            with contextlib.closing(target):
+                return _tried(asked, deployment, target)
+
+
+def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deployment:
+    question = _question(asked, overhead_ms=_overhead_ms(target, deployment))
+    capacity = _capacity(target, deployment)
+    load = asked.goal.slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
+    speed = _speed(deployment, capacity)
+    predicted = predict(question, deployment.serving, load, speed=speed)
+    found = _rehearse(target, load)
+    return msgspec.structs.replace(
+        deployment,
+        predicted=predicted,
+        rehearsed=found,
+        capacity_rps=capacity,
+        reason=deployment.reason + _told(asked, deployment, found, speed),
+    )
 
 
 def _question(asked: Asked, overhead_ms: float = 0.0) -> Question:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,13 +49,14 @@ class LocalTarget:
 
 
 class UrlTarget:
-    """A running server; each calling thread keeps its own connection."""
+    """A running server; each calling thread keeps its own connection until the target is closed."""
 
     def __init__(self, host: str, path: str, bodies: Sequence[tuple[bytes, dict[str, str]]]) -> None:
         self._host = host
         self._path = path
         self._bodies = bodies
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
 
     def call(self, index: int) -> None:
         """Send one request and read the answer. Raises `RequestError` for anything but success."""
@@ -67,14 +68,21 @@ class UrlTarget:
     def _connection(self) -> http.client.HTTPConnection:
         if not hasattr(self._local, "connection"):
             self._local.connection = http.client.HTTPConnection(self._host, timeout=60)
+            self._connections.append(self._local.connection)
         return self._local.connection
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._connections:
+            connection.close()
 
 
 @contextmanager
 def open_target(target: str, data: str | None) -> Generator[LocalTarget | UrlTarget]:
     """Open `target` with samples from `data`; bundles bring golden samples, zoo models their own data."""
     if target.startswith("http://"):
-        yield _url_target(target, data)
+        with closing(_url_target(target, data)) as found:
+            yield found
     elif Path(target).is_dir():
         bundle = open_bundle(target)
         picked = bundle.manifest.picked

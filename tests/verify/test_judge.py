@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
+from hasten.spec.serving import Rehearsal
 from hasten.spec.slo import Goal, Slo
 from hasten.spec.target import Target
 from hasten.spec.variant import Variant
 from hasten.verify import judge
+from hasten.verify.judge import judge_load
 
 VARIANT = Variant(id="v", target=Target(engine="openvino"))
 
@@ -68,3 +70,42 @@ def test_a_bound_on_what_was_not_measured_stays_open_with_the_reason() -> None:
 )
 def test_each_bound_that_is_missed_rejects(goal: Slo, figures: dict[str, Figure]) -> None:
     assert judge(VARIANT, measured(**figures), Goal(slo=goal)).outcome == "rejected"
+
+
+def rehearsed(p99: Figure, answered: float, failed: int = 0) -> Rehearsal:
+    return Rehearsal(
+        load_rps=50,
+        latency_p50_ms=fig(5, 4, 6),
+        latency_p95_ms=fig(8, 7, 9),
+        latency_p99_ms=p99,
+        throughput_rps=Figure(value=answered, low=None, high=None, n=500),
+        failed=failed,
+    )
+
+
+LOADED = Goal(slo=Slo(throughput_rps=50, latency_p99_ms=20, accuracy_drop_max=0.05))
+
+
+@pytest.mark.parametrize(
+    ("rehearsal", "outcome", "words"),
+    [
+        (rehearsed(fig(15, 12, 18), 50.5), "accepted", ""),
+        (rehearsed(fig(25, 22, 28), 50.5), "rejected", "ms at 50 requests/s"),
+        (rehearsed(fig(19, 17, 22), 50.5), "unproven", "latency_p99_ms is 19"),
+        (rehearsed(fig(15, 12, 18), 40.0), "rejected", "40 requests/s were answered"),
+        (rehearsed(fig(15, 12, 18), 50.5, failed=3), "rejected", "3 failed"),
+        (None, "unproven", "not rehearsed"),
+    ],
+)
+def test_at_the_load_of_the_objectives_the_real_server_is_what_counts(
+    rehearsal: Rehearsal | None, outcome: str, words: str
+) -> None:
+    evidence = judge(VARIANT, measured(latency_p99_ms=fig(10, 9, 11), throughput_rps=fig(80, 70, 90)), LOADED)
+    found = judge_load(evidence, rehearsal, LOADED)
+    assert found.outcome == outcome
+    assert words in " ".join(found.reasons)
+
+
+def test_without_a_load_in_the_objectives_a_rehearsal_changes_nothing() -> None:
+    evidence = judge(VARIANT, measured(), Goal())
+    assert judge_load(evidence, None, Goal()) is evidence

@@ -24,7 +24,7 @@ from hasten.data.feed import check_fits, feed, sample_for
 from hasten.data.split import Splits, split
 from hasten.engine.base import Probe
 from hasten.engine.host import environment
-from hasten.errors import EngineError, MissingError, ModelError, StorageError
+from hasten.errors import EngineError, MissingError, ModelError, RequestError, StorageError, UsageError
 from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch, cores_given
@@ -181,33 +181,47 @@ class _Run:
         there, the reference is asked, and no other: what was claimed is claimed.
         """
         record = self._record(found, ())
-        deployer, done = self._job.deployer, dict[str, Deployment]()
+        deployer, done = self._job.deployer, dict[str, Deployment | None]()
         while deployer and record.verdict != "infeasible" and record.picked not in done:
             found, done[record.picked] = self._rehearsed(deployer, found, record, batch)
-            record = self._record(found, tuple(done.values()))
+            record = self._record(found, tuple(item for item in done.values() if item is not None))
         return record
 
-    def _rehearsed(self, deployer: Deployer, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment]:
+    def _rehearsed(
+        self, deployer: Deployer, found: _Found, record: Record, batch: int
+    ) -> tuple[_Found, Deployment | None]:
         id_ = record.picked
         item = next(item for item in found.claimed if item.variant.id == id_)
         deployment = self._log.get(f"deployment/{id_}", Deployment)
         if deployment is None:
             deployment = self._deploy(deployer, item.variant, found, batch)
             self._log.put(f"deployment/{id_}", deployment)
-        self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
-        judged = judge_load(item, deployment.rehearsed, self._job.goal)
+        if deployment is not None:
+            self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
+        judged = judge_load(item, deployment.rehearsed if deployment else None, self._job.goal)
         claimed = [judged if other is item else other for other in found.claimed]
         return replace(found, claimed=claimed), deployment
 
-    def _deploy(self, deployer: Deployer, variant: Variant, found: _Found, batch: int) -> Deployment:
-        """Choose serving defaults by simulation, pack a bundle with them aside, and try the real server on it."""
+    def _deploy(self, deployer: Deployer, variant: Variant, found: _Found, batch: int) -> Deployment | None:
+        """Choose serving defaults by simulation, pack a bundle with them aside, and try the real server on it. None
+        where the engine failed on the way: the variant is then served as it was measured.
+        """
         self._say(f"serving: measuring batches of {variant.id}")
-        asked = self._asked(variant, batch)
+        try:
+            asked = self._asked(variant, batch)
+        except EngineError as error:
+            self._job.listener(Progress(stage="serving", note=f"no serving defaults: {error.message}"))
+            return None
         deployment = deployer.choose(asked)
         self._say(f"serving: rehearsing {variant.id} at {deployment.predicted.load_rps:.4g} requests/s")
         aside = self._log.folder / "rehearsal.bundle"
         self._write(aside, self._record(found, (deployment,)), batch, report="")
-        return deployer.rehearse(asked, deployment, aside)
+        try:
+            return deployer.rehearse(asked, deployment, aside)
+        except (EngineError, RequestError, UsageError) as error:
+            # The defaults stand; objectives at a load stay open without a rehearsal.
+            self._job.listener(Progress(stage="serving", note=f"not rehearsed: {error.message}"))
+            return deployment
 
     def _asked(self, variant: Variant, batch: int) -> Asked:
         model, data, signature = self._builder.build(variant), self._splits.tuning, self._model.signature

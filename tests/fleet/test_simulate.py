@@ -1,0 +1,99 @@
+"""The server in simulated time gives what queueing theory says, and loses nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hasten.fleet.simulate import Service, poisson, simulate
+from hasten.serve.core import Policy
+from hasten.spec.serving import ServiceTimes
+
+MS = 1e3
+
+
+def times(busy_ms: float, *, instances: int = 1, batch: int = 1, alone_ms: float | None = None) -> ServiceTimes:
+    alone = busy_ms if alone_ms is None else alone_ms
+    return ServiceTimes(instances=instances, threads=1, batch=batch, busy_ms=(busy_ms,), alone_ms=(alone,))
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_lone_request_takes_just_its_service_time() -> None:
+    played = simulate(Policy(), Service([times(10.0)]), [0.0, 1.0], [], rng())
+    assert played.latencies_s == pytest.approx([0.01, 0.01])
+
+
+def test_waiting_at_a_single_instance_is_what_pollaczek_and_khinchine_say() -> None:
+    """M/D/1: the mean wait is rho / (2 (1 - rho)) service times."""
+    load, service = 70.0, 0.01
+    played = simulate(Policy(queue_capacity=10**6), Service([times(10.0)]), poisson(load, 60_000, rng()), [], rng(1))
+    rho = load * service
+    expected = service * (1 + rho / (2 * (1 - rho)))
+    assert np.mean(played.latencies_s) == pytest.approx(expected, rel=0.03)
+    assert played.utilisation(1) == pytest.approx(rho, rel=0.02)
+
+
+def test_two_instances_carry_twice_the_load_of_one() -> None:
+    arrivals = poisson(150.0, 5000, rng())
+    one = simulate(Policy(queue_capacity=10**6), Service([times(10.0)]), arrivals, [], rng(1))
+    two = simulate(Policy(instances=2, queue_capacity=10**6), Service([times(10.0, instances=2)]), arrivals, [], rng(1))
+    assert max(one.latencies_s) > 1.0
+    assert np.percentile(two.latencies_s, 99) < 0.1
+
+
+def test_an_instance_that_works_alone_is_faster_than_one_among_busy_ones() -> None:
+    service = Service([times(20.0, instances=2, alone_ms=10.0)])
+    assert service.seconds(1, busy=1, rng=rng()) == 0.01
+    assert service.seconds(1, busy=2, rng=rng()) == 0.02
+
+
+def test_times_between_measured_batches_are_interpolated_and_beyond_them_grow_in_proportion() -> None:
+    service = Service([times(10.0), times(20.0, batch=4)])
+    assert service.seconds(2, 1, rng()) == pytest.approx((10 + 10 / 3) / MS)
+    assert service.seconds(8, 1, rng()) == pytest.approx(40 / MS)
+
+
+def test_a_faster_machine_divides_all_times() -> None:
+    assert Service([times(10.0)], speed=2.0).seconds(1, 1, rng()) == 0.005
+
+
+def test_only_requests_of_one_shape_share_a_batch() -> None:
+    policy = Policy(max_batch=4, queue_capacity=100)
+    service = Service([times(10.0), times(10.0, batch=4)])
+    burst = [0.0] * 41
+    alike = simulate(policy, service, burst, ["a"], rng())
+    mixed = simulate(policy, service, burst, [str(key) for key in range(1000)], rng())
+    assert alike.batches == 11
+    assert mixed.batches > 35
+
+
+def test_the_same_seed_plays_the_same_run() -> None:
+    runs = [
+        simulate(Policy(max_batch=4), Service([times(3.0), times(5.0, batch=4)]), poisson(300, 500, rng(2)), [], rng(3))
+        for _ in range(2)
+    ]
+    assert runs[0].latencies_s == runs[1].latencies_s
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    instances=st.integers(1, 3),
+    max_batch=st.integers(1, 4),
+    delay=st.sampled_from([0.0, 0.005]),
+    capacity=st.integers(1, 50),
+    rate=st.floats(10, 2000),
+)
+def test_every_request_is_answered_or_refused(
+    instances: int, max_batch: int, delay: float, capacity: int, rate: float
+) -> None:
+    policy = Policy(instances=instances, max_batch=max_batch, max_delay_s=delay, queue_capacity=capacity)
+    service = Service([times(4.0, instances=instances), times(9.0, instances=instances, batch=4)])
+    played = simulate(policy, service, poisson(rate, 200, rng()), ["a", "b"], rng(1))
+    assert len(played.latencies_s) + played.refused == 200
+    assert min(played.latencies_s) >= 0.004 - 1e-9
+    assert 0 <= played.utilisation(instances) <= 1 + 1e-9
