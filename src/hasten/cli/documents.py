@@ -8,8 +8,11 @@ import msgspec
 
 from hasten.spec.evidence import Evidence, Record
 from hasten.spec.measurement import FIGURE_NAMES, Figure
+from hasten.spec.serving import Deployment
 
-__all__ = ["evidence_document", "figure_document", "optimize_document"]
+__all__ = ["deployment_document", "evidence_document", "figure_document", "optimize_document"]
+
+_LOADED = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps")
 
 
 def figure_document(figure: Figure) -> dict[str, Any]:
@@ -56,5 +59,26 @@ def optimize_document(record: Record, bundle: str | None, report: str) -> dict[s
             {"variant": item.variant.id, "stage": item.stage, "reason": item.reason} for item in record.rejected
         ],
         "builds": [msgspec.to_builtins(item) for item in record.builds],
+        "deployments": [deployment_document(item) for item in record.deployments],
         "environment": msgspec.to_builtins(record.environment),
+    }
+
+
+def deployment_document(item: Deployment) -> dict[str, Any]:
+    """Serving defaults of one variant, with what was predicted and found at the load."""
+    return {
+        "variant": item.variant,
+        "serving": msgspec.to_builtins(item.serving),
+        "reason": item.reason,
+        "load_rps": item.predicted.load_rps,
+        "capacity_rps": figure_document(item.capacity_rps),
+        "cost_per_million_usd": figure_document(item.cost_per_million_usd),
+        "predicted": {name: figure_document(getattr(item.predicted, name)) for name in _LOADED},
+        "utilisation": item.predicted.utilisation,
+        "measured": None
+        if item.rehearsed is None
+        else {
+            **{name: figure_document(getattr(item.rehearsed, name)) for name in _LOADED},
+            "failed": item.rehearsed.failed,
+        },
     }

@@ -50,6 +50,7 @@ def command(
     """
     from hasten.cli.documents import optimize_document
     from hasten.facade import optimize
+    from hasten.optimize.deploy import deployment_line
 
     with progress(quiet=as_json) as listener:
         result = optimize(
@@ -71,6 +72,8 @@ def command(
         emit("optimize", optimize_document(result.record, bundle, str(result.report)))
     else:
         click.echo(f"{result.verdict}: {result.summary}")
+        for deployment in result.record.deployments:
+            click.echo(f"serving: {deployment_line(deployment)}")
         click.echo(f"bundle: {bundle or 'none'}\nreport: {result.report}")
     return 1 if result.verdict == "infeasible" else 0
 

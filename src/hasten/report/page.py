@@ -20,6 +20,7 @@ from hasten.report.format import (
     unit_of,
 )
 from hasten.report.plots import Chart
+from hasten.report.serving import Plan, plan_of
 from hasten.report.tried import Tried, kind_of, tried
 from hasten.report.verdict import (
     Callout,
@@ -87,6 +88,7 @@ class Page:
     metric: str
     steps: tuple[Step, ...]
     rows: tuple[Row, ...]
+    serving: Plan | None
     tried: tuple[Tried, ...]
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     method: tuple[str, ...]
@@ -111,6 +113,7 @@ def page_of(record: Record, title: str) -> Page:
         metric=metric_words(record.reference.measurement.metric),
         steps=tuple(_steps(record, names)),
         rows=tuple(_rows(_ladder(record))),
+        serving=plan_of(record),
         tried=tried(record),
         facts=tuple(facts_of(record, title)),
         method=tuple(method_of(record)),
