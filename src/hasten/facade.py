@@ -21,7 +21,8 @@ from hasten.data.open import load_attribute, open_data, open_metric
 from hasten.deployment import RealDeployer
 from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError, UsageError
-from hasten.optimize.run import BUDGET_S, Job, run
+from hasten.optimize.job import BUDGET_S, Job
+from hasten.optimize.run import run
 from hasten.report import render
 from hasten.serve.server import Running, serve_bundle, serve_forever
 from hasten.spec.evidence import Record, Verdict

@@ -25,7 +25,7 @@ from hasten.spec.signature import Signature
 from hasten.spec.target import Target
 from hasten.stats.percentiles import mean
 
-__all__ = ["batch_sizes", "layouts_for", "measure_service", "shape_keys"]
+__all__ = ["Open", "batch_sizes", "layouts_for", "measure_service", "shape_keys"]
 
 _ROUNDS = 4
 _MOST_RUNS, _FEWEST_RUNS = 12, 2

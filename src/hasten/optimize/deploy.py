@@ -12,10 +12,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hasten.data.dataset import Subset
+from hasten.data.feed import feed, sample_for
+from hasten.engine.host import environment
+from hasten.measure.contention import Watch
+from hasten.measure.service import Open, measure_service, shape_keys
 from hasten.spec.serving import Deployment, ServiceTimes
+from hasten.spec.signature import Signature
 from hasten.spec.slo import Goal
+from hasten.spec.variant import Variant
 
-__all__ = ["Asked", "Deployer", "deployment_line"]
+__all__ = ["Asked", "Deployer", "ask", "deployment_line"]
+
+# Different requests that a rehearsal sends: enough for the times to vary as the data does.
+_SENT = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +54,24 @@ class Deployer(Protocol):
         is no server to try. Raises `EngineError` where the server does not start.
         """
         ...
+
+
+def ask(
+    variant: Variant,
+    open_arm: Open,
+    data: Subset,
+    signature: Signature,
+    sizes: Sequence[int],
+    watch: Watch,
+    goal: Goal,
+    seed: int,
+) -> Asked:
+    """Measure a variant's service times on tuning data; all that a deployer needs. Raises `EngineError`."""
+    cores = environment().cores_physical
+    times = measure_service(open_arm, variant.target, data, sizes, cores, watch, seed=seed)
+    inputs = [feed(signature, [sample_for(signature, data, at)]) for at in range(min(_SENT, len(data)))]
+    keys = shape_keys(signature, data)
+    return Asked(variant=variant.id, times=times, keys=keys, inputs=inputs, goal=goal, seed=seed)
 
 
 def deployment_line(deployment: Deployment) -> str:

@@ -11,11 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hasten.optimize.trials import fingerprint
-from hasten.spec.evidence import Evidence
+from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.slo import Goal
+from hasten.spec.variant import REFERENCE
 from hasten.verify.judge import GAIN
 
-__all__ = ["MOST", "accuracy_trouble", "finalists", "gain_of", "pick", "why_not"]
+__all__ = ["MOST", "accuracy_trouble", "finalists", "gain_of", "losers", "pick", "why_not"]
 
 MOST = 3
 FINALISTS = 4
@@ -49,6 +50,21 @@ def pick(
         kind = (item.variant.target.engine, item.variant.target.precision, fingerprint(item.variant.recipe))
         best.setdefault(kind, item)
     return list(best.values())[:MOST]
+
+
+def losers(tuned: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Rejection]:
+    """Why each measured candidate that was not picked was not."""
+    taken = {item.variant.id for item in picks}
+    kinds = {(p.variant.target.engine, p.variant.target.precision): p.variant.id for p in picks}
+    lost: list[Rejection] = []
+    for item in tuned:
+        if item.variant.id in taken or item.variant.id == REFERENCE:
+            continue
+        kind = (item.variant.target.engine, item.variant.target.precision)
+        better = kinds.get(kind, picks[0].variant.id if picks else "")
+        reason = why_not(item, goal, holdout_samples) or f"{better} does the same job better."
+        lost.append(Rejection(variant=item.variant, stage="tuning", reason=reason, evidence=item))
+    return lost
 
 
 def gain_of(item: Evidence, goal: Goal) -> float:

@@ -9,97 +9,50 @@ claim fails is not replaced by the next: that would make holdout data choose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from hasten.bundle.write import Part, check_destination, write_bundle
-from hasten.clock import Clock, MonotonicClock
+from hasten.bundle.write import check_destination
 from hasten.data.dataset import Dataset, Subset
-from hasten.data.feed import check_fits, feed, sample_for
+from hasten.data.feed import check_fits, sample_for
 from hasten.data.split import Splits, split
-from hasten.engine.base import Probe
 from hasten.engine.host import environment
 from hasten.errors import EngineError, MissingError, ModelError, RequestError, StorageError, UsageError
 from hasten.measure.base import AnswerBook, Arm
 from hasten.measure.batching import max_batch
-from hasten.measure.contention import Watch, cores_given
+from hasten.measure.contention import Watch
 from hasten.measure.latency import race
-from hasten.measure.service import batch_sizes, measure_service, shape_keys
+from hasten.measure.service import batch_sizes
 from hasten.model.base import Model
 from hasten.model.open import open_model
-from hasten.optimize.build import Apply, Builder
-from hasten.optimize.deploy import Asked, Deployer, deployment_line
+from hasten.optimize.build import Builder
+from hasten.optimize.deploy import Deployer, ask, deployment_line
 from hasten.optimize.effort import Effort, effort_for
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
-from hasten.optimize.pick import finalists, pick, why_not
+from hasten.optimize.job import Job, Outcome
+from hasten.optimize.pack import Packer
+from hasten.optimize.pick import finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
-from hasten.optimize.trial import Bench, Loader, load_arm, try_variant
+from hasten.optimize.trial import Bench, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning, line
 from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Record, Rejection, Story
-from hasten.spec.progress import Listener, Progress, ignore
+from hasten.spec.progress import Progress
 from hasten.spec.serving import Deployment
-from hasten.spec.slo import Goal
 from hasten.spec.target import Format, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.transform.base import TransformFailed
-from hasten.transform.isolate import apply_isolated
 from hasten.verify.judge import judge_load
 
-__all__ = ["BUDGET_S", "GOLDEN_SAMPLES", "Job", "Outcome", "run"]
+__all__ = ["Job", "Outcome", "run"]
 
-BUDGET_S = 600.0
-GOLDEN_SAMPLES = 3
-# Different requests that a rehearsal sends: enough for the times to vary as the data does.
-_SENT = 64
 # Shares of the budget that may be spent waiting for a machine that gives all its cores.
 _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it
-    again. `prepare` changes the model's interface first, for reference and candidates alike. `history` is the file
-    with what earlier runs taught (`hasten.optimize.history`); `deployer` chooses serving defaults and rehearses them.
-    """
-
-    model: Path
-    data: Dataset
-    goal: Goal
-    out: Path
-    name: str
-    render: Callable[[Record], str]
-    prepare: tuple[Step, ...] = ()
-    seed: int = 0
-    budget_s: float = BUDGET_S
-    resume: bool = False
-    overwrite: bool = False
-    command: str = ""
-    listener: Listener = ignore
-    loader: Loader = load_arm
-    apply: Apply = apply_isolated
-    probe: Callable[[], list[Probe]] | None = None
-    history: Path | None = None
-    deployer: Deployer | None = None
-    clock: Clock = field(default_factory=MonotonicClock)
-    cores_given: Callable[[], float] = cores_given
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """The record, and the bundle folder; an infeasible goal has a report but no bundle."""
-
-    record: Record
-    bundle: Path | None
-    report: Path
 
 
 def run(job: Job) -> Outcome:
@@ -143,6 +96,13 @@ class _Run:
         self._started = started
         self._builder = Builder(model.path, splits.calibration, log.folder, job.apply)
         self._reference = reference_variant(model)
+        self._packer = Packer(
+            name=job.name,
+            signature=model.signature,
+            data=splits.tuning,
+            build=self._builder.build,
+            loader=job.loader,
+        )
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
         self._history = History(job.history)
@@ -169,7 +129,7 @@ class _Run:
             rejected = [
                 *impossible,
                 *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
-                *self._losers(measured, picks, effort),
+                *losers(measured, picks, job.goal, effort.holdout_samples),
             ]
             stories = [story for trial in tuned.trials for story in trial.stories]
             found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
@@ -195,8 +155,8 @@ class _Run:
         deployment = self._log.get(f"deployment/{id_}", Deployment)
         if deployment is None:
             deployment = self._deploy(deployer, item.variant, found, batch)
-            self._log.put(f"deployment/{id_}", deployment)
         if deployment is not None:
+            self._log.put(f"deployment/{id_}", deployment)
             self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
         judged = judge_load(item, deployment.rehearsed if deployment else None, self._job.goal)
         claimed = [judged if other is item else other for other in found.claimed]
@@ -207,42 +167,31 @@ class _Run:
         where the engine failed on the way: the variant is then served as it was measured.
         """
         self._say(f"serving: measuring batches of {variant.id}")
+        model = self._builder.build(variant)
         try:
-            asked = self._asked(variant, batch)
+            asked = ask(
+                variant,
+                lambda target: self._job.loader(model, target),
+                self._splits.tuning,
+                self._model.signature,
+                batch_sizes(batch),
+                self._watches["tuning"],
+                self._job.goal,
+                self._job.seed,
+            )
         except EngineError as error:
             self._job.listener(Progress(stage="serving", note=f"no serving defaults: {error.message}"))
             return None
         deployment = deployer.choose(asked)
         self._say(f"serving: rehearsing {variant.id} at {deployment.predicted.load_rps:.4g} requests/s")
         aside = self._log.folder / "rehearsal.bundle"
-        self._write(aside, self._record(found, (deployment,)), batch, report="")
+        self._packer.write(aside, self._record(found, (deployment,)), batch, report="")
         try:
             return deployer.rehearse(asked, deployment, aside)
         except (EngineError, RequestError, UsageError) as error:
             # The defaults stand; objectives at a load stay open without a rehearsal.
             self._job.listener(Progress(stage="serving", note=f"not rehearsed: {error.message}"))
             return deployment
-
-    def _asked(self, variant: Variant, batch: int) -> Asked:
-        model, data, signature = self._builder.build(variant), self._splits.tuning, self._model.signature
-        times = measure_service(
-            lambda target: self._job.loader(model, target),
-            variant.target,
-            data,
-            batch_sizes(batch),
-            environment().cores_physical,
-            self._watches["tuning"],
-            seed=self._job.seed,
-        )
-        inputs = [feed(signature, [sample_for(signature, data, at)]) for at in range(min(_SENT, len(data)))]
-        return Asked(
-            variant=variant.id,
-            times=times,
-            keys=shape_keys(signature, data),
-            inputs=inputs,
-            goal=self._job.goal,
-            seed=self._job.seed,
-        )
 
     def _plan(self) -> Planned:
         """The wishes for the model as it is and, for a PyTorch program, for its export to ONNX."""
@@ -356,20 +305,6 @@ class _Run:
             clock=self._job.clock,
         )
 
-    def _losers(self, tuned: Sequence[Evidence], picks: Sequence[Evidence], effort: Effort) -> list[Rejection]:
-        """Why each measured candidate that was not picked was not."""
-        taken = {item.variant.id for item in picks}
-        kinds = {(p.variant.target.engine, p.variant.target.precision): p.variant.id for p in picks}
-        losers: list[Rejection] = []
-        for item in tuned:
-            if item.variant.id in taken or item.variant.id == REFERENCE:
-                continue
-            kind = (item.variant.target.engine, item.variant.target.precision)
-            better = kinds.get(kind, picks[0].variant.id if picks else "")
-            reason = why_not(item, self._job.goal, effort.holdout_samples) or f"{better} does the same job better."
-            losers.append(Rejection(variant=item.variant, stage="tuning", reason=reason, evidence=item))
-        return losers
-
     def _record(self, found: _Found, deployments: tuple[Deployment, ...]) -> Record:
         job, model = self._job, self._model
         reference = next((item for item in found.claimed if item.variant.id == REFERENCE), None)
@@ -428,30 +363,8 @@ class _Run:
                 ) from error
             return Outcome(record=record, bundle=None, report=report)
         self._say("packing the bundle")
-        self._write(job.out, record, batch, report=job.render(record))
+        self._packer.write(job.out, record, batch, report=job.render(record))
         return Outcome(record=record, bundle=job.out, report=job.out / "report.html")
-
-    def _write(self, out: Path, record: Record, batch: int, *, report: str) -> None:
-        inputs = [
-            feed(self._model.signature, [sample_for(self._model.signature, self._splits.tuning, i)])
-            for i in range(min(GOLDEN_SAMPLES, len(self._splits.tuning)))
-        ]
-        parts = [self._part(evidence, inputs) for evidence in _ladder_evidence(record)]
-        write_bundle(
-            out,
-            name=self._job.name,
-            signature=self._model.signature,
-            record=record,
-            parts=parts,
-            golden_inputs=inputs,
-            max_batch=batch,
-            report=report,
-        )
-
-    def _part(self, evidence: Evidence, inputs: Sequence[dict[str, np.ndarray[Any, Any]]]) -> Part:
-        model = self._builder.build(evidence.variant)
-        with self._job.loader(model, evidence.variant.target) as arm:
-            return Part(evidence=evidence, model=model, outputs=[arm.run(sample) for sample in inputs])
 
     def _say(self, stage: str, done: float = 0, total: float = 0) -> None:
         self._job.listener(Progress(stage=stage, done=done, total=total))
@@ -486,9 +399,3 @@ def _run_key(job: Job, model: Model) -> str:
 def _first(subset: Subset, count: int) -> Subset:
     """The first `count` samples; the split has shuffled them by group already."""
     return subset if count >= len(subset) else subset.dataset.subset(subset.indices[:count])
-
-
-def _ladder_evidence(record: Record) -> list[Evidence]:
-    """Evidence of every variant in the bundle: the ladder, and the reference even where it is no step."""
-    everything = {item.variant.id: item for item in (record.reference, *record.holdout)}
-    return [everything[id_] for id_ in dict.fromkeys((*record.ladder, REFERENCE))]
