@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from hasten.engine.base import Probe, Session, engines
+from hasten.engine.base import Probe, Profiling, Session, engines, why_unprofiled
 from hasten.engine.frames import Frame, read_frame, write_frame
 from hasten.engine.memory import peak_memory_mb
 from hasten.engine.race import race
-from hasten.errors import EngineCrashed, EngineRunError, HastenError, MissingError
+from hasten.errors import EngineCrashed, EngineLoadError, EngineRunError, HastenError, MissingError
 from hasten.spec.target import Target
 
 __all__ = ["Worker", "main"]
@@ -44,6 +44,7 @@ class Worker:
             "probe": self._probe,
             "memory": self._memory,
             "precision": self._precision,
+            "profile": self._profile,
         }[frame.op]
         try:
             return handler(frame)
@@ -113,6 +114,16 @@ class Worker:
 
     def _memory(self, frame: Frame) -> Frame:
         return Frame("memory", {"peak_mb": peak_memory_mb()})
+
+    def _profile(self, frame: Frame) -> Frame:
+        """Profile the given slots on a second, fresh copy of the model. The session that is loaded stays as it is."""
+        target = msgspec.convert(frame.args["target"], Target)
+        engine = engines.get(target.engine)
+        if not isinstance(engine, Profiling):
+            raise EngineLoadError(str(why_unprofiled(engine)), code="no_profiler")
+        samples = [self._samples[slot] for slot in frame.args["slots"]]
+        noted = engine.profile(Path(frame.args["model"]), target, samples, warmup=frame.args["warmup"])
+        return Frame("profiled", {"observation": msgspec.to_builtins(noted)})
 
     def _loaded(self) -> Session:
         if self._session is None:
