@@ -135,7 +135,12 @@ def _operator(
 
 
 def _bytes(node: _Node) -> int | None:
-    """What the executed node reads and writes, by the sizes that the runtime notes."""
+    """What the executed node reads and writes, by the sizes that the runtime notes.
+
+    None for matrix work: weights that the runtime has packed are missing from its sizes.
+    """
+    if is_arithmetic(node.kind):
+        return None
     if node.kind in _VIEWS:
         return 0
     sizes = [node.args.get(key) for key in ("activation_size", "parameter_size", "output_size")]
