@@ -47,7 +47,7 @@ class LiteRt:
     name = "litert"
     formats: frozenset[Format] = frozenset({"tflite"})
     honours: frozenset[str] = frozenset({"instances"})
-    # Nothing in the interpreter's or the compiled model's binding (2.3) reads out the profiler that the C++ library has.
+    # No binding (2.3), of interpreter or compiled model, reads out the profiler that the C++ library has.
     unprofiled = (
         "The Python interface of LiteRT does not give the times of operators; its C++ tool benchmark_model does "
         "(--enable_op_profiling=true)."

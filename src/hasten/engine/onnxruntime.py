@@ -19,7 +19,7 @@ import numpy as np
 from hasten.engine.base import Absent, Device, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import denormals
 from hasten.engine.fit import Fit
-from hasten.engine.host import environment
+from hasten.engine.host import environment, staying_on
 from hasten.engine.onnxruntime_options import caller_core, provider_options, provider_row, session_options
 from hasten.engine.onnxruntime_precision import read_back
 from hasten.engine.onnxruntime_profile import operators_of, tensors_made
@@ -74,9 +74,10 @@ class OnnxRuntime:
                 raw = _open(model, target, row, trace=Path(folder) / "trace")
             session = OnnxRuntimeSession(model, target, row, [raw])
             try:
-                for _ in range(warmup):
-                    session.run(samples[0])
-                wall = [_timed_us(session, sample) for sample in samples]
+                with staying_on(None if session.caller_core is None else {session.caller_core}):
+                    for _ in range(warmup):
+                        session.run(samples[0])
+                    wall = [_timed_us(session, sample) for sample in samples]
                 events = msgspec.json.decode(Path(raw.end_profiling()).read_bytes())
             finally:
                 session.close()

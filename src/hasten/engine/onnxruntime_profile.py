@@ -117,9 +117,7 @@ def _note(nodes: dict[str, _Node], event: Mapping[str, Any], run: int, own: floa
     node.starts.setdefault(run, float(event["ts"]))
 
 
-def _operator(
-    name: str, node: _Node, made: Mapping[str, tuple[str, ...]], runs: int, first: float
-) -> OperatorTime:
+def _operator(name: str, node: _Node, made: Mapping[str, tuple[str, ...]], runs: int, first: float) -> OperatorTime:
     renamed = _NCHWC.sub("", name)
     return OperatorTime(
         name=name,

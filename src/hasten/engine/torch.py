@@ -183,7 +183,9 @@ class TorchSession:
         problem = self._signature.problem(inputs)
         if problem:
             raise EngineRunError(f"torch cannot run this: {problem}")
-        return {spec.name: _to_runtime(inputs[spec.name], spec.dtype).to(self._device) for spec in self._signature.inputs}
+        return {
+            spec.name: _to_runtime(inputs[spec.name], spec.dtype).to(self._device) for spec in self._signature.inputs
+        }
 
     def narrowed(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast to the target's precision, where that is narrower than the program's."""

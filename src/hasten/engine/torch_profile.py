@@ -1,8 +1,8 @@
 """torch's own profiler over an exported program: times of its nodes, one for each run.
 
-The program runs node by node in `torch.fx.Interpreter`, each node under a mark, so that every operator of the profiler's
-trace belongs to a node. A node's time is that of the operators inside its mark: the interpreter's own Python is left
-out of the sum, though not of the wall time. Needs torch; only the torch engine may import it.
+The program runs node by node in `torch.fx.Interpreter`, each node under a mark, so that every operator in the
+profiler's trace belongs to a node. A node's time is that of the operators inside its mark: the interpreter's own
+Python is left out of the sum, though not of the wall time. Needs torch; only the torch engine may import it.
 """
 
 from __future__ import annotations

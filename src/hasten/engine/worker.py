@@ -18,6 +18,7 @@ import numpy as np
 
 from hasten.engine.base import Probe, Profiling, Session, engines, why_unprofiled
 from hasten.engine.frames import Frame, read_frame, write_frame
+from hasten.engine.host import staying_on
 from hasten.engine.memory import peak_memory_mb
 from hasten.engine.race import race
 from hasten.errors import EngineCrashed, EngineLoadError, EngineRunError, HastenError, MissingError
@@ -32,6 +33,8 @@ class Worker:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+        # Engines choose cores for their threads among those that the loading thread may use, so loading wants all.
+        self._cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
     def answer(self, frame: Frame) -> Frame:
         """Do what the frame asks. Errors of ours travel as an answer; everything else ends the process."""
@@ -61,7 +64,8 @@ class Worker:
         target = msgspec.convert(frame.args["target"], Target)
         engine = engines.get(target.engine)
         started = time.perf_counter()
-        self._session = engine.load(Path(frame.args["model"]), target)
+        with staying_on(self._cores):
+            self._session = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
         _pin(self._session)
         signature = msgspec.to_builtins(self._session.signature)
@@ -122,7 +126,8 @@ class Worker:
         if not isinstance(engine, Profiling):
             raise EngineLoadError(str(why_unprofiled(engine)), code="no_profiler")
         samples = [self._samples[slot] for slot in frame.args["slots"]]
-        noted = engine.profile(Path(frame.args["model"]), target, samples, warmup=frame.args["warmup"])
+        with staying_on(self._cores):
+            noted = engine.profile(Path(frame.args["model"]), target, samples, warmup=frame.args["warmup"])
         return Frame("profiled", {"observation": msgspec.to_builtins(noted)})
 
     def _loaded(self) -> Session:

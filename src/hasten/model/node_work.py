@@ -71,15 +71,9 @@ class WorkGraph:
         """The node that makes each tensor."""
         return {name: number for number, node in enumerate(self.nodes) for name in node.outputs}
 
-    @cached_property
-    def readers(self) -> dict[int, tuple[int, ...]]:
-        """The nodes that read what a node makes."""
-        found: defaultdict[int, list[int]] = defaultdict(list)
-        for number, node in enumerate(self.nodes):
-            for name in node.inputs:
-                if name in self.makers:
-                    found[self.makers[name]].append(number)
-        return {number: tuple(dict.fromkeys(readers)) for number, readers in found.items()}
+    def readers(self, number: int) -> list[int]:
+        """The nodes that read what a node makes, in the order of the file."""
+        return sorted({reader for name in self.nodes[number].outputs for reader in self._reading.get(name, ())})
 
     def flops(self, numbers: Iterable[int]) -> int | None:
         """FLOPs of several nodes together; None where one is unknown."""
@@ -89,8 +83,7 @@ class WorkGraph:
         """Bytes that the nodes, taken as one, read and write: what passes between them stays inside."""
         chosen = set(numbers)
         made = {name for number in chosen for name in self.nodes[number].outputs}
-        outside = {name for number, node in enumerate(self.nodes) if number not in chosen for name in node.inputs}
-        written = {name for name in made if name in outside or name in self._results}
+        written = {name for name in made if name in self._results or self._reading.get(name, set()) - chosen}
         read: dict[str, int | None] = {}
         for number in sorted(chosen):
             node = self.nodes[number]
@@ -101,6 +94,14 @@ class WorkGraph:
                     known = read.get(name, 0)
                     read[name] = None if size is None or known is None else max(size, known)
         return _sum([*read.values(), *(self._bytes(name) for name in written)])
+
+    @cached_property
+    def _reading(self) -> dict[str, set[int]]:
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        for number, node in enumerate(self.nodes):
+            for name in node.inputs:
+                found[name].add(number)
+        return dict(found)
 
     @cached_property
     def _results(self) -> set[str]:

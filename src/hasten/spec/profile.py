@@ -104,18 +104,19 @@ class Operator(Value, frozen=True):
     @property
     def label(self) -> str:
         """What to call it: the model's node where it is one, and how many more it stands for."""
-        if not self.nodes:
-            return self.name
-        more = f" + {len(self.nodes) - 1} more" if len(self.nodes) > 1 else ""
-        return f"{self.nodes[0]}{more}"
+        first = next(iter(self.nodes), self.name)
+        return f"{first} + {len(self.nodes) - 1} more" if len(self.nodes) > 1 else first
 
 
 class Remedy(Value, frozen=True):
-    """A technique of hasten that addresses a bottleneck. `operators` counts those of the bottleneck it would change."""
+    """A technique of hasten that addresses a bottleneck. `operators` counts those of the bottleneck it would change;
+    `after` is a technique that has to come first.
+    """
 
     transform: str
     why: str
     operators: int
+    after: str | None = None
 
 
 class Bottleneck(Value, frozen=True):
