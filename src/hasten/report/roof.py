@@ -46,7 +46,7 @@ class Roof:
 
 def roof_svg(roof: Roof, *, name: str, width: int, height: int) -> str:
     """Draw `roof`; `name` makes the ids unique among the drawings of one page."""
-    box = (58 / width, 50 / height, 1 - 74 / width, 1 - 86 / height)
+    box = (58 / width, 50 / height, 1 - 74 / width, 1 - 100 / height)
     stories = [spot.story for spot in roof.spots]
 
     def draw(axes: Axes) -> list[str]:
