@@ -17,10 +17,10 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hasten.facade import BundleHandle, Result, open_bundle, optimize, serve
+    from hasten.facade import BundleHandle, Result, open_bundle, optimize, profile, serve
 
 __version__ = "0.1.0"
-__all__ = ["BundleHandle", "Result", "open_bundle", "optimize", "serve"]
+__all__ = ["BundleHandle", "Result", "open_bundle", "optimize", "profile", "serve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,16 +23,20 @@ from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError, UsageError
 from hasten.optimize.job import BUDGET_S, Job
 from hasten.optimize.run import run
+from hasten.profile.run import profile_of
+from hasten.profile.subject import Wish, open_subject
 from hasten.report import render
 from hasten.serve.server import Running, serve_bundle, serve_forever
 from hasten.spec.evidence import Record, Verdict
+from hasten.spec.profile import Profile
 from hasten.spec.progress import Listener, Progress, ignore
 from hasten.spec.slo import Goal
+from hasten.spec.target import Precision
 from hasten.spec.variant import Step
 from hasten.zoo.files import cache_folder
 from hasten.zoo.open import PREFIX, zoo_data, zoo_model
 
-__all__ = ["BundleHandle", "Result", "load_goal", "model_file", "open_bundle", "optimize", "serve"]
+__all__ = ["BundleHandle", "Result", "load_goal", "model_file", "open_bundle", "optimize", "profile", "serve"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
@@ -109,6 +113,26 @@ def optimize(
     outcome = run(job)
     _export_of(Path(out)).unlink(missing_ok=True)
     return Result(record=outcome.record, bundle=outcome.bundle, report=outcome.report)
+
+
+def profile(
+    model: str | Path,
+    *,
+    data: str | Dataset | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    precision: Precision | None = None,
+    seed: int = 0,
+    listener: Listener = ignore,
+) -> Profile:
+    """Find where the time of a prediction goes: times of operators, their roofline, the bottlenecks and remedies.
+
+    `model`: a file, `zoo:NAME`, or the folder of a bundle, which stands for its picked variant. `data` as for
+    `optimize`; bundles bring golden samples, zoo models their own data. Raises `UserError` for bad input,
+    `MissingError` for an engine that is not installed, `EngineError` where it fails.
+    """
+    wish = Wish(engine=engine, threads=threads, precision=precision)
+    return profile_of(open_subject(str(model), data, wish, listener), seed=seed, listener=listener)
 
 
 def open_bundle(path: str | Path) -> BundleHandle:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from tests.engine.subjects import copy_of, linear_for, sample_of
 
-from hasten.engine.base import Session, engines
+from hasten.engine.base import Session, engines, why_unprofiled
 from hasten.engine.denormals import denormals
 from hasten.engine.isolate import IsolatedSession, load_isolated
 from hasten.errors import EngineLoadError, EngineRunError
@@ -284,3 +284,26 @@ def test_throughput_counts_the_runs_of_all_callers(isolated: IsolatedSession) ->
 
 def test_peak_memory_is_that_of_the_worker(isolated: IsolatedSession) -> None:
     assert 10 < isolated.peak_memory_mb() < 2000
+
+
+def test_an_engine_times_its_operators_or_says_why_not(isolated: IsolatedSession, engine: str) -> None:
+    isolated.put(0, {"x": rows(1)})
+    reason = why_unprofiled(engines.get(engine))
+    if reason is not None:
+        with pytest.raises(EngineLoadError) as caught:
+            isolated.profile([0])
+        assert (caught.value.message, caught.value.code) == (reason, "no_profiler")
+        return
+    found = isolated.profile([0, 0, 0], warmup=1)
+    assert len(found.wall_us) == 3
+    assert {len(item.us) for item in found.operators} == {1 if found.averaged else 3}
+    assert any(item.matrix for item in found.operators)
+    assert all(us >= 0 for item in found.operators for us in item.us)
+
+
+def test_a_model_that_was_profiled_still_answers(isolated: IsolatedSession, engine: str) -> None:
+    isolated.put(0, {"x": rows(1)})
+    before = answer(isolated, rows(2)).copy()
+    if why_unprofiled(engines.get(engine)) is None:
+        isolated.profile([0])
+    np.testing.assert_allclose(answer(isolated, rows(2)), before, rtol=1e-6)

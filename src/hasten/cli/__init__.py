@@ -19,6 +19,7 @@ VERBS = {
     "devices": "Hardware classes and the engines that reach them.",
     "zoo": "Real sample models and labelled data.",
     "inspect": "Signature, parameters, operations, FLOPs, findings of a model.",
+    "profile": "Time of each operator, roofline, bottlenecks and what addresses them.",
     "optimize": "Find the fastest deployment that meets the objectives, and prove it.",
     "report": "The evidence of a bundle as one HTML page.",
     "verify": "May this bundle serve here?",

@@ -7,14 +7,15 @@ wants isolation uses `hasten.engine.isolate`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from hasten.errors import EngineLoadError
 from hasten.registry import Entry, Registry
+from hasten.spec.profile import Observation
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Precision, Target
 from hasten.spec.values import Value
@@ -25,11 +26,13 @@ __all__ = [
     "Engine",
     "Hardware",
     "Probe",
+    "Profiling",
     "Session",
     "Tensors",
     "engines",
     "reference_engine",
     "refuse_knobs",
+    "why_unprofiled",
 ]
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
@@ -121,6 +124,28 @@ class Engine(Protocol):
     def load(self, model: Path, target: Target) -> Session:
         """Load a model file. Raises `EngineLoadError` with the engine's own words, shortened."""
         ...
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """What an engine offers beside `Engine` where its runtime times operators.
+
+    An engine whose runtime does not may say so in a sentence, `unprofiled`, and what to do instead.
+    """
+
+    def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
+        """Load the model afresh with the runtime's profiler on, run the first sample `warmup` times, then each sample.
+
+        What was warmed up on is not in the result. Raises `EngineLoadError` or `EngineRunError`.
+        """
+        ...
+
+
+def why_unprofiled(engine: Engine) -> str | None:
+    """Why `engine` gives no times of its operators, in words; None where it does."""
+    if isinstance(engine, Profiling):
+        return None
+    return str(getattr(engine, "unprofiled", f"The engine {engine.name} offers no times of its operators."))
 
 
 _REFERENCE: dict[Format, str] = {

@@ -10,13 +10,15 @@ import functools
 import importlib.metadata
 import os
 import platform
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from hasten.spec.environment import Environment
 
-__all__ = ["FEATURES", "cores_for", "environment"]
+__all__ = ["FEATURES", "cores_for", "environment", "staying_on"]
 
 # Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm
 # `Features`).
@@ -58,6 +60,20 @@ def cores_for(threads: int) -> list[int]:
         return []
     cores = sorted(os.sched_getaffinity(0))
     return cores[:threads] if 1 < threads <= len(cores) else []
+
+
+@contextmanager
+def staying_on(cores: set[int] | None) -> Generator[None]:
+    """Keep the calling thread on `cores` while the block runs; None, or a system that cannot, leaves it alone."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _usable_cores() -> int:

@@ -25,6 +25,7 @@ import numpy as np
 from hasten import errors
 from hasten.engine.base import Probe, Tensors
 from hasten.engine.frames import Frame, read_frame, write_frame
+from hasten.spec.profile import Observation
 from hasten.spec.signature import Signature
 from hasten.spec.target import Precision, Target
 
@@ -70,6 +71,7 @@ class IsolatedSession:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.load_ms = float("nan")
+        self._model = Path()
         self._signature = Signature(inputs=(), outputs=())
         self._precision: Precision | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker; close() closes it)
@@ -84,8 +86,8 @@ class IsolatedSession:
 
     def load(self, model: Path, timeout_s: float) -> None:
         """Load a model into the worker."""
-        args = {"model": str(model.resolve()), "target": msgspec.to_builtins(self.target)}
-        answer = self._ask(Frame("load", args), timeout_s).args
+        answer = self._ask(Frame("load", self._what(model.resolve())), timeout_s).args
+        self._model = model.resolve()
         self._signature = msgspec.convert(answer["signature"], Signature)
         self.load_ms = float(answer["load_ms"])
 
@@ -128,6 +130,15 @@ class IsolatedSession:
         args = {"slots": list(slots), "callers": callers, "runs": runs}
         return runs / (self._ask(Frame("throughput", args), LOAD_TIMEOUT_S).args["elapsed_ns"] / 1e9)
 
+    def profile(self, slots: Sequence[int], *, warmup: int = 1) -> Observation:
+        """Run kept samples on a fresh copy of the loaded model with the engine's profiler on; times of its operators.
+
+        The plain session stays loaded, so that both can take turns. Raises `EngineLoadError` with the code
+        "no_profiler" where the engine has none.
+        """
+        args = {**self._what(self._model), "slots": list(slots), "warmup": warmup}
+        return msgspec.convert(self._ask(Frame("profile", args), LOAD_TIMEOUT_S).args["observation"], Observation)
+
     def probe(self, *, timeout_s: float) -> Probe:
         """Ask the target's engine what it finds on this machine."""
         answer = self._ask(Frame("probe", {"engine": self.target.engine}), timeout_s)
@@ -155,6 +166,9 @@ class IsolatedSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _what(self, model: Path) -> dict[str, Any]:
+        return {"model": str(model), "target": msgspec.to_builtins(self.target)}
 
     def _ask(self, frame: Frame, timeout_s: float) -> Frame:
         assert self._process.stdin is not None

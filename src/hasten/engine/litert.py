@@ -47,6 +47,11 @@ class LiteRt:
     name = "litert"
     formats: frozenset[Format] = frozenset({"tflite"})
     honours: frozenset[str] = frozenset({"instances"})
+    # No binding (2.3), of interpreter or compiled model, reads out the profiler that the C++ library has.
+    unprofiled = (
+        "The Python interface of LiteRT does not give the times of operators; its C++ tool benchmark_model does "
+        "(--enable_op_profiling=true)."
+    )
 
     def probe(self) -> Probe:
         """The CPU, and each delegate whose library can really be loaded here."""

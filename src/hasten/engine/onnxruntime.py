@@ -7,21 +7,27 @@ more than a warning, is an error here.
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hasten.engine.base import Absent, Device, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import denormals
 from hasten.engine.fit import Fit
-from hasten.engine.host import environment
+from hasten.engine.host import environment, staying_on
 from hasten.engine.onnxruntime_options import caller_core, provider_options, provider_row, session_options
 from hasten.engine.onnxruntime_precision import read_back
+from hasten.engine.onnxruntime_profile import operators_of, tensors_made
 from hasten.engine.onnxruntime_providers import PROVIDERS, Provider, probe_provider
 from hasten.engine.onnxruntime_values import Binding, from_runtime, run_typed, spec_of, to_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
+from hasten.spec.profile import Observation
 from hasten.spec.signature import Signature
 from hasten.spec.target import RUNTIME_KNOBS, Format, Precision, Target
 
@@ -58,6 +64,25 @@ class OnnxRuntime:
         count = 1 if target.runtime.share_weights else target.runtime.instances
         with denormals(target.runtime.flush_denormals):
             return OnnxRuntimeSession(model, target, row, [_open(model, target, row) for _ in range(count)])
+
+    def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
+        """Run with the runtime's own profiler on; see `hasten.engine.onnxruntime_profile`."""
+        refuse_knobs(self, target)
+        row = provider_row(target)
+        with tempfile.TemporaryDirectory(prefix="hasten-trace-") as folder:
+            with denormals(target.runtime.flush_denormals):
+                raw = _open(model, target, row, trace=Path(folder) / "trace")
+            session = OnnxRuntimeSession(model, target, row, [raw])
+            try:
+                with staying_on(None if session.caller_core is None else {session.caller_core}):
+                    for _ in range(warmup):
+                        session.run(samples[0])
+                    wall = [_timed_us(session, sample) for sample in samples]
+                events = msgspec.json.decode(Path(raw.end_profiling()).read_bytes())
+            finally:
+                session.close()
+        made = tensors_made(str(model), msgspec.json.encode(target))
+        return Observation(operators=operators_of(events, made, skip=warmup, runs=len(samples)), wall_us=tuple(wall))
 
 
 class OnnxRuntimeSession:
@@ -157,11 +182,19 @@ class OnnxRuntimeSession:
             )
 
 
-def _open(model: Path, target: Target, row: Provider) -> Any:
-    """One session on the provider and on no other. Raises `EngineLoadError`."""
+def _timed_us(session: OnnxRuntimeSession, sample: Tensors) -> float:
+    started = time.perf_counter_ns()
+    session.run(sample)
+    return (time.perf_counter_ns() - started) / 1e3
+
+
+def _open(model: Path, target: Target, row: Provider, trace: Path | None = None) -> Any:
+    """One session on the provider and on no other, its profiler writing to `trace`. Raises `EngineLoadError`."""
     import onnxruntime as ort
 
     options = session_options(model, target, row)
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace)
     try:
         session = ort.InferenceSession(
             str(model), options, providers=[(row.name, provider_options(row, target))], enable_fallback=False

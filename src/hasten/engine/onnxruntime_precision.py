@@ -18,7 +18,7 @@ from typing import Any
 from hasten.errors import EngineRunError
 from hasten.spec.target import Precision
 
-__all__ = ["precision_of_graph", "read_back"]
+__all__ = ["is_arithmetic", "precision_of_graph", "read_back"]
 
 # Kernels that multiply integers. Their operands carry the model's weights.
 _INTEGER = frozenset({
@@ -62,6 +62,11 @@ def read_back(model: Path, options: Any, provider: tuple[str, dict[str, str]]) -
                 remedy="The precision in use is unknown.",
             ) from error
         return precision_of_graph(graph)
+
+
+def is_arithmetic(kind: str) -> bool:
+    """Whether an operator of this type does matrix work."""
+    return kind in _INTEGER or kind in _FLOAT or kind == "MatMulNBits"
 
 
 def precision_of_graph(graph: Any) -> Precision:

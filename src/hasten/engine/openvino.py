@@ -8,18 +8,23 @@ precision gets it from the operators of the executed graph.
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
+from hasten.engine.openvino_profile import means_without, operators_of, read_counters
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
+from hasten.spec.profile import Observation
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Precision, Target
 
@@ -98,6 +103,19 @@ class OpenVino:
         _check_hint(compiled, model, target)
         return OpenVinoSession(compiled, target)
 
+    def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
+        """Run with the runtime's performance counters on; see `hasten.engine.openvino_profile`."""
+        session = self.load(model, msgspec.structs.replace(target, options={**target.options, "PERF_COUNT": True}))
+        try:
+            for _ in range(warmup):
+                session.run(samples[0])
+            before = session.counters() if warmup else {}
+            wall = [_timed_us(session, sample) for sample in samples]
+            means = means_without(session.counters(), before, len(samples), warmup)
+            return Observation(operators=operators_of(session.executed(), means), wall_us=tuple(wall), averaged=True)
+        finally:
+            session.close()
+
 
 class OpenVinoSession:
     """A compiled model with an infer request for each instance."""
@@ -142,6 +160,15 @@ class OpenVinoSession:
             except Exception as error:
                 raise EngineRunError(f"openvino failed: {_short(error)}") from error
 
+    def counters(self) -> dict[str, float]:
+        """Mean microseconds of each operator since the model was compiled, with the option PERF_COUNT."""
+        with self._pool.take() as request:
+            return read_counters(request)
+
+    def executed(self) -> Any:
+        """The graph that is really executed."""
+        return self._compiled.get_runtime_model()
+
     def close(self) -> None:
         """Drop the requests and the compiled model."""
         self._pool.close()
@@ -152,6 +179,12 @@ class OpenVinoSession:
             return request.infer(feed, share_inputs=True)
         with denormals(True):
             return request.infer(feed, share_inputs=True)
+
+
+def _timed_us(session: OpenVinoSession, sample: Tensors) -> float:
+    started = time.perf_counter_ns()
+    session.run(sample)
+    return (time.perf_counter_ns() - started) / 1e3
 
 
 def _settings(target: Target, present: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_
 from hasten.engine.host import environment
 from hasten.errors import EngineLoadError, EngineRunError, ModelError
 from hasten.formats.torch_archive import load_program, open_archive, signature_of
+from hasten.spec.profile import Observation
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Precision, Target
 
@@ -92,6 +94,26 @@ class Torch:
         _set_flushing(target.runtime.flush_denormals)
         return TorchSession(model, target, mode, device)
 
+    def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
+        """Run eagerly, node by node, under torch's own profiler; see `hasten.engine.torch_profile`.
+
+        Raises `EngineLoadError` for compiled programs, whose kernels do not say which nodes they are made of.
+        """
+        if _mode(target) != "eager":
+            raise EngineLoadError(
+                "The kernels of a compiled PyTorch program do not say which of its nodes they compute.",
+                remedy="Profile it eagerly: leave the option compile out.",
+                code="no_profiler",
+            )
+        from hasten.engine.torch_profile import observe
+
+        session = self.load(model, target)
+        try:
+            with session.narrowed():
+                return observe(session.program, [session.arguments(sample) for sample in samples], warmup)
+        finally:
+            session.close()
+
 
 class TorchSession:
     """A loaded program. Any number of callers may run it at once."""
@@ -131,21 +153,18 @@ class TorchSession:
     @property
     def precision(self) -> Precision:
         """What most arithmetic operators compute in, watched while one zero input runs eagerly."""
-        return _precision_used(self._eager, self._example(), self._autocast())
+        return _precision_used(self._eager, self._example(), self.narrowed())
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch. Raises `EngineRunError`."""
         import torch
         from torch.utils._pytree import tree_leaves
 
-        problem = self._signature.problem(inputs)
-        if problem:
-            raise EngineRunError(f"torch cannot run this: {problem}")
-        tensors = {spec.name: _to_runtime(inputs[spec.name], spec.dtype) for spec in self._signature.inputs}
+        tensors = self.arguments(inputs)
         try:
-            with torch.inference_mode(), self._autocast(), warnings.catch_warnings():
+            with torch.inference_mode(), self.narrowed(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = self._call(**{name: tensor.to(self._device) for name, tensor in tensors.items()})
+                found = self._call(**tensors)
                 values = tree_leaves(found)
         except Exception as error:
             raise EngineRunError(f"torch failed: {_short(error)}") from error
@@ -153,6 +172,27 @@ class TorchSession:
             spec.name: _from_runtime(value, spec.dtype)
             for spec, value in zip(self._signature.outputs, values, strict=True)
         }
+
+    @property
+    def program(self) -> Any:
+        """The program as a module that runs eagerly."""
+        return self._eager
+
+    def arguments(self, inputs: Tensors) -> dict[str, Any]:
+        """Inputs as tensors on the device. Raises `EngineRunError` where they do not fit."""
+        problem = self._signature.problem(inputs)
+        if problem:
+            raise EngineRunError(f"torch cannot run this: {problem}")
+        return {
+            spec.name: _to_runtime(inputs[spec.name], spec.dtype).to(self._device) for spec in self._signature.inputs
+        }
+
+    def narrowed(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast to the target's precision, where that is narrower than the program's."""
+        import torch
+
+        name = _AUTOCAST.get(self._target.precision)
+        return torch.autocast(self._device, dtype=getattr(torch, name)) if name else contextlib.nullcontext()
 
     def close(self) -> None:
         """Drop the program; a compiled library goes with the process."""
@@ -170,7 +210,7 @@ class TorchSession:
         _require_compiler()
         if mode == "inductor":
             module = torch.compile(self._eager, backend="inductor", dynamic=None)
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode(), self.narrowed():
                 module(**self._example())
             return module
         if self._target.precision != "f32":
@@ -182,12 +222,6 @@ class TorchSession:
         program.example_inputs = ((), self._example())
         package = str(Path(self._folder.name) / "program.pt2")
         return aoti_load_package(aoti_compile_and_package(program, package_path=package))
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        import torch
-
-        name = _AUTOCAST.get(self._target.precision)
-        return torch.autocast(self._device, dtype=getattr(torch, name)) if name else contextlib.nullcontext()
 
     def _example(self) -> dict[str, Any]:
         """Zeros in the program's own shapes, open dimensions being 2."""

@@ -16,11 +16,12 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from hasten.engine.base import Probe, Session, engines
+from hasten.engine.base import Probe, Profiling, Session, engines, why_unprofiled
 from hasten.engine.frames import Frame, read_frame, write_frame
+from hasten.engine.host import staying_on
 from hasten.engine.memory import peak_memory_mb
 from hasten.engine.race import race
-from hasten.errors import EngineCrashed, EngineRunError, HastenError, MissingError
+from hasten.errors import EngineCrashed, EngineLoadError, EngineRunError, HastenError, MissingError
 from hasten.spec.target import Target
 
 __all__ = ["Worker", "main"]
@@ -32,6 +33,8 @@ class Worker:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+        # Engines choose cores for their threads among those that the loading thread may use, so loading wants all.
+        self._cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
     def answer(self, frame: Frame) -> Frame:
         """Do what the frame asks. Errors of ours travel as an answer; everything else ends the process."""
@@ -44,6 +47,7 @@ class Worker:
             "probe": self._probe,
             "memory": self._memory,
             "precision": self._precision,
+            "profile": self._profile,
         }[frame.op]
         try:
             return handler(frame)
@@ -60,7 +64,8 @@ class Worker:
         target = msgspec.convert(frame.args["target"], Target)
         engine = engines.get(target.engine)
         started = time.perf_counter()
-        self._session = engine.load(Path(frame.args["model"]), target)
+        with staying_on(self._cores):
+            self._session = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
         _pin(self._session)
         signature = msgspec.to_builtins(self._session.signature)
@@ -113,6 +118,17 @@ class Worker:
 
     def _memory(self, frame: Frame) -> Frame:
         return Frame("memory", {"peak_mb": peak_memory_mb()})
+
+    def _profile(self, frame: Frame) -> Frame:
+        """Profile the given slots on a second, fresh copy of the model. The session that is loaded stays as it is."""
+        target = msgspec.convert(frame.args["target"], Target)
+        engine = engines.get(target.engine)
+        if not isinstance(engine, Profiling):
+            raise EngineLoadError(str(why_unprofiled(engine)), code="no_profiler")
+        samples = [self._samples[slot] for slot in frame.args["slots"]]
+        with staying_on(self._cores):
+            noted = engine.profile(Path(frame.args["model"]), target, samples, warmup=frame.args["warmup"])
+        return Frame("profiled", {"observation": msgspec.to_builtins(noted)})
 
     def _loaded(self) -> Session:
         if self._session is None:

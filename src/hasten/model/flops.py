@@ -20,7 +20,7 @@ from hasten.model.onnx_file import OnnxModel
 from hasten.model.shapes import Scope, Shape, constant_tensor, inferred
 from hasten.spec.values import Value
 
-__all__ = ["MATRIX", "Work", "count_work"]
+__all__ = ["MATRIX", "Work", "count_work", "node_work"]
 
 
 class Work(Value, frozen=True):
@@ -59,6 +59,13 @@ def count_work(model: OnnxModel, dims: Mapping[str, int]) -> Work:
     )
 
 
+def node_work(node: onnx.NodeProto, scope: Scope) -> int | None:
+    """FLOPs of one node (bodies of If, Loop and Scan included); None where a shape is unknown."""
+    tally = _Tally()
+    tally.node(node, scope)
+    return None if tally.uncounted else 2 * tally.macs + tally.elementwise
+
+
 class _Node:
     """One node with the shapes around it."""
 
@@ -95,11 +102,14 @@ class _Tally:
 
     def graph(self, scope: Scope) -> None:
         for node in scope.graph.node:
-            bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-            if bodies:
-                self._with_bodies(node, bodies, scope)
-            else:
-                self._plain(_Node(node, scope))
+            self.node(node, scope)
+
+    def node(self, node: onnx.NodeProto, scope: Scope) -> None:
+        bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        if bodies:
+            self._with_bodies(node, bodies, scope)
+        else:
+            self._plain(_Node(node, scope))
 
     def _plain(self, node: _Node) -> None:
         kind = node.proto.op_type

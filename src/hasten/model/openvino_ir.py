@@ -64,6 +64,10 @@ class IrModel:
         kinds = (layer.get("type", "?") for layer in self._root.iter("layer"))
         return Counter(kind for kind in kinds if kind not in ("Parameter", "Result", "Const"))
 
+    def layer_names(self) -> frozenset[str]:
+        """The names of all layers, by which the engine speaks of them."""
+        return frozenset(layer.get("name", "") for layer in self._root.iter("layer"))
+
     def parameters(self) -> int:
         """Number of weights; shapes and axes are none."""
         return sum(self.weights().values())

@@ -1,14 +1,16 @@
 """The evidence as one self-contained HTML page, for people who decide whether to deploy.
 
-`render` turns a `Record` into the text of the page, `write_report` puts it on disk. Both load jinja2 and matplotlib on
-first use only, so importing this room is free. The command line and the facade call it; it looks at frozen values
-and measures nothing itself.
+`render` turns a `Record` into the text of the page, `write_report` puts it on disk; `render_profile` does a `Profile`.
+All load jinja2 and matplotlib on first use only, so importing this room is free. The command line and the
+facade call it; it looks at frozen values and measures nothing itself.
 
     words, format               what things are called; numbers with unit and interval
     verdict, tried, facts, page the view model: a record turned into sentences, tiles and rows (pure)
     chart                       the record as points and rows to draw (pure)
     labels, plots, bars         drawing them as SVG that follows the page's colours
-    document                    the template filled in, and the file written
+    profile_page, roof          the same for a profile: its view model, its plot
+    document                    the templates filled in
+    files                       one file written, all or nothing
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hasten.report.document import render, write_report
+    from hasten.report.document import render, render_profile, write_report
 
-__all__ = ["render", "write_report"]
+__all__ = ["render", "render_profile", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 import jinja2
 
-from hasten.errors import StorageError
 from hasten.report.bars import bars_svg
+from hasten.report.files import write_whole
 from hasten.report.page import page_of
 from hasten.report.plots import speed_accuracy_svg
+from hasten.report.profile_page import profile_page
+from hasten.report.roof import roof_svg
 from hasten.spec.evidence import Record
+from hasten.spec.profile import Profile
 
-__all__ = ["render", "write_report"]
+__all__ = ["render", "render_profile", "write_report"]
 
 # Wide for desks and paper, narrow for phones; the style sheet shows one of the two.
 _DRAWINGS = {"wide": (940, 460), "narrow": (340, 430)}
@@ -35,25 +36,29 @@ def render(record: Record, *, title: str) -> str:
         for size, (width, _) in _DRAWINGS.items()
         if bars is not None
     }
-    style = resources.files("hasten.report").joinpath("templates/page.css").read_text(encoding="utf-8")
     template = _environment().get_template("page.html.j2")
-    return template.render(page=page, trade=trade, latency=latency, style=style)
+    return template.render(page=page, trade=trade, latency=latency, style=_style("page.css"))
+
+
+def render_profile(profile: Profile) -> str:
+    """Return the page of a profile, as self-contained as that of a record."""
+    page = profile_page(profile)
+    roof = {
+        size: roof_svg(page.roof, name=f"roof-{size}", width=width, height=height)
+        for size, (width, height) in _DRAWINGS.items()
+        if page.roof is not None
+    }
+    template = _environment().get_template("profile.html.j2")
+    return template.render(page=page, roof=roof, style=_style("page.css") + _style("profile.css"))
 
 
 def write_report(record: Record, path: Path, *, title: str) -> None:
     """Write the page to `path`, all or nothing. Raises `StorageError`."""
-    content, temporary = render(record, title=title).encode(), ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another --out.") from error
+    write_whole(path, render(record, title=title).encode())
+
+
+def _style(name: str) -> str:
+    return resources.files("hasten.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
 
 
 def _environment() -> jinja2.Environment:

@@ -30,6 +30,7 @@ __all__ = [
     "PICKED",
     "REFUSED",
     "RULE",
+    "UNPROVEN",
     "Chart",
     "Kind",
     "Point",
