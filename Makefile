@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-memory techniques zoo-base docs format clean
+.PHONY: setup demo test check unit zoo bench bench-memory bench-optimize techniques zoo-base docs format clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,17 @@ bench: zoo
 
 bench-memory: zoo
 	$(BIN)/python benchmarks/memory.py
+
+# Olive has an environment of its own, because it brings its own versions of what hasten uses.
+OLIVE := work/olive
+
+$(OLIVE)/.installed:
+	$(PYTHON) -m venv $(OLIVE)
+	$(OLIVE)/bin/python -m pip install --quiet --disable-pip-version-check olive-ai requests onnxruntime
+	touch $@
+
+bench-optimize: zoo $(OLIVE)/.installed
+	$(BIN)/python benchmarks/optimize.py --resume
 
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py

@@ -34,15 +34,19 @@ __all__ = ["IsolatedSession", "load_isolated", "probe_isolated"]
 LOAD_TIMEOUT_S = 300.0
 RUN_TIMEOUT_S = 120.0
 PROBE_TIMEOUT_S = 60.0
+COMMAND = ("-m", "hasten.engine.worker")
 
 
-def load_isolated(model: Path, target: Target, *, timeout_s: float = LOAD_TIMEOUT_S) -> IsolatedSession:
+def load_isolated(
+    model: Path, target: Target, *, timeout_s: float = LOAD_TIMEOUT_S, command: Sequence[str] = COMMAND
+) -> IsolatedSession:
     """Start a worker and load `model` for `target` in it.
 
+    `command` is what Python runs: a script that brings engines of its own ends in `hasten.engine.worker.main()`.
     Raises `EngineLoadError` where the engine refuses, `EngineCrashed` where its process dies or is silent for
     `timeout_s`.
     """
-    session = IsolatedSession(target)
+    session = IsolatedSession(target, command)
     try:
         session.load(model, timeout_s)
     except BaseException:
@@ -68,7 +72,7 @@ def probe_isolated(engine: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
 class IsolatedSession:
     """A session whose engine lives in a worker process. One caller at a time."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, command: Sequence[str] = COMMAND) -> None:
         self.target = target
         self.load_ms = float("nan")
         self._model = Path()
@@ -76,7 +80,7 @@ class IsolatedSession:
         self._precision: Precision | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker; close() closes it)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hasten.engine.worker"],
+            [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -19,7 +19,7 @@ from hasten.errors import HastenError
 from hasten.model.onnx_file import save_proto
 from hasten.spec.progress import Listener
 
-__all__ = ["build"]
+__all__ = ["build", "encoder"]
 
 LAYERS, WIDTH, HEADS, INNER = 6, 384, 12, 1536
 LONGEST = 512
@@ -34,13 +34,8 @@ _PARTS = {
 def build(files: Mapping[str, Path], out: Path, listener: Listener) -> None:
     """Write the encoder: input_ids, attention_mask int64 [batch, sequence] to sentence_embedding f32 [batch, 384]."""
     import torch
-    from safetensors.numpy import load_file
 
-    weights = load_file(files["minilm-weights"])
-    module: Any = _encoder(torch)
-    module.load_state_dict({name: torch.from_numpy(weights[theirs]) for name, theirs in _names().items()})
-    # Dropout and batch statistics: an export in training mode answers otherwise.
-    module.eval()
+    module = encoder(files["minilm-weights"])
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=LONGEST)}
     # Two tensors: the exporter takes one that is given twice for one input, and the mask becomes the text.
     ids, mask = torch.arange(18).reshape(2, 9) + 1000, torch.ones(2, 9, dtype=torch.int64)
@@ -54,6 +49,19 @@ def build(files: Mapping[str, Path], out: Path, listener: Listener) -> None:
         )  # fmt: skip
     save_proto(_without_traces(exported.model_proto), out)
     _check(module, out, torch)
+
+
+def encoder(weights: Path) -> Any:
+    """Return the encoder as a PyTorch module, ready to answer."""
+    import torch
+    from safetensors.numpy import load_file
+
+    held = load_file(weights)
+    module: Any = _encoder(torch)
+    module.load_state_dict({name: torch.from_numpy(held[theirs]) for name, theirs in _names().items()})
+    # Dropout and batch statistics: in training mode it answers otherwise.
+    module.eval()
+    return module
 
 
 def _check(module: Any, path: Path, torch: Any) -> None:
