@@ -166,3 +166,31 @@ def test_a_change_in_most_samples_is_covered_without_excess() -> None:
         low, _, high = bounds(mean_change(before, before + rng.normal(-0.01, 0.05, 100), seed=trial))
         hits.append(low <= -0.01 <= high)
     assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_scores_that_all_moved_by_rounding_leave_room_for_a_sample_that_breaks_unseen() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0, 1, 100)
+    noisy = mean_change(before, before + rng.normal(0, 0.001, 100))
+    still = mean_change(before, before)
+    assert noisy.low is not None and noisy.high is not None
+    assert still.low is not None and still.high is not None
+    assert noisy.low == pytest.approx(still.low, abs=0.002)
+    assert noisy.high == pytest.approx(still.high, abs=0.002)
+
+
+def test_a_rank_metric_stays_open_where_scores_only_rounded() -> None:
+    rng = np.random.default_rng(1)
+    label = np.arange(100) % 2
+    score = label * 2 + rng.normal(0, 0.4, 100)
+
+    def auc(rows: np.ndarray) -> float:
+        positive, negative = rows[rows[:, 0] == 1, 1], rows[rows[:, 0] == 0, 1]
+        if not len(positive) or not len(negative):
+            return float("nan")
+        return float(np.mean(positive[:, None] > negative[None, :]))
+
+    rounded = np.column_stack([label, score + rng.normal(0, 0.001, 100)])
+    found = statistic_change(np.column_stack([label, score]), rounded, auc)
+    assert found.low is not None
+    assert found.low < -0.0005

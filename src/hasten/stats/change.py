@@ -21,6 +21,9 @@ __all__ = ["binary_change", "mean_change", "samples_to_prove", "share", "statist
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 _FEWEST = 10  # a bootstrap of fewer samples covers well below its nominal 95 %
+# Scores that move by less than this share of their range moved by rounding: that every sample did says nothing about
+# samples whose answer breaks, which were not seen yet.
+_ROUNDING = 0.05
 _UNDEFINED = 0.05  # share of resamples that may lack a value (an AUC without positives)
 
 
@@ -77,8 +80,8 @@ def mean_change(
     where few or no samples changed; a change that was not seen counts as large as the range of all scores.
     Coverage in 400 simulated trials each at n = 10, 30, 100, 300: 94 to 99 % where every sample moves; 95.8 to 100 %
     where 1 to 5 % of the samples drop and the others stay (a t interval: 10 to 76 % at n = 10 to 100 with 1 or 2 %).
-    Not protected: rare large drops amid small changes of every other sample (5 % of samples, 74 % at n = 30, 92 %
-    at n = 100, 94.8 % at n = 300), where nothing tells that large drops exist.
+    Rare large drops amid small changes of every other sample (5 % of samples): 98 to 100 % at n = 30 to 300, since
+    changes below a twentieth of the scores' range count as none (`_ROUNDING`).
     Unmeasured below 10 samples or with scores that are not finite; ValueError for unequal lengths.
     """
     before, after = np.asarray(reference_scores, np.float64), np.asarray(candidate_scores, np.float64)
@@ -87,8 +90,8 @@ def mean_change(
     if refusal:
         return unmeasured(refusal)
     difference, n = after - before, len(before)
-    value, changed = float(difference.mean()), int(np.count_nonzero(difference))
     worth = float(np.ptp(np.concatenate([before, after]))) or max(1.0, abs(float(before[0])))
+    value, changed = float(difference.mean()), int(np.count_nonzero(np.abs(difference) > _ROUNDING * worth))
     low, high = widened(value, draw_means(difference, seed), n=n, changed=changed, worth=worth)
     return Figure(value=value, low=low, high=high, n=n, method="paired, BCa bootstrap widened for unseen changes")
 
@@ -123,7 +126,8 @@ def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggr
 
     Each resample takes the same samples from both sides (paired BCa bootstrap, Efron 1987), and the interval is
     widened for unseen changes (`bootstrap.widened`). Calls `aggregate` about 2200 times. Coverage in 200 simulated
-    trials each at n = 50 and 200: pooled character error rate 97.5 and 97 %, F1 100 and 98.5 %, AUC 96.5 and 96.5 %.
+    trials each at n = 50 and 200: pooled character error rate 97.5 and 97 %, F1 100 and 98.5 %, AUC 96.5 and 96.5 %. Where every score moves by rounding and 2 % of the samples break, AUC at
+    n = 131 is covered in 92 % (62 % where rounding counts as change).
     Unmeasured as `statistic`; ValueError for unequal lengths.
     """
     _check_paired(rows_reference, rows_candidate)
@@ -131,7 +135,8 @@ def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggr
     if refusal:
         return unmeasured(refusal)
     n = len(rows_reference)
-    differs = np.any((rows_reference != rows_candidate).reshape(n, -1), axis=1)
+    scale = np.ptp(np.concatenate([rows_reference, rows_candidate]), axis=0, keepdims=True)
+    differs = np.any((np.abs(rows_reference - rows_candidate) > _ROUNDING * scale).reshape(n, -1), axis=1)
     return _resampled(
         float(aggregate(rows_candidate) - aggregate(rows_reference)),
         draw_statistics(n, lambda at: aggregate(rows_candidate[at]) - aggregate(rows_reference[at]), seed),
