@@ -67,6 +67,13 @@ def test_people_read_a_table_and_get_a_page_and_a_trace(make_linear: Make, data:
     assert json.loads(trace.read_text())["traceEvents"]
 
 
+def test_a_bundle_is_profiled_as_it_serves_on_its_golden_samples(small_bundle: Path) -> None:
+    document = json.loads(profile(small_bundle, "--json").stdout)
+    assert document["engine"] == "openvino"
+    assert document["model"].startswith(str(small_bundle))
+    assert document["operators"]
+
+
 @pytest.mark.parametrize(
     ("words", "message", "status"),
     [

@@ -35,6 +35,8 @@ _PATIENCE_S = 20.0
 _TRACED_RUNS = 5
 # From here on the profiler distorts what it shows enough to say so.
 _SLOWED = 1.1
+# An operator that passes the roof by more than this says that the roof was measured too low.
+_ABOVE = 1.1
 
 
 def profile_of(subject: Subject, *, seed: int = 0, listener: Listener = ignore) -> Profile:
@@ -222,6 +224,12 @@ def _notes(subject: Subject, session: IsolatedSession, noted: Noted, operators: 
         )
     if noted.contended:
         notes.append(f"{noted.contended} of {len(noted.plain)} rounds ran on a contended machine.")
+    above = [item for item in operators if (item.roofline_share.low or 0.0) > _ABOVE]
+    if above:
+        notes.append(
+            f"{len(above)} operators are faster than the ceilings found: other work held these down, or the data lay "
+            "in a nearer cache than a copy of its size."
+        )
     unplaced = [item for item in operators if item.bound is None and item.reason and "work" in item.reason]
     if unplaced:
         share = sum(item.share for item in unplaced)
