@@ -126,8 +126,9 @@ def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggr
 
     Each resample takes the same samples from both sides (paired BCa bootstrap, Efron 1987), and the interval is
     widened for unseen changes (`bootstrap.widened`). Calls `aggregate` about 2200 times. Coverage in 200 simulated
-    trials each at n = 50 and 200: pooled character error rate 97.5 and 97 %, F1 100 and 98.5 %, AUC 96.5 and 96.5 %. Where every score moves by rounding and 2 % of the samples break, AUC at
-    n = 131 is covered in 92 % (62 % where rounding counts as change).
+    trials each at n = 50 and 200: pooled character error rate 97.5 and 97 %, F1 100 and 98.5 %, AUC 96.5 and 96.5 %.
+    Where every score moves by rounding and 2 % of the samples break, AUC at n = 131 is covered in 92 % (62 % where
+    rounding counts as change).
     Unmeasured as `statistic`; ValueError for unequal lengths.
     """
     _check_paired(rows_reference, rows_candidate)
