@@ -43,6 +43,7 @@ class Worker:
             "throughput": self._throughput,
             "probe": self._probe,
             "memory": self._memory,
+            "cpu": self._cpu,
             "precision": self._precision,
         }[frame.op]
         try:
@@ -113,6 +114,9 @@ class Worker:
 
     def _memory(self, frame: Frame) -> Frame:
         return Frame("memory", {"peak_mb": peak_memory_mb()})
+
+    def _cpu(self, frame: Frame) -> Frame:
+        return Frame("cpu", {"seconds": time.process_time()})
 
     def _loaded(self) -> Session:
         if self._session is None:

@@ -67,7 +67,8 @@ class Machine:
 
 
 def circumstances(before: Snapshot, after: Snapshot) -> dict[str, Figure]:
-    """Return `steal_share` (of the time of all cores), `cores_busy_with_others` and `frequency_mhz` between two moments.
+    """Return what happened between two moments: `steal_share` (of the time of all cores), `cores_busy_with_others` and
+    `frequency_mhz`.
 
     "Others" are all processes that this one did not start: a server under test on the same machine is among them.
     """
@@ -93,8 +94,9 @@ def _shares(before: Snapshot, after: Snapshot) -> dict[str, Figure]:
     busy_s = sum(spent[field] for field in _BUSY) / _TICKS
     elapsed_s = whole / _TICKS / cores
     others = max(0.0, busy_s - (after.own_s - before.own_s)) / elapsed_s
-    figure = {"low": None, "high": None, "n": whole, "method": "ticks of /proc/stat"}
-    return dict(zip(names, (Figure(value=v, **figure) for v in (spent[_STEAL] / whole, others)), strict=True))
+    values = (spent[_STEAL] / whole, others)
+    figures = (Figure(value=v, low=None, high=None, n=whole, method="ticks of /proc/stat") for v in values)
+    return dict(zip(names, figures, strict=True))
 
 
 def _own_seconds() -> float:
