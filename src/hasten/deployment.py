@@ -26,7 +26,8 @@ import numpy as np
 from hasten.bundle.read import open_bundle
 from hasten.errors import EngineError
 from hasten.fleet.capacity import COMFORTABLE, Question, choose, predict, speed_needed
-from hasten.measure.load import Load, run_load
+from hasten.measure.load import Load
+from hasten.measure.traffic import run_load
 from hasten.optimize.deploy import Asked
 from hasten.spec.measurement import Figure
 from hasten.spec.serving import Deployment, Rehearsal

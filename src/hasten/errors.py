@@ -108,7 +108,8 @@ class EngineCrashed(EngineError):
 
 
 class RequestError(HastenError):
-    """One inference request failed. `code` is one of the words of `hasten.wire.base.STATUS`.
+    """One inference request failed. `code` is one of the words of `hasten.wire.base.STATUS`; a client that got no
+    answer says `timeout` or `connection`.
 
     `retry_after_s` is set for shed load, computed from the queue.
     """

@@ -21,6 +21,7 @@ from hasten.data.open import load_attribute, open_data, open_metric
 from hasten.deployment import RealDeployer
 from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError, UsageError
+from hasten.measure.energy import why_no_energy
 from hasten.optimize.job import BUDGET_S, Job
 from hasten.optimize.run import run
 from hasten.profile.run import profile_of
@@ -30,13 +31,23 @@ from hasten.serve.server import Running, serve_bundle, serve_forever
 from hasten.spec.evidence import Record, Verdict
 from hasten.spec.profile import Profile
 from hasten.spec.progress import Listener, Progress, ignore
-from hasten.spec.slo import Goal
+from hasten.spec.slo import Goal, Prices
 from hasten.spec.target import Precision
 from hasten.spec.variant import Step
 from hasten.zoo.files import cache_folder
 from hasten.zoo.open import PREFIX, zoo_data, zoo_model
 
-__all__ = ["BundleHandle", "Result", "load_goal", "model_file", "open_bundle", "optimize", "profile", "serve"]
+__all__ = [
+    "BundleHandle",
+    "Result",
+    "load_goal",
+    "load_prices",
+    "model_file",
+    "open_bundle",
+    "optimize",
+    "profile",
+    "serve",
+]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
@@ -179,18 +190,30 @@ def load_goal(path: str | Path | None) -> Goal:
     """Read slo.toml; without a path, the defaults. Raises `ConfigError` naming the file, the place and the remedy."""
     if path is None:
         return Goal()
+    goal = _read_goal(Path(path))
+    _check_objective(path, goal)
+    return goal
+
+
+def _read_goal(path: Path) -> Goal:
     import msgspec
 
     try:
-        raw = Path(path).read_bytes()
+        raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
     try:
-        goal = msgspec.toml.decode(raw, type=Goal)
+        return msgspec.toml.decode(raw, type=Goal)
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError(f"{path}: {error}.", remedy=_known_keys()) from error
-    _check_objective(path, goal)
-    return goal
+
+
+def load_prices(path: str | Path) -> Prices:
+    """Read the `[prices]` table of a file that has just that, or of an slo.toml. Raises `ConfigError`."""
+    prices = _read_goal(Path(path)).prices
+    if prices == Prices():
+        raise ConfigError(f"{path}: there is no price in it.", remedy="Write [prices] machine_hour_usd = 0.10.")
+    return prices
 
 
 def plain_name(model: str) -> str:
@@ -256,10 +279,13 @@ def _open(source: str, metric: str | None, listener: Listener) -> Dataset:
 
 def _check_objective(path: str | Path, goal: Goal) -> None:
     if goal.objective.minimize == "energy_per_prediction_j":
-        raise ConfigError(
-            f"{path}: energy is not measured by this version of hasten, so it cannot be minimized.",
-            remedy="Minimize latency_p50_ms, latency_p99_ms, cost_per_million or memory_mb.",
-        )
+        absent = why_no_energy(goal.prices)
+        if absent is not None:
+            remedy = absent.remedy[:1].upper() + absent.remedy[1:]
+            raise ConfigError(
+                f"{path}: energy cannot be minimized here: {absent.reason}.",
+                remedy=f"{remedy}; or minimize latency_p50_ms, latency_p99_ms, cost_per_million or memory_mb.",
+            )
     if goal.objective.minimize == "cost_per_million" and goal.prices.machine_hour_usd is None:
         raise ConfigError(f"{path}: cost needs a price.", remedy="Add [prices] machine_hour_usd = 0.10.")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,11 @@ from hasten.measure.accuracy import AccuracyMeter
 from hasten.measure.base import AnswerBook, Pair, Plan
 from hasten.measure.batching import MAX_BATCH, max_batch
 from hasten.measure.contention import Watch, cores_given
-from hasten.measure.cost import cost_per_million
 from hasten.measure.latency import LatencyMeter, race
-from hasten.measure.load import arrivals, parse_load
 from hasten.measure.memory import MemoryMeter
 from hasten.model.open import open_model
 from hasten.spec.measurement import Figure
-from hasten.spec.slo import Prices
-from hasten.testing import FakeArm
+from hasten.testing import FakeArm, ManualClock
 
 Answer = Callable[[Any], dict[str, np.ndarray]]
 
@@ -115,6 +113,27 @@ def test_memory_and_load_time_come_from_a_fresh_process_without_an_interval(arm:
     assert figures["memory_peak_mb"] == Figure(value=100.0, low=None, high=None, n=1, method="peak resident set")
 
 
+def test_a_cold_start_runs_from_before_the_process_is_asked_for_to_its_first_answer(
+    arm: Callable[..., FakeArm],
+) -> None:
+    clock, candidate, seen = ManualClock(), arm(), [0]
+
+    @contextmanager
+    def fresh() -> Generator[FakeArm]:
+        clock.advance(2.0)
+        yield fresh_arm
+
+    def answer(inputs: Any) -> dict[str, np.ndarray]:
+        seen[0] += 1
+        clock.advance(0.5)
+        return identity(inputs)
+
+    fresh_arm = arm(answer=answer)
+    figures = MemoryMeter(clock.now).measure(replace(pair(arm(), candidate), fresh=fresh))
+    assert figures["cold_start_ms"].value == 2500
+    assert seen[0] > 1, "later answers are not waited for"
+
+
 def test_stacking_is_allowed_where_it_changes_nothing_and_only_there(arm: Callable[..., FakeArm]) -> None:
     data = pair(arm(), arm()).data
     assert max_batch(arm(), data) == MAX_BATCH
@@ -124,26 +143,3 @@ def test_stacking_is_allowed_where_it_changes_nothing_and_only_there(arm: Callab
         return {"y": x[:, :3] - x[:, :3].mean(0)}
 
     assert max_batch(arm(answer=mixing), data) == 1
-
-
-def test_cost_follows_throughput_and_price_and_has_none_without() -> None:
-    rate = Figure(value=100.0, low=50.0, high=200.0, n=10)
-    cost = cost_per_million(rate, Prices(machine_hour_usd=0.36))
-    assert (cost.value, cost.low, cost.high) == pytest.approx((1.0, 0.5, 2.0))
-    assert "no price" in (cost_per_million(rate, Prices()).reason or "")
-
-
-def test_poisson_arrivals_come_at_their_rate_and_a_trace_as_written(tmp_path: Path) -> None:
-    times = arrivals(parse_load("poisson:200"), 10.0, seed=1)
-    assert len(times) == pytest.approx(2000, rel=0.1)
-    assert times == sorted(times)
-    (tmp_path / "t").write_text("5.0\n5.5\n7.0\n99")
-    assert arrivals(parse_load(f"trace:{tmp_path / 't'}"), 10.0, seed=0) == [0.0, 0.5, 2.0]
-
-
-@pytest.mark.parametrize("text", ["closed:0", "closed:x", "poisson:-1", "poisson:", "burst:3", ""])
-def test_a_load_that_cannot_be_read_says_how_to_write_one(text: str) -> None:
-    from hasten.errors import UsageError
-
-    with pytest.raises(UsageError, match="closed:N"):
-        parse_load(text)

@@ -152,6 +152,10 @@ class IsolatedSession:
         """Peak resident set of the worker process in MiB: interpreter, runtime, model and activations together."""
         return float(self._ask(Frame("memory"), RUN_TIMEOUT_S).args["peak_mb"])
 
+    def cpu_s(self) -> float:
+        """Processor time of the worker so far in seconds, over all its threads; those that wait busily included."""
+        return float(self._ask(Frame("cpu"), RUN_TIMEOUT_S).args["seconds"])
+
     def close(self) -> None:
         """End the worker. Safe to call twice."""
         self._process.kill()

@@ -46,6 +46,7 @@ class Worker:
             "throughput": self._throughput,
             "probe": self._probe,
             "memory": self._memory,
+            "cpu": self._cpu,
             "precision": self._precision,
             "profile": self._profile,
         }[frame.op]
@@ -129,6 +130,9 @@ class Worker:
         with staying_on(self._cores):
             noted = engine.profile(Path(frame.args["model"]), target, samples, warmup=frame.args["warmup"])
         return Frame("profiled", {"observation": msgspec.to_builtins(noted)})
+
+    def _cpu(self, frame: Frame) -> Frame:
+        return Frame("cpu", {"seconds": time.process_time()})
 
     def _loaded(self) -> Session:
         if self._session is None:

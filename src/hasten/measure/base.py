@@ -22,7 +22,7 @@ from hasten.spec.measurement import Figure
 from hasten.spec.progress import Listener, ignore
 from hasten.spec.signature import Signature
 from hasten.spec.slo import Prices
-from hasten.spec.target import Precision
+from hasten.spec.target import Precision, Target
 
 __all__ = ["AnswerBook", "Arm", "Meter", "Pair", "Plan", "meters"]
 
@@ -58,6 +58,10 @@ class Arm(Protocol):
         """Peak resident set in MiB."""
         ...
 
+    def cpu_s(self) -> float:
+        """Processor time that it has used so far, in seconds over all its threads."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -84,8 +88,8 @@ class AnswerBook:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A candidate beside its reference, and the samples to measure on. `fresh` loads the candidate in a new
-    process.
+    """A candidate beside its reference, and the samples to measure on. `fresh` loads the candidate in a new process;
+    `target` is where the candidate runs.
     """
 
     reference: Arm
@@ -98,6 +102,7 @@ class Pair:
     prices: Prices = field(default_factory=Prices)
     listener: Listener = ignore
     label: str = ""
+    target: Target = field(default_factory=lambda: Target(engine="onnxruntime"))
     # The candidate is a second process of the reference: its answers are known.
     itself: bool = False
 
@@ -118,6 +123,7 @@ meters: Registry[Meter] = Registry(
     [
         Entry(name="memory", target="hasten.measure.memory:MemoryMeter"),
         Entry(name="latency", target="hasten.measure.latency:LatencyMeter"),
+        Entry(name="energy", target="hasten.measure.energy:EnergyMeter"),
         Entry(name="accuracy", target="hasten.measure.accuracy:AccuracyMeter"),
     ],
 )

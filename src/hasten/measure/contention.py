@@ -57,9 +57,18 @@ class Watch:
         self._enough = _ENOUGH * min(environment().cores_logical, _MOST)
         self.waited_s = 0.0
 
+    @property
+    def spent(self) -> bool:
+        """Whether patience has run out."""
+        return self.waited_s >= self._patience_s
+
+    def quiet_now(self) -> bool:
+        """Whether the machine gives its cores at this moment; waits for nothing."""
+        return self._probe() >= self._enough
+
     def round_is_quiet(self) -> bool:
         """Wait until the machine gives its cores; False where patience ran out first."""
-        while self._probe() < self._enough:
+        while not self.quiet_now():
             if self.waited_s >= self._patience_s:
                 return False
             self._pause(_PAUSE_S)

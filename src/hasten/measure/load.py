@@ -1,181 +1,102 @@
-"""Load: who calls when. Closed loops, Poisson arrivals, recorded traces; and a paired comparison of two targets.
+"""Load: who calls when, as one writes it on the command line. A frozen value; nothing here makes calls.
 
-In an open loop a request's latency counts from the moment it was due, not from when a caller got round to sending it:
-otherwise a slow server would slow its own load down and hide its queue (coordinated omission, Tene 2013).
+    closed:N              N callers, each sends its next request when the last is answered
+    poisson:RPS           independent users: exponential gaps at a mean rate
+    gamma:RPS:CV          gaps with a coefficient of variation of CV; 1 is poisson, 4 is bursty, 0.2 nearly a metronome
+    step:R1,R2,...:S      a rate that changes every S seconds, Poisson within each step
+    trace:FILE            recorded arrivals, in seconds, one a line
+
+`hasten.measure.arrivals` makes due times of the open ones, `hasten.measure.traffic` makes the calls.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Literal, Protocol
-
-import numpy as np
+from typing import Literal
 
 from hasten.errors import UsageError
-from hasten.spec.measurement import Figure
 from hasten.spec.values import Value
-from hasten.stats.percentiles import percentile
-from hasten.stats.ratio import speedup
 
-__all__ = ["Callee", "Load", "LoadResult", "arrivals", "compare_targets", "parse_load", "run_load"]
+__all__ = ["DEFAULT_S", "HOW", "Load", "length_s", "parse_load"]
 
-_CALLERS = 64
+# How long a load lasts that has no length of its own, unless the user says so.
+DEFAULT_S = 10.0
+HOW = "closed:N, poisson:RPS, gamma:RPS:CV, step:RPS,RPS,...:SECONDS or trace:FILE"
+_FASTEST = 1e6  # requests per second; more is a slip of the pen
+_MOST_CALLERS = 4096
+_WILDEST = 100.0  # coefficient of variation
 
 
 class Load(Value, frozen=True):
-    """A traffic pattern. `value` is the number of callers (closed) or requests per second (poisson)."""
+    """A traffic pattern. `value` is the number of callers (closed) or the mean requests per second (poisson, gamma).
 
-    kind: Literal["closed", "poisson", "trace"]
-    value: float = 1.0
-    path: str = ""
-
-
-class Callee(Protocol):
-    """Something that predicts. `call(i)` answers sample i (modulo its samples) and returns when it is done;
-    thread-safe.
+    `cv` is the coefficient of variation of the gaps (gamma). `rates` are requests per second, each for `step_s`
+    seconds (step). `path` is the trace.
     """
 
-    def call(self, index: int) -> None:
-        """Make one prediction."""
-        ...
+    kind: Literal["closed", "poisson", "gamma", "step", "trace"]
+    value: float = 1.0
+    cv: float = 1.0
+    rates: tuple[float, ...] = ()
+    step_s: float = 0.0
+    path: str = ""
 
-
-class LoadResult(Value, frozen=True):
-    """Latencies in ms and predictions per second over one run; failed calls are counted, never timed."""
-
-    latency_p50_ms: Figure
-    latency_p95_ms: Figure
-    latency_p99_ms: Figure
-    throughput_rps: Figure
-    failed: int
+    @property
+    def open(self) -> bool:
+        """Whether requests come when they come, whatever the target does."""
+        return self.kind != "closed"
 
 
 def parse_load(text: str) -> Load:
-    """Read `closed:N`, `poisson:RPS` or `trace:FILE`. Raises `UsageError`."""
+    """Read a load as the command line writes it. Raises `UsageError` with the ways to write one."""
     kind, _, rest = text.partition(":")
     try:
-        if kind == "closed" and int(rest) >= 1:
-            return Load(kind="closed", value=int(rest))
-        if kind == "poisson" and 0 < float(rest) < 1e6:
-            return Load(kind="poisson", value=float(rest))
+        load = _parsed(kind, rest)
     except ValueError:
-        pass
-    if kind == "trace" and rest:
-        return Load(kind="trace", path=rest)
-    raise UsageError(
-        f"{text!r} is no load.",
-        remedy="Write closed:N (N callers), poisson:RPS, or trace:FILE (seconds, one a line).",
-    )
-
-
-def arrivals(load: Load, duration_s: float, seed: int) -> list[float]:
-    """Return due times in seconds from the start, for an open loop."""
-    if load.kind == "trace":
-        return _trace(Path(load.path), duration_s)
-    rng = np.random.default_rng(seed)
-    gaps = rng.exponential(1 / load.value, max(1, int(load.value * duration_s * 1.5) + 20))
-    times = np.cumsum(gaps)
-    return [float(t) for t in times[times < duration_s]]
-
-
-def run_load(callee: Callee, load: Load, duration_s: float, *, seed: int = 0) -> LoadResult:
-    """Put the load on one target for about `duration_s` seconds."""
-    if load.kind == "closed":
-        return _closed(callee, int(load.value), duration_s)
-    return _open(callee, arrivals(load, duration_s, seed))
-
-
-def compare_targets(a: Callee, b: Callee, *, rounds: int, runs: int, seed: int, tick: Callable[[int], None]) -> Figure:
-    """Return how many times faster `a` is than `b`: one caller, interleaved rounds in random order, paired by
-    round.
-    """
-    rng = np.random.default_rng(seed)
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for number in range(rounds):
-        first = int(rng.integers(1 << 30))
-        for side in (0, 1) if rng.random() < 0.5 else (1, 0):
-            callee = (a, b)[side]
-            callee.call(first)
-            times[side].append(float(np.median([_timed(callee, first + i) for i in range(runs)])))
-        tick(number + 1)
-    return speedup(times[1], times[0], seed=seed)
-
-
-def _timed(callee: Callee, index: int) -> float:
-    started = time.perf_counter()
-    callee.call(index)
-    return (time.perf_counter() - started) * 1e3
-
-
-def _closed(callee: Callee, callers: int, duration_s: float) -> LoadResult:
-    """Each caller sends its next request when the last is answered."""
-    times: list[float] = []
-    failures: list[Exception] = []
-    callee.call(0)
-    end = time.perf_counter() + duration_s
-
-    def caller(number: int) -> None:
-        index = number
-        while time.perf_counter() < end:
-            try:
-                times.append(_timed(callee, index))
-            except Exception as error:
-                failures.append(error)
-                return
-            index += callers
-
-    threads = [threading.Thread(target=caller, args=(n,), daemon=True) for n in range(callers)]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return _result(times, time.perf_counter() - started, failures)
-
-
-def _open(callee: Callee, due: Sequence[float]) -> LoadResult:
-    times: list[float] = []
-    failures: list[Exception] = []
-    callee.call(0)
-    started = time.perf_counter()
-
-    def one(index: int, at: float) -> None:
-        try:
-            callee.call(index)
-        except Exception as error:
-            failures.append(error)
-        else:
-            times.append((time.perf_counter() - started - at) * 1e3)
-
-    with ThreadPoolExecutor(_CALLERS) as pool:
-        for index, at in enumerate(due):
-            time.sleep(max(0.0, started + at - time.perf_counter()))
-            pool.submit(one, index, at)
-    return _result(times, time.perf_counter() - started, failures)
-
-
-def _result(times: list[float], elapsed_s: float, failures: list[Exception]) -> LoadResult:
-    if not times:
-        raise failures[0] if failures else UsageError("The load holds no request.", remedy="Make it longer.")
-    rate = len(times) / elapsed_s
-    return LoadResult(
-        latency_p50_ms=percentile(times, 50),
-        latency_p95_ms=percentile(times, 95),
-        latency_p99_ms=percentile(times, 99),
-        throughput_rps=Figure(value=rate, low=None, high=None, n=len(times), method="answered over elapsed time"),
-        failed=len(failures),
-    )
-
-
-def _trace(path: Path, duration_s: float) -> list[float]:
-    try:
-        times = sorted(float(line) for line in path.read_text().split())
-    except (OSError, ValueError) as error:
+        load = None
+    if load is None:
         raise UsageError(
-            f"The trace {path} cannot be read: {error}.", remedy="One arrival in seconds a line."
-        ) from error
-    return [t - times[0] for t in times if t - times[0] < duration_s]
+            f"{text!r} is no load.",
+            remedy=f"Write {HOW}. Rates are requests per second, a trace holds arrivals in seconds, one a line.",
+        )
+    return load
+
+
+def length_s(load: Load, asked_s: float | None) -> float:
+    """Return for how many seconds `load` is put on: what was asked for, its own length, or ten seconds.
+
+    A trace without a limit is infinite here: it ends with its last arrival.
+    """
+    if load.kind == "step":
+        whole = load.step_s * len(load.rates)
+        return whole if asked_s is None else min(asked_s, whole)
+    if asked_s is not None:
+        return asked_s
+    return float("inf") if load.kind == "trace" else DEFAULT_S
+
+
+def _parsed(kind: str, rest: str) -> Load | None:
+    """The load, or None where a number lies out of bounds. Raises ValueError for what is no number."""
+    if kind == "closed":
+        return Load(kind="closed", value=int(rest)) if 1 <= int(rest) <= _MOST_CALLERS else None
+    if kind == "poisson":
+        return Load(kind="poisson", value=float(rest)) if _is_rate(float(rest)) else None
+    if kind == "gamma":
+        rate, cv = (float(part) for part in rest.split(":"))
+        return Load(kind="gamma", value=rate, cv=cv) if _is_rate(rate) and 0 < cv <= _WILDEST else None
+    if kind == "step":
+        return _step(rest)
+    return Load(kind="trace", path=rest) if kind == "trace" and rest else None
+
+
+def _step(rest: str) -> Load | None:
+    """A rate of 0 is a pause and may stand anywhere but everywhere."""
+    listed, _, seconds = rest.rpartition(":")
+    rates = tuple(float(part) for part in listed.split(","))
+    fine = all(rate == 0 or _is_rate(rate) for rate in rates) and any(rates)
+    if not fine or not 0 < float(seconds) < float("inf"):
+        return None
+    return Load(kind="step", rates=rates, step_s=float(seconds))
+
+
+def _is_rate(value: float) -> bool:
+    return 0 < value < _FASTEST

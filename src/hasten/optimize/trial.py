@@ -20,7 +20,7 @@ from hasten.engine.isolate import load_isolated
 from hasten.errors import EngineError, HastenError, StorageError
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan, meters
 from hasten.measure.contention import Watch
-from hasten.measure.cost import cost_per_million
+from hasten.measure.cost import costs
 from hasten.measure.latency import glance
 from hasten.optimize.trials import Trial
 from hasten.spec.evidence import Evidence, Rejection, Story
@@ -107,6 +107,7 @@ def _pair(bench: Bench, variant: Variant, model: Path, arm: Arm) -> Pair:
         prices=bench.goal.prices,
         listener=bench.listener,
         label=variant.id,
+        target=variant.target,
         itself=variant.id == REFERENCE,
     )
 
@@ -115,7 +116,7 @@ def _measure(bench: Bench, variant: Variant, pair: Pair) -> Evidence:
     figures: dict[str, Figure] = {}
     for name in meters.names():
         figures |= meters.get(name).measure(pair)
-    figures["cost_per_million_usd"] = cost_per_million(figures["throughput_rps"], bench.goal.prices)
+    figures |= costs(figures, bench.data.dataset.metrics, bench.goal.prices)
     measurement = Measurement(split=bench.split, metric=bench.data.dataset.metric.info).with_figures(figures)
     return judge(variant, measurement, bench.goal, is_reference=variant.id == REFERENCE)
 

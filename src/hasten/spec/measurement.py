@@ -55,7 +55,10 @@ class Measurement(Value, frozen=True):
 
     `speedup` is latency of the reference over latency of the variant. `accuracy_change` is variant minus
     reference, in the metric's own unit. `throughput_rps` is predictions per second of one instance kept busy by
-    one caller. `memory_peak_mb` is the peak resident set of a fresh process that loads the variant and runs it.
+    one caller. `memory_peak_mb` is the peak resident set of a fresh process that loads the variant and runs it,
+    `cold_start_ms` the time from the start of that process to its first answer. `energy_gain` is energy per
+    prediction of the reference over that of the variant, paired. `cost_per_million_correct_usd` is the cost of a
+    million predictions that are right.
     """
 
     split: Split
@@ -70,8 +73,11 @@ class Measurement(Value, frozen=True):
     accuracy_change: Figure = NOT_MEASURED
     memory_peak_mb: Figure = NOT_MEASURED
     load_ms: Figure = NOT_MEASURED
+    cold_start_ms: Figure = NOT_MEASURED
     energy_per_prediction_j: Figure = NOT_MEASURED
+    energy_gain: Figure = NOT_MEASURED
     cost_per_million_usd: Figure = NOT_MEASURED
+    cost_per_million_correct_usd: Figure = NOT_MEASURED
     extra: dict[str, Figure] = {}
 
     def figure(self, name: str) -> Figure:

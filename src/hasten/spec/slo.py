@@ -33,9 +33,15 @@ class Objective(Value, frozen=True):
 
 
 class Prices(Value, frozen=True):
-    """What the machine costs, for cost per prediction."""
+    """What a machine costs, in money and in power.
+
+    `machine_hour_usd`: for cost per prediction. `processor_tdp_w`: the thermal design power of the processor in watts,
+    from its data sheet. It is asked for where no energy counter can be read; what follows from it is an estimate and
+    is called that.
+    """
 
     machine_hour_usd: Positive | None = None
+    processor_tdp_w: Positive | None = None
 
 
 class Goal(Value, frozen=True):

@@ -24,10 +24,19 @@ Answer = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
 
 
 class FakeArm:
-    """An arm whose runs take about `ms` milliseconds, with 3 % lognormal noise, and answer with `answer`."""
+    """An arm whose runs take about `ms` milliseconds, with 3 % lognormal noise, on `cores` cores, and answer with
+    `answer`.
+    """
 
     def __init__(
-        self, signature: Signature, answer: Answer, *, ms: float, memory_mb: float = 100.0, seed: int = 0
+        self,
+        signature: Signature,
+        answer: Answer,
+        *,
+        ms: float,
+        memory_mb: float = 100.0,
+        cores: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self.load_ms = 1.0
         self.runs: list[Tensors] = []
@@ -35,6 +44,8 @@ class FakeArm:
         self._answer = answer
         self._ms = ms
         self._memory_mb = memory_mb
+        self._cores = cores
+        self._busy_s = 0.0
         self._rng = np.random.default_rng(seed)
 
     @property
@@ -58,11 +69,17 @@ class FakeArm:
 
     def time_ms(self, slots: Sequence[int], *, warmup: int = 0) -> list[float]:
         """Make up one time for each slot."""
-        return [float(self._ms * np.exp(self._rng.normal(0, 0.03))) for _ in slots]
+        times = [float(self._ms * np.exp(self._rng.normal(0, 0.03))) for _ in slots]
+        self._busy_s += sum(times) / 1e3 * self._cores
+        return times
 
     def peak_memory_mb(self) -> float:
         """What it was told."""
         return self._memory_mb
+
+    def cpu_s(self) -> float:
+        """The time that it made up, on all its cores."""
+        return self._busy_s
 
 
 class FakeLoader:

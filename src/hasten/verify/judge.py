@@ -52,7 +52,9 @@ def _checks(measurement: Measurement, goal: Goal, is_reference: bool) -> Iterato
         yield _at_most("memory_max_mb", "MB", measurement.memory_peak_mb, slo.memory_max_mb)
     if not is_reference:
         yield accuracy_check(measurement, slo.accuracy_drop_max)
-        if goal.objective.minimize != "memory_mb":
+        if goal.objective.minimize == "energy_per_prediction_j":
+            yield _at_least("energy_gain", "times less energy than the reference", measurement.energy_gain, GAIN)
+        elif goal.objective.minimize != "memory_mb":
             yield _at_least("gain", "times the reference's speed", measurement.speedup, GAIN)
 
 
