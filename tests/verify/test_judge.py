@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
-from hasten.spec.slo import Goal, Slo
+from hasten.spec.slo import Goal, Objective, Slo
 from hasten.spec.target import Target
 from hasten.spec.variant import Variant
 from hasten.verify import judge
@@ -68,3 +68,14 @@ def test_a_bound_on_what_was_not_measured_stays_open_with_the_reason() -> None:
 )
 def test_each_bound_that_is_missed_rejects(goal: Slo, figures: dict[str, Figure]) -> None:
     assert judge(VARIANT, measured(**figures), Goal(slo=goal)).outcome == "rejected"
+
+
+def test_where_energy_is_minimized_the_gain_is_in_energy_and_not_in_speed() -> None:
+    goal = Goal(objective=Objective(minimize="energy_per_prediction_j"))
+    thrifty = measured(speedup=fig(0.8, 0.79, 0.81), energy_gain=fig(2, 1.9, 2.1))
+    assert judge(VARIANT, thrifty, goal).outcome == "accepted"
+    fast = judge(VARIANT, measured(energy_gain=fig(0.9, 0.89, 0.91)), goal)
+    assert fast.outcome == "rejected"
+    assert "times less energy than the reference" in fast.reasons[0]
+    blind = judge(VARIANT, measured(energy_gain=unmeasured("no counter")), goal)
+    assert blind.outcome == "unproven"
