@@ -87,9 +87,11 @@ class Answers(BaseHTTPRequestHandler):
 def serving(**answers: object) -> Generator[UrlTarget]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (Answers,), answers))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    target = UrlTarget(f"127.0.0.1:{server.server_port}", "/v2/models/m", [(b"{}", {})])
     try:
-        yield UrlTarget(f"127.0.0.1:{server.server_port}", "/v2/models/m", [(b"{}", {})])
+        yield target
     finally:
+        target.close()
         server.shutdown()
         server.server_close()
 

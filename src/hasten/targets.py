@@ -57,13 +57,19 @@ class LocalTarget:
 
 
 class UrlTarget:
-    """A running server; each calling thread keeps its own connection. `host` may begin with `https://`."""
+    """A running server; each calling thread keeps its own connection. `host` may begin with `https://`. Close it."""
 
     def __init__(self, host: str, path: str, bodies: Sequence[tuple[bytes, dict[str, str]]]) -> None:
         self._host = host
         self._path = path
         self._bodies = bodies
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._connections:
+            connection.close()
 
     def call(self, index: int) -> None:
         """Send one request and read the answer.
@@ -88,6 +94,7 @@ class UrlTarget:
         fresh = not hasattr(self._local, "connection")
         if fresh:
             self._local.connection = _connect(self._host)
+            self._connections.append(self._local.connection)
         return self._local.connection, fresh
 
 
@@ -229,7 +236,9 @@ class _UrlAim:
     def open(self, samples: _Samples, stack: ExitStack) -> UrlTarget:
         signature = self._signature()
         inputs = samples.fit(signature, self._name)
-        return UrlTarget(self._host, self._path, [encode_request(one, signature) for one in inputs])
+        target = UrlTarget(self._host, self._path, [encode_request(one, signature) for one in inputs])
+        stack.callback(target.close)
+        return target
 
     def _signature(self) -> Signature:
         connection = _connect(self._host)
