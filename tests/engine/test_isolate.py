@@ -180,3 +180,11 @@ def test_the_calling_thread_stays_on_the_core_that_the_session_names(
         return
     with load_isolated(make_linear(), Target(engine="onnxruntime", threads=2, pin=pin)) as session:
         assert len(os.sched_getaffinity(session.pid)) == (pinned or usable)
+
+
+def test_a_worker_tells_the_processor_time_that_its_runs_took(make_linear: Make) -> None:
+    with load_isolated(make_linear(), Target(engine="onnxruntime")) as session:
+        before = session.cpu_s()
+        session.put(0, {"x": np.ones((1, 4), np.float32)})
+        session.time_ms([0] * 50)
+        assert session.cpu_s() > before > 0
