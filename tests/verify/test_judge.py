@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
-<<<<<<< HEAD
 from hasten.spec.serving import Rehearsal
-from hasten.spec.slo import Goal, Slo
-=======
 from hasten.spec.slo import Goal, Objective, Slo
->>>>>>> meters
 from hasten.spec.target import Target
 from hasten.spec.variant import Variant
 from hasten.verify import judge
@@ -76,7 +72,6 @@ def test_each_bound_that_is_missed_rejects(goal: Slo, figures: dict[str, Figure]
     assert judge(VARIANT, measured(**figures), Goal(slo=goal)).outcome == "rejected"
 
 
-<<<<<<< HEAD
 def rehearsed(p99: Figure, answered: float, failed: int = 0) -> Rehearsal:
     return Rehearsal(
         load_rps=50,
@@ -114,7 +109,8 @@ def test_at_the_load_of_the_objectives_the_real_server_is_what_counts(
 def test_without_a_load_in_the_objectives_a_rehearsal_changes_nothing() -> None:
     evidence = judge(VARIANT, measured(), Goal())
     assert judge_load(evidence, None, Goal()) is evidence
-=======
+
+
 def test_where_energy_is_minimized_the_gain_is_in_energy_and_not_in_speed() -> None:
     goal = Goal(objective=Objective(minimize="energy_per_prediction_j"))
     thrifty = measured(speedup=fig(0.8, 0.79, 0.81), energy_gain=fig(2, 1.9, 2.1))
@@ -124,4 +120,3 @@ def test_where_energy_is_minimized_the_gain_is_in_energy_and_not_in_speed() -> N
     assert "times less energy than the reference" in fast.reasons[0]
     blind = judge(VARIANT, measured(energy_gain=unmeasured("no counter")), goal)
     assert blind.outcome == "unproven"
->>>>>>> meters
