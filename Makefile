@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-memory bench-optimize techniques zoo-base docs format clean
+.PHONY: setup demo test check unit zoo bench bench-memory bench-optimize bench-loadgen techniques zoo-base docs format clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,11 @@ $(OLIVE)/.installed:
 
 bench-optimize: zoo $(OLIVE)/.installed
 	$(BIN)/python benchmarks/optimize.py --resume
+
+# LoadGen is an independent judge and nothing that hasten needs: it comes with its own extra, only here.
+bench-loadgen: zoo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[loadgen]'
+	$(BIN)/python benchmarks/loadgen.py
 
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
