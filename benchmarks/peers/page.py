@@ -122,7 +122,7 @@ def _cells(row: Row, result: Result, hasten: str) -> list[str]:
         _number(row.p50_ms.value, 3),
         "1" if row.id == result.reference else times(row.ratio),
         "" if mine else times(row.against),
-        "none: the reference" if row.id == result.reference else change(row.change, result.metric),
+        "none: the reference" if row.id == result.reference else _changed(row, result),
         _BOUNDS[row.bound],
         row.instances,
         _number(row.rps.value, 4) if row.rps.value is not None else "",
@@ -155,6 +155,12 @@ def change(figure: Figure, metric: MetricInfo) -> str:
     scale, digits, unit = (100, 2, " points") if metric.unit == "share" else (1, 4, "")
     low, middle, high = (format(v * scale, f"+.{digits}f") for v in (figure.low, figure.value, figure.high))
     return f"{middle}{unit} ({low} to {high})"
+
+
+def _changed(row: Row, result: Result) -> str:
+    """The change, and on how many samples where a part of them was enough to reject it."""
+    part = f", {row.change.n} samples" if 0 < row.change.n < result.samples else ""
+    return change(row.change, result.metric) + part
 
 
 def _label(result: Result, id_: str) -> str:
