@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hasten.spec.measurement import Figure, unmeasured
-from hasten.stats.change import binary_change, mean_change, samples_to_prove, share, statistic, statistic_change
+from hasten.stats.change import (
+    binary_change,
+    mean_change,
+    reach_at,
+    samples_to_prove,
+    share,
+    statistic,
+    statistic_change,
+)
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -194,3 +202,31 @@ def test_a_rank_metric_stays_open_where_scores_only_rounded() -> None:
     found = statistic_change(np.column_stack([label, score]), rounded, auc)
     assert found.low is not None
     assert found.low < -0.0005
+
+
+@pytest.mark.parametrize(("few", "many"), [(190, 1561), (50, 765)])
+def test_where_no_answer_changed_more_samples_are_foretold_exactly(few: int, many: int) -> None:
+    now, then = (binary_change(np.ones(n), np.ones(n)) for n in (few, many))
+    assert now.low is not None and then.low is not None
+    assert reach_at(now, -now.low, many) == pytest.approx(-then.low, rel=1e-3)
+
+
+def test_changes_that_were_seen_shrink_with_the_root_of_the_samples() -> None:
+    before, after = np.ones(400), np.ones(400)
+    before[:30], after[30:60] = 0, 0
+    now = binary_change(before, after)
+    then = binary_change(np.tile(before, 4), np.tile(after, 4))
+    assert now.low is not None and then.low is not None
+    assert reach_at(now, -now.low, 1600) == pytest.approx(-then.low, rel=0.05)
+
+
+def test_other_intervals_are_foretold_with_the_root_of_the_samples() -> None:
+    assert reach_at(Figure(value=0.0, low=-0.04, high=0.04, n=100), 0.04, 400) == pytest.approx(0.02)
+
+
+def test_the_samples_that_prove_an_unchanged_model_are_those_that_do() -> None:
+    found = samples_to_prove(binary_change(np.ones(190), np.ones(190)), 0.005)
+    assert found is not None
+    enough, short = (binary_change(np.ones(n), np.ones(n)).low for n in (found, found - 1))
+    assert enough is not None and short is not None
+    assert short < -0.005 <= enough + 1e-6

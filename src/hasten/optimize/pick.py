@@ -14,9 +14,10 @@ from hasten.optimize.trials import fingerprint
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE
+from hasten.stats.change import reach_at
 from hasten.verify.judge import GAIN
 
-__all__ = ["MOST", "accuracy_trouble", "finalists", "gain_of", "losers", "pick", "why_not"]
+__all__ = ["MOST", "accuracy_trouble", "by_speed", "finalists", "gain_of", "losers", "pick", "why_not"]
 
 MOST = 3
 FINALISTS = 4
@@ -26,7 +27,7 @@ def finalists(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) 
     """Return the promising variants whose speed could still be the best: those for the run-off, at most four."""
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
     ranked = sorted(promising, key=lambda item: -gain_of(item, goal))
-    return ranked[:FINALISTS] if goal.objective.minimize != "memory_mb" else []
+    return ranked[:FINALISTS] if by_speed(goal) else []
 
 
 def pick(
@@ -67,12 +68,19 @@ def losers(tuned: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal, hol
     return lost
 
 
+def by_speed(goal: Goal) -> bool:
+    """Whether speed ranks variants: for latency, and for cost, since the machine's price is the same for all."""
+    return goal.objective.minimize not in ("memory_mb", "energy_per_prediction_j")
+
+
 def gain_of(item: Evidence, goal: Goal) -> float:
     """How good a variant is in what the user minimizes: larger is better, 1 is the reference for speed.
 
-    Speed is ranked by the paired ratio, because absolute times of different trials were taken at different
-    moments; cost follows speed, since the machine's price is the same for all.
+    Speed and energy are ranked by the paired ratio, because absolute figures of different trials were taken at
+    different moments.
     """
+    if goal.objective.minimize == "energy_per_prediction_j":
+        return item.measurement.energy_gain.value or 0.0
     if goal.objective.minimize == "memory_mb":
         return -(item.measurement.memory_peak_mb.value or math.inf)
     return item.measurement.speedup.value or 0.0
@@ -83,8 +91,9 @@ def why_not(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
     rejected = [check.reason for check in item.checks if check.outcome == "rejected"]
     if rejected:
         return " ".join(rejected)
-    if goal.objective.minimize != "memory_mb" and (item.measurement.speedup.value or 0.0) < GAIN:
-        return f"It gains less than {GAIN - 1:.0%} over the reference."
+    if goal.objective.minimize != "memory_mb" and gain_of(item, goal) < GAIN:
+        what = "" if by_speed(goal) else " in energy"
+        return f"It gains less than {GAIN - 1:.0%}{what} over the reference."
     return _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples)
 
 
@@ -95,15 +104,13 @@ def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int) -> str | 
 
 
 def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | None:
-    """Whether the accuracy bound would stay unproven on holdout: the interval shrinks with the root of the sample
-    size.
-    """
+    """Whether the accuracy bound would stay unproven on holdout, whose interval is shorter as it has more samples."""
     change, metric = item.measurement.accuracy_change, item.measurement.metric
     if change.value is None or change.low is None or change.high is None:
         return f"Its accuracy is unknown: {change.reason}."
     drop = -change.value if metric.higher_is_better else change.value
     worst = -change.low if metric.higher_is_better else change.high
-    expected = drop + (worst - drop) * math.sqrt(change.n / max(holdout_samples, 1))
+    expected = drop + reach_at(change, worst - drop, max(holdout_samples, 1))
     if expected <= drop_max:
         return None
     reasons = [check.reason for check in item.checks if check.objective == "accuracy_drop_max"]

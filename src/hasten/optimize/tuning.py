@@ -31,7 +31,7 @@ from hasten.optimize import mixed
 from hasten.optimize.build import Builder
 from hasten.optimize.forecast import WORTH, Forecast, Prospect
 from hasten.optimize.payoff import drop_what_does_not_pay
-from hasten.optimize.pick import accuracy_trouble, finalists, gain_of, why_not
+from hasten.optimize.pick import accuracy_trouble, by_speed, finalists, gain_of, why_not
 from hasten.optimize.plan import second_wave
 from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, safe_ones, unlikely
 from hasten.optimize.trial import Bench, Loader, try_variant
@@ -189,7 +189,7 @@ class Tuning:
 
     @property
     def _by_speed(self) -> bool:
-        return self.goal.objective.minimize != "memory_mb"
+        return by_speed(self.goal)
 
     def _composed(self, wish: Wish) -> Composed:
         key = f"composed/{wish.id}"
@@ -231,7 +231,7 @@ class Tuning:
 
     def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
         item = trial.evidence
-        if item is None or item.variant.target.precision != "int8" or not item.variant.recipe:
+        if item is None or item.variant.target.precision != "int8" or not item.variant.recipe or not self._by_speed:
             return False
         if why_not(item, self.goal, self.holdout_samples) is None or not _lost_answers(item):
             return False

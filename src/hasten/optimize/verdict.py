@@ -54,7 +54,7 @@ def conclude(
     if top is not None:
         return Conclusion(
             verdict="accepted",
-            summary=_speed_sentence(top),
+            summary=_gain_sentence(top, goal),
             picked=first,
             ladder=(*steps, REFERENCE),
             rejected=rejected,
@@ -76,10 +76,13 @@ def conclude(
     )
 
 
-def _speed_sentence(item: Evidence) -> str:
+def _gain_sentence(item: Evidence, goal: Goal) -> str:
     speed, change = item.measurement.speedup, item.measurement.accuracy_change
+    energy = ""
+    if goal.objective.minimize == "energy_per_prediction_j":
+        energy = f"makes the reference's energy last {_times(item.measurement.energy_gain)} as long, and "
     return (
-        f"{item.variant.id} is {_times(speed)} as fast as the reference, "
+        f"{item.variant.id} {energy}is {_times(speed)} as fast as the reference, "
         f"with {item.measurement.metric.name} changed by {_change(change, item.measurement.metric.unit)}, "
         f"shown on {change.n} holdout samples."
     )

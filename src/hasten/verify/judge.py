@@ -24,7 +24,7 @@ __all__ = ["GAIN", "accuracy_check", "judge", "judge_load"]
 
 # What two processes of the same model differ by without any reason: less than this is no gain.
 GAIN = 1.02
-# Arrivals of an open loop vary: a server that keeps up answers within a few percent of the load that was meant.
+# A server that keeps up still works on the last requests when no more come; what it lags by more is a queue.
 _KEPT_UP = 0.93
 
 
@@ -75,12 +75,16 @@ def _load_checks(rehearsal: Rehearsal | None, slo: Slo) -> Iterator[Check]:
     assert slo.throughput_rps is not None
     at = f"at {slo.throughput_rps:.4g} requests/s"
     if rehearsal is None:
-        reason = f"The server was not rehearsed {at}. Install it with: pip install 'hasten[serve]'"
+        reason = (
+            f"The server was not rehearsed {at}. Serving needs: pip install 'hasten[serve]'; where that is there, "
+            "the run's output says what failed."
+        )
         yield Check(objective="throughput_rps", bound=slo.throughput_rps, outcome="unproven", reason=reason)
         return
     found = rehearsal.throughput_rps
-    kept = (found.value or 0.0) >= slo.throughput_rps * _KEPT_UP and not rehearsal.failed
-    words = f"{found.value or 0.0:.4g} requests/s were answered, {rehearsal.failed} failed"
+    kept = (found.value or 0.0) >= rehearsal.offered_rps * _KEPT_UP and not rehearsal.failed
+    words = f"{found.value or 0.0:.4g} of {rehearsal.offered_rps:.4g} requests/s were answered, "
+    words += f"{rehearsal.failed} got no answer"
     yield Check(
         objective="throughput_rps",
         bound=slo.throughput_rps,
@@ -138,7 +142,7 @@ def _how_many(change: Figure, drop_max: float, sign: float) -> str:
     """How much data would settle it, or that no amount is likely to."""
     assert change.value is not None and change.low is not None and change.high is not None
     low, high = sorted((sign * change.low, sign * change.high))
-    upright = Figure(value=sign * change.value, low=low, high=high, n=change.n)
+    upright = Figure(value=sign * change.value, low=low, high=high, n=change.n, method=change.method)
     needed = samples_to_prove(upright, drop_max)
     if needed is None:
         return " The middle of the interval is beyond the bound already: more data is unlikely to help."
