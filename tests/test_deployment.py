@@ -40,6 +40,7 @@ def test_the_reference_of_a_tiny_model_is_rehearsed_at_the_load_that_was_asked_f
     assert deployment.rehearsed.load_rps == 70
     assert deployment.rehearsed.failed == 0
     assert deployment.predicted.latency_p50_ms.value is not None
+    assert {prediction.load_rps for _, prediction in deployment.considered} == {70}
     checks = {check.objective for check in record.reference.checks}
     assert "throughput_rps" in checks
 

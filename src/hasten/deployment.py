@@ -14,6 +14,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -38,6 +39,7 @@ from hasten.wire.oip_http import encode_request
 __all__ = ["RealDeployer", "served"]
 
 _IDLE_REQUESTS = 60
+_OTHERS = 6
 _SATURATED_S = 3.0
 _SHORTEST_S, _LONGEST_S = 6.0, 40.0
 
@@ -67,11 +69,16 @@ def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deploymen
     load = asked.goal.slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
     speed = _speed(deployment, capacity)
     predicted = predict(question, deployment.serving, load, speed=speed)
+    # The others anew as well: next to each other stand only predictions for one load on one machine.
+    others = [
+        (serving, predict(question, serving, load, speed=speed)) for serving, _ in deployment.considered[:_OTHERS]
+    ]
     found = _rehearse(target, load)
     return msgspec.structs.replace(
         deployment,
         predicted=predicted,
         rehearsed=found,
+        considered=tuple(others),
         capacity_rps=capacity,
         reason=deployment.reason + _told(asked, deployment, found, speed),
     )
@@ -92,12 +99,16 @@ def _question(asked: Asked, overhead_ms: float = 0.0) -> Question:
 def served(bundle: Path) -> Generator[str]:
     """Serve a bundle in a process of its own while the block runs; the URL where it listens. Raises `EngineError`."""
     command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle), "--http", "127.0.0.1:0", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    # A file for its errors: a pipe that nobody reads fills up and stops the server.
+    log = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, after the process)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
     try:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
         document = _document(process.stdout)
         if "url" not in document:
-            words = document.get("error", {}).get("message") or process.stderr.read().decode(errors="replace").strip()
+            process.wait()
+            log.seek(0)
+            words = document.get("error", {}).get("message") or log.read().decode(errors="replace").strip()
             raise EngineError(f"The server did not start: {words or 'it said nothing'}")
         yield document["url"]
     finally:
@@ -107,9 +118,9 @@ def served(bundle: Path) -> Generator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream:
-                stream.close()
+        if process.stdout:
+            process.stdout.close()
+        log.close()
 
 
 def _document(stream: IO[bytes]) -> dict[str, Any]:
@@ -128,11 +139,12 @@ def _rehearse(target: UrlTarget, load_rps: float) -> Rehearsal:
     result = run_load(target, Load(kind="poisson", value=load_rps), duration, seed=1)
     return Rehearsal(
         load_rps=load_rps,
+        offered_rps=result.offered_rps or load_rps,
         latency_p50_ms=result.latency_p50_ms,
         latency_p95_ms=result.latency_p95_ms,
         latency_p99_ms=result.latency_p99_ms,
         throughput_rps=result.throughput_rps,
-        failed=result.failed,
+        failed=result.failed + result.unanswered + result.unsent,
     )
 
 
@@ -173,6 +185,8 @@ def _told(asked: Asked, deployment: Deployment, found: Rehearsal, speed: float) 
         return ""
     needed = speed_needed(_question(asked), deployment.serving, found.load_rps, speed=speed)
     name = missed[0]
+    if needed == 1.0:
+        return f" By simulation it should meet {name} {getattr(slo, name):g}; the real server was slower than that."
     if needed is None:
         return f" No machine of this kind would meet {name} {getattr(slo, name):g}."
     return f" To meet {name} {getattr(slo, name):g} the machine would have to be {needed:.2g} times as fast."

@@ -69,6 +69,11 @@ def test_every_layout_is_loaded_with_its_threads_and_measured_at_every_size_that
     assert {(cell.instances, cell.batch) for cell in cells} == {(n, size) for n in (1, 2) for size in (1, 2, 4)}
 
 
+def test_instances_beside_each_other_are_not_pinned_to_the_same_cores() -> None:
+    _, opened = measured([1])
+    assert [target.pin for target in opened] == [True, False, False]
+
+
 def test_rows_per_second_count_all_instances_and_all_rows() -> None:
     cells, _ = measured([1, 4])
     rates = {(cell.instances, cell.batch): cell.rows_per_s.value for cell in cells}

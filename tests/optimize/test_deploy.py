@@ -61,6 +61,7 @@ class MadeUp:
         load = deployment.predicted.load_rps
         found = Rehearsal(
             load_rps=load,
+            offered_rps=load,
             latency_p50_ms=fig(5),
             latency_p95_ms=fig(8),
             latency_p99_ms=fig(self.p99_ms.get(deployment.variant, 10.0)),
@@ -137,6 +138,7 @@ def test_a_resumed_run_does_not_rehearse_again(make_job: Make) -> None:
 def test_what_could_not_be_measured_is_said_in_the_line() -> None:
     found = Rehearsal(
         load_rps=1.0,
+        offered_rps=1.0,
         latency_p50_ms=fig(5),
         latency_p95_ms=fig(8),
         latency_p99_ms=unmeasured("p99 needs at least 368 values, there are 20"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure
 from hasten.spec.profile import Bandwidth, Bottleneck, Ceilings, Operator, Profile, Remedy, Timeline
@@ -15,11 +17,11 @@ def figure(value: float) -> Figure:
 
 
 def operator(name: str, us: float, **changes: object) -> Operator:
-    given = {
-        "name": name, "kind": "Conv", "nodes": (name,), "time_us": figure(us), "share": us / 300, "flops": 10_000_000,
-        "bytes_moved": 400_000, "roofline_share": figure(0.5), "bound": "compute",
-    }  # fmt: skip
-    return Operator(**{**given, **changes})  # type: ignore[arg-type]
+    usual = Operator(
+        name=name, kind="Conv", nodes=(name,), time_us=figure(us), share=us / 300, flops=10_000_000,
+        bytes_moved=400_000, roofline_share=figure(0.5), bound="compute",
+    )  # fmt: skip
+    return msgspec.structs.replace(usual, **changes)
 
 
 def profile(*operators: Operator, measured: bool = True, model: str = "m.onnx") -> Profile:

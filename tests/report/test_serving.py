@@ -29,6 +29,7 @@ def prediction(p99: float) -> Prediction:
 def served(record: Record, rehearsed: bool = True) -> Record:
     found = Rehearsal(
         load_rps=60.0,
+        offered_rps=60.0,
         latency_p50_ms=fig(8.5),
         latency_p95_ms=fig(13.0),
         latency_p99_ms=fig(19.0),

@@ -72,9 +72,10 @@ def test_each_bound_that_is_missed_rejects(goal: Slo, figures: dict[str, Figure]
     assert judge(VARIANT, measured(**figures), Goal(slo=goal)).outcome == "rejected"
 
 
-def rehearsed(p99: Figure, answered: float, failed: int = 0) -> Rehearsal:
+def rehearsed(p99: Figure, answered: float, failed: int = 0, offered: float = 50.5) -> Rehearsal:
     return Rehearsal(
         load_rps=50,
+        offered_rps=offered,
         latency_p50_ms=fig(5, 4, 6),
         latency_p95_ms=fig(8, 7, 9),
         latency_p99_ms=p99,
@@ -92,8 +93,9 @@ LOADED = Goal(slo=Slo(throughput_rps=50, latency_p99_ms=20, accuracy_drop_max=0.
         (rehearsed(fig(15, 12, 18), 50.5), "accepted", ""),
         (rehearsed(fig(25, 22, 28), 50.5), "rejected", "ms at 50 requests/s"),
         (rehearsed(fig(19, 17, 22), 50.5), "unproven", "latency_p99_ms is 19"),
-        (rehearsed(fig(15, 12, 18), 40.0), "rejected", "40 requests/s were answered"),
-        (rehearsed(fig(15, 12, 18), 50.5, failed=3), "rejected", "3 failed"),
+        (rehearsed(fig(15, 12, 18), 40.0), "rejected", "40 of 50.5 requests/s were answered"),
+        (rehearsed(fig(15, 12, 18), 45.0, offered=45.5), "accepted", ""),
+        (rehearsed(fig(15, 12, 18), 50.5, failed=3), "rejected", "3 got no answer"),
         (None, "unproven", "not rehearsed"),
     ],
 )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
-import msgspec
 import numpy as np
 
 from hasten.data.dataset import Arrays, Subset
@@ -20,7 +19,7 @@ from hasten.data.feed import feed, sample_for
 from hasten.measure.base import Arm
 from hasten.measure.contention import Watch
 from hasten.spec.measurement import Figure
-from hasten.spec.serving import ServiceTimes
+from hasten.spec.serving import ServiceTimes, Serving
 from hasten.spec.signature import Signature
 from hasten.spec.target import Target
 from hasten.stats.percentiles import mean
@@ -72,7 +71,7 @@ def measure_service(
     rng = np.random.default_rng(seed)
     with ExitStack() as stack:
         groups = {
-            layout: [stack.enter_context(open_arm(_with_threads(target, layout[1]))) for _ in range(layout[0])]
+            layout: [stack.enter_context(open_arm(_one(target, layout))) for _ in range(layout[0])]
             for layout in layouts_for(target, cores)
         }
         first = next(iter(groups.values()))[0]
@@ -174,5 +173,6 @@ def _key(sample: Arrays) -> str:
     return ";".join(f"{name}{np.shape(array)}" for name, array in sorted(sample.items()))
 
 
-def _with_threads(target: Target, threads: int) -> Target:
-    return msgspec.structs.replace(target, threads=threads)
+def _one(target: Target, layout: Layout) -> Target:
+    """What one instance runs on, as the server will have it."""
+    return Serving(instances=layout[0], threads=layout[1]).one(target)

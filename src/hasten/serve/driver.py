@@ -59,7 +59,7 @@ class _Instance:
     """One engine process of a model, and the thread that drives it."""
 
     def __init__(self, bundle: Bundle, variant: str, chosen: Serving, number: int) -> None:
-        self.worker = EngineWorker(bundle, variant, threads=chosen.threads)
+        self.worker = EngineWorker(bundle, variant, chosen)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{bundle.manifest.name}-{number}")
         self.up = False
 

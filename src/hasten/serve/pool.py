@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from hasten.bundle.read import Bundle
 from hasten.engine.isolate import IsolatedSession, load_isolated
 from hasten.errors import EngineRunError
+from hasten.spec.serving import Serving
 
 __all__ = ["EngineWorker", "split_rows", "stack"]
 
@@ -26,14 +26,14 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 class EngineWorker:
-    """One variant of one bundle, loaded and warm. Not thread-safe: one thread owns it. `threads` overrides the
-    variant's own number, where several instances share the machine.
+    """One variant of one bundle, loaded and warm. Not thread-safe: one thread owns it. `serving` is how the variant is
+    served, by default as the bundle says.
     """
 
-    def __init__(self, bundle: Bundle, variant: str, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, variant: str, serving: Serving | None = None) -> None:
         self._bundle = bundle
         self._variant = variant
-        self._threads = threads
+        self._serving = serving or bundle.manifest.serving_of(variant)
         self._session: IsolatedSession | None = None
 
     def start(self) -> None:
@@ -43,9 +43,7 @@ class EngineWorker:
         """
         self.close()
         entry = self._bundle.entry(self._variant)
-        target = entry.variant.target
-        if self._threads is not None:
-            target = msgspec.structs.replace(target, threads=self._threads)
+        target = self._serving.one(entry.variant.target)
         self._session = load_isolated(self._bundle.model_path(self._variant), target)
         samples = self._bundle.golden(self._variant).inputs
         limit, size = self._bundle.manifest.max_batch, 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hasten.spec.measurement import NOT_MEASURED, Figure
-from hasten.spec.target import Count, CountOrDefault
+from hasten.spec.target import Count, CountOrDefault, Target
 from hasten.spec.values import Value
 
 __all__ = ["Deployment", "Prediction", "Rehearsal", "ServiceTimes", "Serving"]
@@ -18,6 +20,12 @@ class Serving(Value, frozen=True):
     threads: CountOrDefault = 0
     max_batch: Count = 1
     max_delay_ms: float = 0.0
+
+    def one(self, target: Target) -> Target:
+        """Return what one instance runs on. Several are left to the scheduler: each would pin its threads to the same
+        first cores, and leave the others idle.
+        """
+        return msgspec.structs.replace(target, threads=self.threads, pin=target.pin and self.instances == 1)
 
     def __str__(self) -> str:
         processes = f"{self.instances} instance{'s' if self.instances > 1 else ''}"
@@ -54,9 +62,13 @@ class Prediction(Value, frozen=True):
 
 
 class Rehearsal(Value, frozen=True):
-    """What the real server gave at the same load, from an open loop of Poisson arrivals."""
+    """What the real server gave at the same load, from an open loop of Poisson arrivals. `offered_rps` is the rate at
+    which they really came, since chance has its part in it. `failed` are all requests that got no answer: refused,
+    broken, not answered or not even sent in time.
+    """
 
     load_rps: float
+    offered_rps: float
     latency_p50_ms: Figure
     latency_p95_ms: Figure
     latency_p99_ms: Figure
