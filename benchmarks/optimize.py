@@ -157,7 +157,8 @@ def _hasten(subject: Subject, folder: Path, budget_s: float, say) -> tuple[Row, 
 def _write(results: dict[str, Result], given: argparse.Namespace) -> None:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | _olive_version(given.olive)
     ordered = [results[name] for name in SUBJECTS if name in results]
-    given.page.write_text(page(ordered, environment(), versions, HASTEN))
+    missing = [name for name in SUBJECTS if name not in results]
+    given.page.write_text(page(ordered, environment(), versions, HASTEN, missing))
 
 
 def _olive_version(olive: Path) -> dict[str, str]:

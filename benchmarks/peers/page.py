@@ -16,9 +16,14 @@ BARS = {"each": 0.98, "peers": 1.15, "reference": 2.0}
 _BOUNDS = {"accepted": "met", "unproven": "unproven", "rejected": "rejected", "absent": "-"}
 
 
-def page(results: Sequence[Result], host: Environment, versions: dict[str, str], hasten: str) -> str:
-    """The whole page."""
-    lines = [*_head(host, versions, results), *_summary(results, hasten), *_losses(results, hasten)]
+def page(
+    results: Sequence[Result], host: Environment, versions: dict[str, str], hasten: str, missing: Sequence[str] = ()
+) -> str:
+    """The whole page. `missing` are the models that have no result: a mean over some of them is not one over all."""
+    lines = [*_head(host, versions, results)]
+    if missing:
+        lines += ["", f"**Not measured yet: {', '.join(missing)}.** The means below are over the others only."]
+    lines += [*_summary(results, hasten), *_losses(results, hasten)]
     for result in results:
         lines += _model(result, hasten)
     return "\n".join([*lines, *_contestants(results, hasten), ""])

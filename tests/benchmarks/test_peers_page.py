@@ -65,3 +65,10 @@ def test_means_are_held_to_their_bars() -> None:
     text = "\n".join(lines_of(RESULT))
     assert "| latency against the usual engine | 3.00 (2.90 to 3.10) | 2.00 | reached |" in text
     assert "| latency against the best peers | 3.00 (2.90 to 3.10) | 1.15 | reached |" in text
+
+
+def test_models_without_a_result_are_named_before_any_mean() -> None:
+    text = page([RESULT], environment(), {"hasten": "1"}, "hasten", ["magika", "minilm"])
+    assert "**Not measured yet: magika, minilm.**" in text
+    assert text.index("Not measured yet") < text.index("geometric mean")
+    assert "Not measured yet" not in "\n".join(lines_of(RESULT))
