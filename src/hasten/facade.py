@@ -82,6 +82,7 @@ def optimize(
     seed: int = 0,
     budget_s: float = BUDGET_S,
     fold_preprocess: bool = False,
+    rehearse: bool = True,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener = ignore,
@@ -92,8 +93,9 @@ def optimize(
     `module:function` that gives one. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or `module:function`; by
     default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of
     at most 0.005. `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw
-    pixels. Raises `UserError` for bad input, `MissingError` for what this machine lacks, `StorageError` for a
-    full disk.
+    pixels. `rehearse` chooses serving defaults for the answer and tries the real server with them, which takes up to a
+    minute beside the budget; without it, objectives at a load stay open. Raises `UserError` for bad input,
+    `MissingError` for what this machine lacks, `StorageError` for a full disk.
     """
     if data is None and not str(model).startswith(PREFIX):
         raise DataError(
@@ -116,10 +118,12 @@ def optimize(
         budget_s=budget_s,
         resume=resume,
         overwrite=overwrite,
-        command=_command(_said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess),
+        command=_command(
+            _said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess, rehearse=rehearse
+        ),
         listener=listener,
         history=_history_file(),
-        deployer=RealDeployer(),
+        deployer=RealDeployer() if rehearse else None,
     )
     outcome = run(job)
     _export_of(Path(out)).unlink(missing_ok=True)
@@ -307,6 +311,7 @@ def _command(
     seed: int,
     *,
     fold_preprocess: bool,
+    rehearse: bool,
 ) -> str:
     """The command line that runs this again; a dataset or goal made in Python is named as such."""
     words = ["hasten optimize", model]
@@ -318,4 +323,6 @@ def _command(
         words.append(f"--metric {metric}")
     if fold_preprocess:
         words.append("--fold-preprocess")
+    if not rehearse:
+        words.append("--no-rehearse")
     return " ".join([*words, f"--out {out}", f"--seed {seed}"])

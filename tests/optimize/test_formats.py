@@ -25,7 +25,8 @@ BUDGET_S = 8.0
 
 
 def optimized(model: Any, data: Dataset, tmp_path: Path, **options: Any) -> hasten.Result:
-    result = hasten.optimize(model, data=data, out=tmp_path / "out.bundle", budget_s=BUDGET_S, **options)
+    options = {"budget_s": BUDGET_S, "rehearse": False, **options}
+    result = hasten.optimize(model, data=data, out=tmp_path / "out.bundle", **options)
     assert result.bundle is not None, result.summary
     assert hasten.open_bundle(result.bundle).problems() == []
     return result

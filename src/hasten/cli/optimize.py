@@ -27,6 +27,9 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 @click.option(
     "--fold-preprocess", is_flag=True, help="Move the data's preprocessing into the graph: clients send pixels."
 )
+@click.option(
+    "--rehearse/--no-rehearse", default=True, show_default=True, help="Try the real server with what was picked."
+)
 @click.option("--resume", is_flag=True, help="Continue an interrupted run; finished trials are used again.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle at --out.")
 @verb("optimize")
@@ -40,6 +43,7 @@ def command(
     seed: int,
     budget: str,
     fold_preprocess: bool,
+    rehearse: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -63,6 +67,7 @@ def command(
             seed=seed,
             budget_s=seconds(budget),
             fold_preprocess=fold_preprocess,
+            rehearse=rehearse,
             resume=resume,
             overwrite=overwrite,
             listener=listener,
