@@ -123,6 +123,13 @@ def test_a_server_that_does_not_start_leaves_the_load_open_and_the_answer_stands
     assert any("no port" in note for note in notes)
 
 
+def test_where_nobody_rehearses_an_objective_at_a_load_stays_open(make_job: Make) -> None:
+    record = run(make_job(goal=LOADED)).record
+    assert record.verdict == "keep_reference"
+    assert "was not rehearsed at 50 requests/s" in record.summary
+    assert record.deployments == ()
+
+
 def test_a_resumed_run_does_not_rehearse_again(make_job: Make) -> None:
     def failing(record: object) -> str:
         raise KeyboardInterrupt

@@ -28,7 +28,7 @@ from hasten.measure.service import batch_sizes
 from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Builder
-from hasten.optimize.deploy import Deployer, ask, deployment_line
+from hasten.optimize.deploy import ask, deployment_line
 from hasten.optimize.effort import Effort, effort_for
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
@@ -141,20 +141,18 @@ class _Run:
         there, the reference is asked, and no other: what was claimed is claimed.
         """
         record = self._record(found, ())
-        deployer, done = self._job.deployer, dict[str, Deployment | None]()
-        while deployer and record.verdict != "infeasible" and record.picked not in done:
-            found, done[record.picked] = self._rehearsed(deployer, found, record, batch)
+        done: dict[str, Deployment | None] = {}
+        while record.verdict != "infeasible" and record.picked not in done:
+            found, done[record.picked] = self._rehearsed(found, record, batch)
             record = self._record(found, tuple(item for item in done.values() if item is not None))
         return record
 
-    def _rehearsed(
-        self, deployer: Deployer, found: _Found, record: Record, batch: int
-    ) -> tuple[_Found, Deployment | None]:
+    def _rehearsed(self, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment | None]:
         id_ = record.picked
         item = next(item for item in found.claimed if item.variant.id == id_)
         deployment = self._log.get(f"deployment/{id_}", Deployment)
         if deployment is None:
-            deployment = self._deploy(deployer, item.variant, found, batch)
+            deployment = self._deploy(item.variant, found, batch)
         if deployment is not None:
             self._log.put(f"deployment/{id_}", deployment)
             self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
@@ -162,10 +160,13 @@ class _Run:
         claimed = [judged if other is item else other for other in found.claimed]
         return replace(found, claimed=claimed), deployment
 
-    def _deploy(self, deployer: Deployer, variant: Variant, found: _Found, batch: int) -> Deployment | None:
+    def _deploy(self, variant: Variant, found: _Found, batch: int) -> Deployment | None:
         """Choose serving defaults by simulation, pack a bundle with them aside, and try the real server on it. None
-        where the engine failed on the way: the variant is then served as it was measured.
+        where nobody is there to do that, or the engine failed on the way: the variant is then served as measured.
         """
+        deployer = self._job.deployer
+        if deployer is None:
+            return None
         self._say(f"serving: measuring batches of {variant.id}")
         model = self._builder.build(variant)
         try:
