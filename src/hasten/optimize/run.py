@@ -20,7 +20,7 @@ from hasten.data.feed import check_fits, sample_for
 from hasten.data.split import Splits, split
 from hasten.engine.host import environment
 from hasten.errors import EngineError, MissingError, ModelError, RequestError, StorageError, UsageError
-from hasten.measure.base import AnswerBook, Arm
+from hasten.measure.base import AnswerBook, Arm, Plan
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch
 from hasten.measure.latency import race
@@ -29,7 +29,7 @@ from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.deploy import ask, deployment_line
-from hasten.optimize.effort import Effort, effort_for
+from hasten.optimize.effort import ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
@@ -42,6 +42,7 @@ from hasten.optimize.tuning import Tuning, line
 from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Record, Rejection, Story
+from hasten.spec.measurement import Split
 from hasten.spec.progress import Progress
 from hasten.spec.serving import Deployment
 from hasten.spec.target import Format, Target
@@ -121,15 +122,18 @@ class _Run:
             self._history.keep(self._model.digest, self._forecast.lessons)
             candidates = tuned.evidence()
             raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
-            picks = pick(candidates, job.goal, effort.holdout_samples, raced)
-            claims = self._claim(arm, [item.variant for item in picks], effort)
+            best = pick(candidates, job.goal, effort.holdout_samples, raced)
+            claiming = self._claiming(best, effort)
+            picks = best[: claiming.picks]
+            claims = self._claim(arm, [item.variant for item in picks], claiming)
             batch = max_batch(arm, self._splits.tuning)
             claimed = [trial.evidence for trial in claims if trial.evidence is not None]
             measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
             rejected = [
                 *impossible,
                 *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
-                *losers(measured, picks, job.goal, effort.holdout_samples),
+                *losers(measured, best, job.goal, effort.holdout_samples),
+                *(_unclaimed(item, len(picks), job.budget_s) for item in best[claiming.picks :]),
             ]
             stories = [story for trial in tuned.trials for story in trial.stories]
             found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
@@ -215,7 +219,7 @@ class _Run:
     def _tuning(self, arm: Arm, effort: Effort) -> Tuning:
         job = self._job
         return Tuning(
-            bench=self._bench(arm, "tuning", effort),
+            bench=self._bench(arm, "tuning", effort.tuning, _first(self._splits.tuning, effort.tuning_samples)),
             builder=self._builder,
             log=self._log,
             loader=job.loader,
@@ -269,12 +273,23 @@ class _Run:
         self._job.listener(Progress(stage="run-off", note=f"run-off: {words}"))
         return speeds
 
-    def _claim(self, arm: Arm, variants: Sequence[Variant], effort: Effort) -> list[Trial]:
+    def _claiming(self, picks: Sequence[Evidence], effort: Effort) -> ClaimEffort:
+        """How much is measured for the claims; a resumed run goes on as it was planned."""
+        kept = self._log.get("claims", ClaimEffort)
+        if kept is None:
+            job = self._job
+            left_s = time_for_claims(job.budget_s, job.clock.now() - self._started)
+            gains = [item.measurement.speedup.value or 1.0 for item in picks]
+            kept = claim_effort(effort.seconds, gains, left_s, job.goal.slo, len(self._splits.holdout))
+            self._log.put("claims", kept)
+        return kept
+
+    def _claim(self, arm: Arm, variants: Sequence[Variant], effort: ClaimEffort) -> list[Trial]:
         """Open the holdout split for the picks and measure them, and the reference against itself, anew."""
         ids = [variant.id for variant in variants]
         self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
         holdout = self._splits.holdout.open(ids)
-        bench = self._bench(arm, "holdout", effort, holdout)
+        bench = self._bench(arm, "holdout", effort.plan, _first(holdout, effort.samples))
         trials: list[Trial] = []
         for number, variant in enumerate((self._reference, *variants)):
             self._say(f"claim {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
@@ -290,15 +305,13 @@ class _Run:
         self._job.listener(Progress(stage=key, note=line(trial)))
         return trial
 
-    def _bench(self, arm: Arm, split_: str, effort: Effort, holdout: Subset | None = None) -> Bench:
-        whole = self._splits.tuning if holdout is None else holdout
-        samples = effort.tuning_samples if holdout is None else effort.holdout_samples
+    def _bench(self, arm: Arm, split_: Split, plan_: Plan, data: Subset) -> Bench:
         return Bench(
-            split="tuning" if holdout is None else "holdout",
+            split=split_,
             watch=self._watches[split_],
-            data=_first(whole, samples),
+            data=data,
             reference=arm,
-            plan=effort.tuning if holdout is None else effort.holdout,
+            plan=plan_,
             goal=self._job.goal,
             loader=self._job.loader,
             listener=self._job.listener,
@@ -391,6 +404,11 @@ def _check_data(model: Model, data: Dataset) -> None:
     for index in sorted({0, len(data) // 2, len(data) - 1}):
         sample = sample_for(model.signature, whole, index)
         check_fits(model.signature, sample, f"Sample {index} of {data.name!r}")
+
+
+def _unclaimed(item: Evidence, claimed: int, budget_s: float) -> Rejection:
+    reason = f"The budget of {budget_s / 60:.3g} minutes left time for the claims of {claimed} before it."
+    return Rejection(variant=item.variant, stage="budget", reason=reason, evidence=item)
 
 
 def _run_key(job: Job, model: Model) -> str:
