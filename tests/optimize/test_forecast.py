@@ -55,6 +55,13 @@ def test_a_trial_says_nothing_about_candidates_that_share_only_the_model() -> No
     assert outlook(forecast, other).gain > before * 0.8
 
 
+def test_padding_that_one_engine_gained_much_by_is_expected_of_every_engine() -> None:
+    forecast, other = Forecast(), wish("onnxruntime", "int8", "trim_padding", "quantize_dynamic")
+    before = outlook(forecast, other).gain
+    forecast.learn(lesson(wish("openvino", "f32", "trim_padding"), 5.0))
+    assert outlook(forecast, other).gain > 2 * before
+
+
 def test_what_was_tried_itself_is_known_almost_exactly() -> None:
     forecast, same = Forecast(), wish("openvino", "int8", "quantize_static")
     forecast.learn(lesson(same, 1.7))

@@ -18,6 +18,7 @@ from hasten.optimize.plan import plan, reference_variant, second_wave
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Target
+from hasten.spec.tensor import TensorSpec
 from hasten.spec.variant import Step
 
 
@@ -98,6 +99,15 @@ def test_an_old_operator_set_is_raised_first_and_folding_comes_before_fusion() -
     found = steps(Imagined(opset=11), "onnxruntime-f32-graph-2t", ORT)
     assert found[:2] == ["raise_opset", "fold"]
     assert found.index("fold") < found.index("fuse") < found.index("layout")
+
+
+def test_padding_is_cut_off_where_the_interface_allows_for_it() -> None:
+    tokens = [TensorSpec(name=name, dtype="INT64", shape=("n", "s")) for name in ("ids", "mask")]
+    text = Imagined(kinds={"MatMul": 2}, signature=Signature(inputs=tuple(tokens), outputs=()))
+    brain = probe("openvino", "f32", "bf16")
+    assert "trim_padding" in steps(text, "onnxruntime-f32-graph-2t", ORT)
+    assert steps(text, "openvino-bf16-trim-2t", brain) == ["fold", "trim_padding", "flush_subnormals"]
+    assert "openvino-bf16-trim-2t" not in ids(Imagined(), brain)
 
 
 @pytest.mark.parametrize(("features", "reduced"), [(("avx2",), True), (("avx2", "avx512_vnni"), False)])

@@ -38,6 +38,7 @@ _MEAN = {
     "precision=int4": -0.4,
     "fewer threads": -0.45,
     "compile=eager": -0.2,
+    "trim": 0.3,
 }
 # Standard deviations of the effects, by the kind of the trait.
 _SPREAD = {
@@ -51,6 +52,8 @@ _SPREAD = {
     "knob": 0.04,
     "compile": 0.15,
     "scale": 0.1,
+    # Nothing where clients do not pad, several times where they do: the first trial tells for all engines.
+    "trim": 0.6,
 }
 # What a trial may be off by besides its own interval: this run's, and those of earlier runs of the same model and of
 # other models.
@@ -189,6 +192,8 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
     traits += [f"technique={target.engine},{step}" for step in required if "scale" not in step.options]
     if optional and not required:
         traits.append(f"graph={target.engine}")
+    if any(want.step.transform == "trim_padding" for want in wish.wants):
+        traits.append("trim")
     if 0 < target.threads < environment().cores_physical:
         traits.append("fewer threads")
     traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned())]

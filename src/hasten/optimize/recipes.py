@@ -14,6 +14,7 @@ from hasten.model.base import Model
 from hasten.optimize.wish import Want
 from hasten.spec.target import Precision
 from hasten.spec.variant import Step
+from hasten.transform.base import transforms
 
 __all__ = ["Recipe", "recipes_for"]
 
@@ -61,6 +62,8 @@ def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recip
         yield "", ()
         if precision == "f32":
             yield "graph", _graph(model, fused=False)
+        elif _may_be_padded(model):
+            yield "trim", _prepared(model)
 
 
 def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe]:
@@ -98,7 +101,15 @@ def _graph(model: Model, *, fused: bool) -> tuple[Want, ...]:
 
 def _prepared(model: Model) -> tuple[Want, ...]:
     raised = (_may("raise_opset", to=_OPSET),) if model.opset < _OPSET else ()
-    return (*raised, _may("fold"), _may("flush_subnormals"))
+    trimmed = (_may("trim_padding"),) if _may_be_padded(model) else ()
+    return (*raised, _may("fold"), *trimmed, _may("flush_subnormals"))
+
+
+def _may_be_padded(model: Model) -> bool:
+    """Whether the interface allows for padding that could be cut off; whether there is any, the samples tell."""
+    technique = transforms.get("trim_padding")
+    reason = technique.requires(model, technique.defaults)
+    return reason is None or "raise_opset" in reason
 
 
 def _weighs_matrices(model: Model, operators: Counter[str]) -> bool:
