@@ -303,6 +303,31 @@ def test_what_cannot_win_any_more_is_not_tried_and_says_what_was_expected(make_j
     assert all("Not worth a trial" in r.reason and "the reference itself" in r.reason for r in untried)
 
 
+def test_an_exhaustive_run_measures_every_candidate_in_full(make_job: Make) -> None:
+    slow = {("openvino", "f32", n): (90.0, 0.0) for n in (1, 2)}
+    record = run(make_job(slow, exhaustive=True)).record
+    assert {item.variant.id for item in record.tuning} >= {
+        "openvino-f32-1t", "openvino-f32-2t", "openvino-bf16-1t", "openvino-bf16-2t",
+    }  # fmt: skip
+    assert not [r for r in record.rejected if r.stage in ("budget", "forecast") or "Stopped after" in r.reason]
+    assert record.picked == "openvino-bf16-2t"
+
+
+def test_picks_that_the_budget_leaves_no_time_to_claim_are_named(make_job: Make) -> None:
+    clock = ManualClock()
+
+    def late(progress: Progress) -> None:
+        if progress.stage.startswith("run-off:"):
+            clock.advance(20.0)
+
+    close = {("openvino", "f32", 2): (4.2, 0.0)}
+    record = run(make_job(close, budget_s=11.0, clock=clock, listener=late)).record
+    assert [item.variant.id for item in record.holdout] == ["openvino-bf16-2t"]
+    assert [r.variant.id for r in record.rejected if "left time for the claims of 1 before it" in r.reason] == [
+        "openvino-f32-2t"
+    ]
+
+
 def test_where_memory_is_what_counts_nothing_is_stopped_for_its_speed(make_job: Make) -> None:
     slow = {("openvino", p, n): (30.0, 0.0) for p in ("f32", "bf16") for n in (1, 2)}
     record = run(make_job(slow, goal=Goal(objective=Objective(minimize="memory_mb")))).record

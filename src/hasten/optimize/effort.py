@@ -32,8 +32,8 @@ _PILOTS = 10
 # needs if no answer changes, because a few do.
 _MOSTLY, _SPARE = 0.75, 1.3
 _FEWEST_SAMPLES = 100
-# A pick that seemed slower than this still is not planned for.
-_SLOWEST = 0.5
+# How fast a pick is, before any is known; and one that seemed slower than this still is not planned for.
+_HOPED, _SLOWEST = 1.5, 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
     """Spend half of each trial's time on rounds of latency and half on accuracy."""
     seconds = _pilot_s(arm, splits)
     for_trial = budget_s * _TUNING / (candidates + 1) / 2
-    planned = claim_effort(seconds, (1.0,), budget_s * _CLAIM, slo, len(splits.holdout))
+    planned = claim_effort(seconds, (_HOPED,), budget_s * _CLAIM, slo, len(splits.holdout))
     return Effort(
         seconds=seconds,
         tuning=Plan(

@@ -233,6 +233,7 @@ class _Run:
             budget_text=f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
+            exhaustive=job.exhaustive,
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
@@ -412,7 +413,8 @@ def _unclaimed(item: Evidence, claimed: int, budget_s: float) -> Rejection:
 
 
 def _run_key(job: Job, model: Model) -> str:
-    return fingerprint(model.digest, job.data.digest(), job.goal, job.seed, job.budget_s, job.prepare, environment())
+    asked = (job.goal, job.seed, job.budget_s, job.exhaustive, job.prepare)
+    return fingerprint(model.digest, job.data.digest(), *asked, environment())
 
 
 def _first(subset: Subset, count: int) -> Subset:

@@ -78,7 +78,8 @@ class Tuned:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
     """What the stage needs. `spent()` is the share of the tuning time that is gone; `smaller` are steps that let the
-    model run on smaller inputs.
+    model run on smaller inputs. `exhaustive` tries every candidate in full, whatever is expected and however long it
+    takes.
     """
 
     bench: Bench
@@ -95,6 +96,7 @@ class Tuning:
     budget_text: str
     smaller: Sequence[Want] = ()
     forecast: Forecast = field(default_factory=Forecast)
+    exhaustive: bool = False
 
     def run(self, reference: Variant, wishes: Sequence[Wish]) -> Tuned:
         """Try the reference against itself, then what is worth it, until the time for trying is spent."""
@@ -135,7 +137,7 @@ class Tuning:
     def _refusal(self, tuned: Tuned, prospect: Prospect, share: float) -> Trial | None:
         """Why a candidate is not tried, or None. The first few are: a search that tried nothing has found nothing."""
         wish = prospect.wish
-        if self._finished(wish) or tuned.ran() < _ALWAYS:
+        if self.exhaustive or self._finished(wish) or tuned.ran() < _ALWAYS:
             return None
         if self.spent() > share:
             return _rejected(wish.variant, "budget", f"The budget of {self.budget_text} was spent before its turn.")
@@ -180,7 +182,7 @@ class Tuning:
 
     def _behind(self, tuned: Tuned) -> Callable[[Figure], str | None] | None:
         """Rules out what is far behind; where memory counts, a slow candidate may still be the one."""
-        if not self._by_speed or self.goal.slo.memory_max_mb is not None:
+        if self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
             return None
         return behind(self._leader(tuned))
 
@@ -221,13 +223,16 @@ class Tuning:
     def _mix(self, tuned: Tuned) -> None:
         """Give quantized candidates that lost a second chance with fewer quantized nodes."""
         for trial in list(tuned.trials):
-            if self.spent() < _MIXED and self._worth_mixing(trial, tuned):
+            if not self._late() and self._worth_mixing(trial, tuned):
                 try:
                     self._mixed(tuned, trial)
                 except (TransformFailed, MissingError, EngineError) as error:
                     # A mix that cannot be built or run costs itself, not the search.
                     note = f"{trial.variant.id}-mixed: {error.message}"
                     self.listener(Progress(stage=f"tuning/{trial.variant.id}-mixed", note=note))
+
+    def _late(self) -> bool:
+        return self.spent() > _MIXED and not self.exhaustive
 
     def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
         item = trial.evidence
@@ -253,7 +258,7 @@ class Tuning:
                 judge=lambda candidate: self._measure(Tuned(), candidate),
                 accurate=self._accurate,
                 ratios=lambda base, others: self._ratios(variant.target, base, others),
-                late=lambda: self.spent() > _MIXED,
+                late=self._late,
             ),
         )
         if found:
