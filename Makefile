@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-memory bench-optimize bench-loadgen techniques zoo-base docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen techniques zoo-base docs format clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,12 @@ unit: zoo
 
 bench: zoo
 	$(BIN)/python benchmarks/agree.py
+
+bench-search: zoo
+	$(BIN)/python benchmarks/search.py --resume
+
+bench-calibration: zoo
+	$(BIN)/python benchmarks/calibration.py --resume
 
 bench-memory: zoo
 	$(BIN)/python benchmarks/memory.py

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -31,12 +32,12 @@ from hasten.measure.load import Load
 from hasten.measure.traffic import run_load
 from hasten.optimize.deploy import Asked
 from hasten.spec.measurement import Figure
-from hasten.spec.serving import Deployment, Rehearsal
+from hasten.spec.serving import Deployment, Prediction, Rehearsal, Serving
 from hasten.stats.percentiles import values_needed
 from hasten.targets import UrlTarget
 from hasten.wire.oip_http import encode_request
 
-__all__ = ["RealDeployer", "served"]
+__all__ = ["Beside", "RealDeployer", "measure_beside", "predict_beside", "rehearse_at", "served"]
 
 _IDLE_REQUESTS = 60
 _OTHERS = 6
@@ -63,36 +64,52 @@ class RealDeployer:
                 return _tried(asked, deployment, target)
 
 
-def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deployment:
-    question = _question(asked, overhead_ms=_overhead_ms(target, deployment))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What simulation over engine times cannot know: the milliseconds that a request spends outside the engine, what the
+    server carries with every instance busy, and how fast the engine is beside server and clients (1: as alone).
+    """
+
+    overhead_ms: float
+    capacity_rps: Figure
+    speed: float
+
+
+def measure_beside(target: UrlTarget, deployment: Deployment) -> Beside:
+    """Ask an idle server, then a saturated one."""
+    overhead_ms = _overhead_ms(target, deployment)
     capacity = _capacity(target, deployment)
-    load = asked.goal.slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
-    speed = _speed(deployment, capacity)
-    predicted = predict(question, deployment.serving, load, speed=speed)
+    return Beside(overhead_ms=overhead_ms, capacity_rps=capacity, speed=_speed(deployment, capacity))
+
+
+def predict_beside(question: Question, serving: Serving, load_rps: float, beside: Beside) -> Prediction:
+    """What a served variant gives at a load, beside its server and clients."""
+    served_question = replace(question, overhead_ms=beside.overhead_ms)
+    return predict(served_question, serving, load_rps, speed=beside.speed)
+
+
+def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deployment:
+    question = _question(asked)
+    beside = measure_beside(target, deployment)
+    load = asked.goal.slo.throughput_rps or COMFORTABLE * (beside.capacity_rps.value or 1.0)
     # The others anew as well: next to each other stand only predictions for one load on one machine.
-    others = [
-        (serving, predict(question, serving, load, speed=speed)) for serving, _ in deployment.considered[:_OTHERS]
-    ]
-    found = _rehearse(target, load)
+    others = [serving for serving, _ in deployment.considered[:_OTHERS]]
+    predicted = predict_beside(question, deployment.serving, load, beside)
+    considered = tuple((serving, predict_beside(question, serving, load, beside)) for serving in others)
+    duration_s = float(np.clip(1.5 * values_needed(99) / load, _SHORTEST_S, _LONGEST_S))
+    found = rehearse_at(target, load, duration_s)
     return msgspec.structs.replace(
         deployment,
         predicted=predicted,
         rehearsed=found,
-        considered=tuple(others),
-        capacity_rps=capacity,
-        reason=deployment.reason + _told(asked, deployment, found, speed),
+        considered=considered,
+        capacity_rps=beside.capacity_rps,
+        reason=deployment.reason + _told(asked, deployment, found, beside.speed),
     )
 
 
-def _question(asked: Asked, overhead_ms: float = 0.0) -> Question:
-    return Question(
-        variant=asked.variant,
-        times=asked.times,
-        keys=asked.keys,
-        goal=asked.goal,
-        overhead_ms=overhead_ms,
-        seed=asked.seed,
-    )
+def _question(asked: Asked) -> Question:
+    return Question(variant=asked.variant, times=asked.times, keys=asked.keys, goal=asked.goal, seed=asked.seed)
 
 
 @contextlib.contextmanager
@@ -133,10 +150,9 @@ def _document(stream: IO[bytes]) -> dict[str, Any]:
     return {}
 
 
-def _rehearse(target: UrlTarget, load_rps: float) -> Rehearsal:
-    """An open loop long enough for its percentiles."""
-    duration = float(np.clip(1.5 * values_needed(99) / load_rps, _SHORTEST_S, _LONGEST_S))
-    result = run_load(target, Load(kind="poisson", value=load_rps), duration, seed=1)
+def rehearse_at(target: UrlTarget, load_rps: float, duration_s: float, *, seed: int = 1) -> Rehearsal:
+    """Put an open loop of Poisson arrivals on a server for so long. Percentiles are measured where there are enough."""
+    result = run_load(target, Load(kind="poisson", value=load_rps), duration_s, seed=seed)
     return Rehearsal(
         load_rps=load_rps,
         offered_rps=result.offered_rps or load_rps,
