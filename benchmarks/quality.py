@@ -53,8 +53,8 @@ def page(results: Sequence[Quality], host: Environment, budget_s: float) -> str:
         "",
         f"Made by `make bench-search`. The search has a budget of {budget_s:.0f} s and knows nothing of earlier runs; "
         "the sweep (`hasten optimize --exhaustive`) measures every candidate in full, with as many rounds and "
-        "samples a trial. Time is until the picks are fixed. The bests then race in the same rounds; a ratio above 1 means that "
-        "the search's is faster, exactly 1 that both are the same variant. Each seed deals the data anew.",
+        "samples a trial. Time is until the picks are fixed. The bests then race in the same rounds; a ratio above 1 "
+        "means that the search's is faster, exactly 1 that both are the same variant. Each seed deals the data anew.",
         "",
         f"Machine: {where}.",
         "",
