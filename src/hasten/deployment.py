@@ -66,8 +66,8 @@ class RealDeployer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beside:
-    """What simulation over engine times cannot know: the milliseconds that a request spends outside the engine, what the
-    server carries with every instance busy, and how fast the engine is beside server and clients (1: as alone).
+    """What simulation over engine times cannot know: the milliseconds that a request spends outside the engine, what
+    the server carries with every instance busy, and how fast the engine is beside server and clients (1: as alone).
     """
 
     overhead_ms: float

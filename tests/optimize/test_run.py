@@ -90,7 +90,9 @@ def test_a_candidate_whose_engine_crashes_costs_only_itself(make_job: Make) -> N
     assert "SIGSEGV" in rejection.reason
 
 
-def quantizing(step: Step, source: Path, folder: Path, samples: Path) -> tuple[Path, Applied]:
+def quantizing(
+    step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float = 9.0
+) -> tuple[Path, Applied]:
     """Every quantizer applies and leaves the file as it is; the fake arms tell what it does to answers."""
     if not step.transform.startswith("quantize"):
         raise TransformFailed(f"{step.transform} does not apply: nothing to do.")
@@ -192,9 +194,9 @@ def test_transforms_are_given_calibration_samples_only(
     given: list[Sequence[int]] = []
 
     class Spy(module.Builder):
-        def __init__(self, source: Path, calibration: Subset, folder: Path, apply: Any) -> None:
+        def __init__(self, source: Path, calibration: Subset, *rest: Any) -> None:
             given.append(calibration.indices)
-            super().__init__(source, calibration, folder, apply)
+            super().__init__(source, calibration, *rest)
 
     monkeypatch.setattr(module, "Builder", Spy)
     run(make_job())
@@ -326,6 +328,20 @@ def test_picks_that_the_budget_leaves_no_time_to_claim_are_named(make_job: Make)
     assert [r.variant.id for r in record.rejected if "left time for the claims of 1 before it" in r.reason] == [
         "openvino-f32-2t"
     ]
+
+
+def test_a_build_may_take_what_is_left_for_trying_and_no_more(make_job: Make) -> None:
+    limits: list[float] = []
+    clock = ManualClock()
+
+    def slow(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float) -> Any:
+        limits.append(timeout_s)
+        clock.advance(timeout_s)
+        raise TransformFailed("took too long")
+
+    run(make_job(apply=slow, budget_s=400.0, clock=clock, exhaustive=True))
+    assert limits[0] == pytest.approx(180.0)
+    assert limits[1:] == [30.0] * len(limits[1:])
 
 
 def test_where_memory_is_what_counts_nothing_is_stopped_for_its_speed(make_job: Make) -> None:

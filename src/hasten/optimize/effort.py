@@ -21,10 +21,13 @@ from hasten.spec.values import Value
 from hasten.stats.bootstrap import Z95
 from hasten.stats.percentiles import values_needed
 
-__all__ = ["ClaimEffort", "Effort", "claim_effort", "effort_for", "time_for_claims"]
+__all__ = ["TUNING_SHARE", "ClaimEffort", "Effort", "claim_effort", "effort_for", "time_for_claims"]
 
 # Shares of the budget: trying candidates, and the claims. The rest is for the run-off, serving defaults and packing.
 _TUNING, _CLAIM, _RESERVE = 0.4, 0.4, 0.15
+# The share of the budget after which no further candidate is begun: more than is planned for trials, because they cost
+# less than planned where candidates are faster.
+TUNING_SHARE = _TUNING + 0.05
 _RUNS_TUNING, _RUNS_CLAIM = 4, 6
 _FEWEST_TUNING, _FEWEST, _MOST = 12, 20, 80
 _PILOTS = 10
@@ -39,16 +42,13 @@ _HOPED, _SLOWEST = 1.5, 0.5
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
     """Rounds and samples of every trial, and how many holdout samples one pick can be claimed on, as far as that can be
-    said before. `seconds` is one prediction of the reference. `tuning_share` is the share of the budget after which no
-    further candidate is begun: more than is planned for trials, because they cost less than planned where candidates
-    are faster.
+    said before. `seconds` is one prediction of the reference.
     """
 
     seconds: float
     tuning: Plan
     tuning_samples: int
     holdout_samples: int
-    tuning_share: float = _TUNING + 0.05
 
 
 class ClaimEffort(Value, frozen=True):

@@ -29,7 +29,7 @@ from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.deploy import ask, deployment_line
-from hasten.optimize.effort import ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
+from hasten.optimize.effort import TUNING_SHARE, ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
@@ -48,12 +48,14 @@ from hasten.spec.serving import Deployment
 from hasten.spec.target import Format, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.transform.base import TransformFailed
+from hasten.transform.isolate import TIMEOUT_S
 from hasten.verify.judge import judge_load
 
 __all__ = ["Job", "Outcome", "run"]
 
 # Shares of the budget that may be spent waiting for a machine that gives all its cores.
 _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
+_SHORTEST_BUILD_S = 30.0
 
 
 def run(job: Job) -> Outcome:
@@ -95,7 +97,7 @@ class _Run:
         self._splits = splits
         self._log = log
         self._started = started
-        self._builder = Builder(model.path, splits.calibration, log.folder, job.apply)
+        self._builder = Builder(model.path, splits.calibration, log.folder, job.apply, self._for_a_build_s)
         self._reference = reference_variant(model)
         self._packer = Packer(
             name=job.name,
@@ -139,6 +141,13 @@ class _Run:
             found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
             record = self._deployed(found, batch)
         return self._pack(record, batch)
+
+    def _for_a_build_s(self) -> float:
+        """A build that begins now may take what is left for trying, and a minimum, so that the first are not cut off
+        where loading took long.
+        """
+        gone_s = self._job.clock.now() - self._started
+        return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._job.budget_s * TUNING_SHARE - gone_s))
 
     def _deployed(self, found: _Found, batch: int) -> Record:
         """The record with serving defaults of the picked variant, held to the objectives at their load. Where it fails
@@ -228,7 +237,7 @@ class _Run:
             watch=self._watches["tuning"],
             goal=job.goal,
             holdout_samples=effort.holdout_samples,
-            spent=lambda: (job.clock.now() - self._started) / (job.budget_s * effort.tuning_share),
+            spent=lambda: (job.clock.now() - self._started) / (job.budget_s * TUNING_SHARE),
             listener=job.listener,
             budget_text=f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
