@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.data.lengths import buckets_for, padded_length, waste
+from hasten.data import Dataset
+from hasten.data.lengths import buckets_for, describe_lengths, is_padding_mask, padded_length, waste
+from hasten.spec.signature import Signature
+from hasten.spec.tensor import TensorSpec
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=30)
 
@@ -52,3 +56,43 @@ def test_what_no_bucket_holds_keeps_its_length() -> None:
 @pytest.mark.parametrize(("lengths", "padded", "share"), [([10, 30], [40, 40], 0.5), ([], [], 0.0), ([4], [4], 0.0)])
 def test_waste_is_the_share_of_positions_that_hold_nothing(lengths: list[int], padded: list[int], share: float) -> None:
     assert waste(lengths, padded) == share
+
+
+TEXT = Signature(
+    inputs=tuple(TensorSpec(name=name, dtype="INT64", shape=("n", "s")) for name in ("ids", "attention_mask")),
+    outputs=(),
+)
+
+
+def texts(lengths: list[int], sent: int = 0) -> Dataset:
+    rows = [np.pad(np.ones(length, np.int64), (0, max(0, sent - length))) for length in lengths]
+    return Dataset(inputs=[{"ids": 7 * row, "attention_mask": row} for row in rows])
+
+
+def test_how_lengths_spread_is_told() -> None:
+    data = texts([4, 6, 20])
+    assert describe_lengths(TEXT, data.subset(range(3))) == (
+        "4 to 20 along ids, half at most 6; 0% of it padding, by attention_mask"
+    )
+
+
+def test_how_much_is_padding_is_told() -> None:
+    data = texts([8, 24], sent=64)
+    assert describe_lengths(TEXT, data.subset(range(2))) == "all 64 along ids; 75% of it padding, by attention_mask"
+
+
+def test_a_model_of_one_size_has_no_lengths() -> None:
+    fixed = Signature(inputs=(TensorSpec(name="x", dtype="FP32", shape=("n", 4)),), outputs=())
+    assert describe_lengths(fixed, Dataset(inputs={"x": np.zeros((3, 4), np.float32)}).subset(range(3))) is None
+
+
+def test_lines_of_open_width_have_lengths_and_no_mask() -> None:
+    lines = Signature(inputs=(TensorSpec(name="x", dtype="FP32", shape=("n", 3, 48, "w")),), outputs=())
+    data = Dataset(inputs=[{"x": np.zeros((3, 48, width), np.float32)} for width in (320, 100)])
+    assert describe_lengths(lines, data.subset(range(2))) == "100 to 320 along x, half at most 210"
+
+
+@pytest.mark.parametrize("row", [[1, 1, 0, 1], [0, 0, 0], [2, 0], []])
+def test_what_has_holes_or_other_numbers_is_no_padding_mask(row: list[int]) -> None:
+    data = Dataset(inputs=[{"m": np.array(row, np.int64)}])
+    assert not is_padding_mask("m", data.subset(range(1)))

@@ -1,4 +1,4 @@
-"""Lengths of sequences: what padding wastes, and which few lengths to pad to instead.
+"""Lengths of sequences: how they spread, what padding wastes, and which few lengths to pad to instead.
 
 Engines run every distinct length as a shape of its own, so lengths are rounded up to a few buckets. Which few waste
 least follows from the lengths that occur: an exact one-dimensional partition by dynamic programming (Bellman 1973, "A
@@ -10,7 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["buckets_for", "padded_length", "waste"]
+import numpy as np
+
+from hasten.data.dataset import Arrays, Samples
+from hasten.spec.signature import Signature
+
+__all__ = ["buckets_for", "describe_lengths", "is_padding_mask", "padded_length", "waste"]
+
+# So many samples tell how lengths spread.
+_LOOKED_AT = 256
 
 
 def buckets_for(lengths: Sequence[int], count: int, multiple: int = 8) -> tuple[int, ...]:
@@ -64,3 +72,52 @@ def waste(lengths: Sequence[int], padded: Sequence[int]) -> float:
     """The share of positions that hold nothing when sequences of `lengths` are sent as `padded`; 0 for none."""
     whole = sum(padded)
     return 1 - sum(lengths) / whole if whole else 0.0
+
+
+def is_padding_mask(name: str, samples: Samples) -> bool:
+    """Whether an input is ones over the text and zeros behind it in every sample, as attention masks are."""
+    rows = (np.asarray(samples.inputs(at)[name]).reshape(-1) for at in range(len(samples)))
+    return all(row.size and row[0] == 1 and np.isin(row, (0, 1)).all() and (np.diff(row) <= 0).all() for row in rows)
+
+
+class _Listed:
+    """Samples that were looked at already."""
+
+    def __init__(self, samples: Sequence[Arrays]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def inputs(self, position: int, /) -> Arrays:
+        return self._samples[position]
+
+
+def describe_lengths(signature: Signature, samples: Samples) -> str | None:
+    """Say in words how long the samples are along the first open axis of an input (that of the batch aside), and how
+    much of that is padding by an attention mask. None for models without an open axis.
+    """
+    first = next(
+        (
+            (spec.name, axis)
+            for spec in signature.inputs
+            for axis, size in enumerate(spec.shape[1:])
+            if isinstance(size, str)
+        ),
+        None,
+    )
+    if first is None or not len(samples):
+        return None
+    name, axis = first
+    looked = [samples.inputs(int(at)) for at in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT))]
+    if any(np.ndim(sample[name]) <= axis for sample in looked):
+        return None
+    sent = [int(np.shape(sample[name])[axis]) for sample in looked]
+    words = f"{min(sent)} to {max(sent)} along {name}, half at most {int(np.median(sent))}"
+    words = f"all {sent[0]} along {name}" if min(sent) == max(sent) else words
+    tokens = [spec.name for spec in signature.inputs if spec.dtype in ("INT32", "INT64") and len(spec.shape) == 2]
+    mask = next((item for item in tokens if is_padding_mask(item, _Listed(looked))), None)
+    if mask is None:
+        return words
+    held = [int(np.count_nonzero(sample[mask])) for sample in looked]
+    return f"{words}; {waste(held, sent):.0%} of it padding, by {mask}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from hasten.bundle.write import check_destination
 from hasten.data.dataset import Dataset, Subset
 from hasten.data.feed import check_fits, sample_for
+from hasten.data.lengths import describe_lengths
 from hasten.data.split import Splits, split
 from hasten.engine.host import environment
 from hasten.errors import EngineError, MissingError, ModelError, RequestError, StorageError, UsageError
@@ -106,6 +107,7 @@ class _Run:
             build=self._builder.build,
             loader=job.loader,
         )
+        self._lengths = describe_lengths(model.signature, splits.tuning)
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
         self._history = History(job.history)
@@ -365,6 +367,7 @@ class _Run:
                 "tuning": len(self._splits.tuning),
                 "holdout": len(self._splits.holdout),
                 "metric": job.data.metric.name,
+                **({"lengths": self._lengths} if self._lengths else {}),
                 "labels": "yes" if job.data.labelled else "no: agreement with the reference",
             },
             seed=job.seed,

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from hasten.data.dataset import Arrays, Samples
-from hasten.data.lengths import buckets_for, padded_length, waste
+from hasten.data.lengths import buckets_for, is_padding_mask, padded_length, waste
 from hasten.model.base import Model
 from hasten.model.onnx_file import save_proto
 from hasten.model.open import open_model
@@ -117,7 +117,7 @@ def _interface_problem(model: Model) -> str | None:
 
 def _mask(specs: Sequence[TensorSpec], samples: Samples) -> str:
     """The input that is ones over the text and zeros behind it, in every sample."""
-    found = [spec.name for spec in specs if len(samples) and _masks(spec.name, samples)]
+    found = [spec.name for spec in specs if len(samples) and is_padding_mask(spec.name, samples)]
     named = [name for name in found if "mask" in name.lower()]
     if len(named or found) != 1:
         raise TransformFailed(
@@ -126,11 +126,6 @@ def _mask(specs: Sequence[TensorSpec], samples: Samples) -> str:
             else f"more than one input could be the attention mask: {', '.join(found)}."
         )
     return (named or found)[0]
-
-
-def _masks(name: str, samples: Samples) -> bool:
-    rows = (np.asarray(samples.inputs(at)[name]).reshape(-1) for at in range(len(samples)))
-    return all(row.size and row[0] == 1 and np.isin(row, (0, 1)).all() and (np.diff(row) <= 0).all() for row in rows)
 
 
 def _length(mask: np.ndarray[Any, Any]) -> int:
