@@ -87,9 +87,15 @@ def test_a_model_of_one_size_has_no_lengths() -> None:
 
 
 def test_lines_of_open_width_have_lengths_and_no_mask() -> None:
-    lines = Signature(inputs=(TensorSpec(name="x", dtype="FP32", shape=("n", 3, 48, "w")),), outputs=())
+    lines = Signature(inputs=(TensorSpec(name="x", dtype="FP32", shape=("n", 3, "h", "w")),), outputs=())
     data = Dataset(inputs=[{"x": np.zeros((3, 48, width), np.float32)} for width in (320, 100)])
     assert describe_lengths(lines, data.subset(range(2))) == "100 to 320 along x, half at most 210"
+
+
+def test_pictures_of_one_size_have_no_lengths_though_the_model_would_take_others() -> None:
+    pictures = Signature(inputs=(TensorSpec(name="x", dtype="FP32", shape=("n", 3, "h", "w")),), outputs=())
+    data = Dataset(inputs={"x": np.zeros((4, 3, 8, 8), np.float32)})
+    assert describe_lengths(pictures, data.subset(range(4))) is None
 
 
 @pytest.mark.parametrize("row", [[1, 1, 0, 1], [0, 0, 0], [2, 0], []])

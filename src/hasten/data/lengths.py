@@ -8,7 +8,7 @@ note on cluster analysis and dynamic programming"), here with each cluster's lar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -94,30 +94,29 @@ class _Listed:
 
 
 def describe_lengths(signature: Signature, samples: Samples) -> str | None:
-    """Say in words how long the samples are along the first open axis of an input (that of the batch aside), and how
-    much of that is padding by an attention mask. None for models without an open axis.
+    """Say in words how long the samples are along an open axis of an input (that of the batch aside), and how much of
+    that is padding by an attention mask. None where all have one length and none is masked.
     """
-    first = next(
-        (
-            (spec.name, axis)
-            for spec in signature.inputs
-            for axis, size in enumerate(spec.shape[1:])
-            if isinstance(size, str)
-        ),
-        None,
-    )
-    if first is None or not len(samples):
+    if not len(samples):
         return None
-    name, axis = first
     looked = [samples.inputs(int(at)) for at in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT))]
-    if any(np.ndim(sample[name]) <= axis for sample in looked):
+    tokens = [spec.name for spec in signature.inputs if spec.dtype in ("INT32", "INT64") and len(spec.shape) == 2]
+    mask = next((name for name in tokens if name in looked[0] and is_padding_mask(name, _Listed(looked))), None)
+    found = list(_open_lengths(signature, looked))
+    name, sent = next(((name, sent) for name, sent in found if mask or len(set(sent)) > 1), ("", []))
+    if not sent:
         return None
-    sent = [int(np.shape(sample[name])[axis]) for sample in looked]
     words = f"{min(sent)} to {max(sent)} along {name}, half at most {int(np.median(sent))}"
     words = f"all {sent[0]} along {name}" if min(sent) == max(sent) else words
-    tokens = [spec.name for spec in signature.inputs if spec.dtype in ("INT32", "INT64") and len(spec.shape) == 2]
-    mask = next((item for item in tokens if is_padding_mask(item, _Listed(looked))), None)
     if mask is None:
         return words
     held = [int(np.count_nonzero(sample[mask])) for sample in looked]
     return f"{words}; {waste(held, sent):.0%} of it padding, by {mask}"
+
+
+def _open_lengths(signature: Signature, looked: Sequence[Arrays]) -> Iterator[tuple[str, list[int]]]:
+    """The sizes of all samples along each open axis behind the batch."""
+    for spec in signature.inputs:
+        for axis, size in enumerate(spec.shape[1:]):
+            if isinstance(size, str) and all(np.ndim(sample[spec.name]) > axis for sample in looked):
+                yield spec.name, [int(np.shape(sample[spec.name])[axis]) for sample in looked]
