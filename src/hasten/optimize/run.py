@@ -30,18 +30,20 @@ from hasten.model.open import open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.deploy import ask, deployment_line
 from hasten.optimize.effort import Effort, effort_for
+from hasten.optimize.explain import with_operators
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
 from hasten.optimize.pack import Packer
 from hasten.optimize.pick import finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
+from hasten.optimize.stories import shown_samples
 from hasten.optimize.trial import Bench, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning, line
 from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
-from hasten.spec.evidence import Evidence, Record, Rejection, Story
+from hasten.spec.evidence import ClassChanges, Evidence, Record, Rejection, Shown, Story
 from hasten.spec.progress import Progress
 from hasten.spec.serving import Deployment
 from hasten.spec.target import Format, Target
@@ -83,6 +85,8 @@ class _Found:
     rejected: Sequence[Rejection]
     stories: Sequence[Story]
     picks: Sequence[Evidence]
+    classes: Sequence[ClassChanges]
+    shown: Sequence[Shown]
 
 
 class _Run:
@@ -132,8 +136,16 @@ class _Run:
                 *losers(measured, picks, job.goal, effort.holdout_samples),
             ]
             stories = [story for trial in tuned.trials for story in trial.stories]
-            found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
-            record = self._deployed(found, batch)
+            found = _Found(
+                claimed=claimed,
+                tuned=measured,
+                rejected=rejected,
+                stories=stories,
+                picks=picks,
+                classes=[trial.classes for trial in claims if trial.classes is not None],
+                shown=shown_samples(job.data, stories, [item.variant.id for item in picks]),
+            )
+            record = self._explained(self._deployed(found, batch), arm)
         return self._pack(record, batch)
 
     def _deployed(self, found: _Found, batch: int) -> Record:
@@ -146,6 +158,17 @@ class _Run:
             found, done[record.picked] = self._rehearsed(found, record, batch)
             record = self._record(found, tuple(item for item in done.values() if item is not None))
         return record
+
+    def _explained(self, record: Record, arm: Arm) -> Record:
+        self._say("profiling what was picked")
+        return with_operators(
+            record,
+            arm,
+            lambda variant: self._job.loader(self._builder.build(variant), variant.target),
+            self._splits.tuning,
+            log=self._log,
+            clock=self._job.clock,
+        )
 
     def _rehearsed(self, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment | None]:
         id_ = record.picked
@@ -350,6 +373,8 @@ class _Run:
             stories=tuple(found.stories),
             builds=tuple(self._builds.values()),
             deployments=deployments,
+            classes=tuple(found.classes),
+            shown=tuple(found.shown),
         )
 
     def _pack(self, record: Record, batch: int) -> Outcome:
