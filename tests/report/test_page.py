@@ -27,10 +27,11 @@ def test_the_verdict_comes_before_everything_else(accepted: Record) -> None:
 
 def test_every_candidate_and_every_reason_is_on_the_page(accepted: Record) -> None:
     page = page_of(accepted, "m")
-    tried = {item.how for item in page.tried}
+    candidates = [*page.tried, *(item for group in page.untried for item in group.members)]
+    tried = {item.how for item in candidates}
     for rejection in accepted.rejected:
         assert any(str(rejection.variant.target) in how for how in tried), rejection.variant.id
-    reasons = " ".join(item.reason for item in page.tried)
+    reasons = " ".join(item.reason for item in candidates)
     assert all(rejection.reason in reasons for rejection in accepted.rejected)
 
 

@@ -249,7 +249,7 @@ class _Run:
             holdout_samples=effort.holdout_samples,
             spent=lambda: (job.clock.now() - self._started) / (job.budget_s * effort.tuning_share),
             listener=job.listener,
-            budget_text=f"{job.budget_s / 60:.3g} minutes",
+            budget_text="1 minute" if job.budget_s == 60 else f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
         )
