@@ -119,7 +119,15 @@ def optimize(
         resume=resume,
         overwrite=overwrite,
         command=_command(
-            _said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess, rehearse=rehearse
+            _said(model),
+            data,
+            slo,
+            metric,
+            out,
+            seed,
+            budget_s=budget_s,
+            fold_preprocess=fold_preprocess,
+            rehearse=rehearse,
         ),
         listener=listener,
         history=_history_file(),
@@ -310,6 +318,7 @@ def _command(
     out: str | Path,
     seed: int,
     *,
+    budget_s: float,
     fold_preprocess: bool,
     rehearse: bool,
 ) -> str:
@@ -325,4 +334,4 @@ def _command(
         words.append("--fold-preprocess")
     if not rehearse:
         words.append("--no-rehearse")
-    return " ".join([*words, f"--out {out}", f"--seed {seed}"])
+    return " ".join([*words, f"--out {out}", f"--budget {budget_s:g}s", f"--seed {seed}"])
