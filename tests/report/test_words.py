@@ -70,3 +70,9 @@ def test_a_failed_write_leaves_no_half_page_behind(accepted: Record, tmp_path: P
     with pytest.raises(StorageError):
         write_report(accepted, tmp_path / "report.html", title="m")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_reasons_have_minus_signs_and_identifiers_keep_their_hyphens() -> None:
+    assert plainly("drops by -0.00 points (-3.47 to 3.47), openvino-bf16-2t, 2026-11-26, -r") == (
+        "drops by 0.00 points (−3.47 to 3.47), openvino-bf16-2t, 2026-11-26, -r"
+    )

@@ -7,6 +7,7 @@ page as data, once for each place where they stand, as long as there is room. Pu
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -23,7 +24,7 @@ _ROOM = 1_200_000
 _PLACES = 2
 # Below this similarity, letters that two answers share are there by chance.
 _ALIKE = 0.6
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG, _WIDEST = b"\x89PNG\r\n\x1a\n", 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,5 +94,8 @@ def _times(stories: Sequence[Story], sample: int) -> int:
 
 
 def _address(item: Shown) -> str:
-    """Only what is a PNG becomes an address: a record may come from anywhere."""
-    return f"data:image/png;base64,{base64.b64encode(item.picture).decode()}" if item.picture.startswith(_PNG) else ""
+    """Only a small PNG becomes an address: a record may come from anywhere, and few bytes may stand for many pixels."""
+    head = item.picture[:24]
+    if len(head) < 24 or not head.startswith(_PNG) or max(struct.unpack(">II", head[16:])) > _WIDEST:
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(item.picture).decode()}"
