@@ -43,6 +43,17 @@ def test_scores_that_moved_by_rounding_are_no_story_and_a_broken_one_is() -> Non
     assert (story.sample, story.label, story.reference, story.answer) == (2, "face", "0.9", "0.1")
 
 
+def test_a_small_score_that_moved_by_little_is_no_story_though_it_halved() -> None:
+    before, after = [np.array([0.02]), np.array([0.9]), np.array([0.8])], [np.array([0.01])] + [np.array([0.9])] * 2
+    assert [story.sample for story in told(data_of([0.0, 1.0, 1.0], metric="auc"), before, after)] == [2]
+
+
+def test_an_answer_that_is_no_number_any_more_is_a_story() -> None:
+    data = Dataset(inputs={"x": np.zeros((2, 2), np.float32)})
+    [story] = told(data, before=[np.ones(2), np.ones(2)], after=[np.ones(2), np.array([np.nan, 1.0])])
+    assert story.answer == "2 numbers: nan, 1"
+
+
 def test_embeddings_are_told_by_their_first_numbers() -> None:
     data = Dataset(inputs={"x": np.zeros((1, 2), np.float32)})
     [story] = told(data, before=[np.arange(8.0)], after=[np.ones(8)])

@@ -19,7 +19,7 @@ __all__ = ["shown_samples", "stories"]
 
 _STORIES = 6
 _WORDS = 120
-# Numbers that move by less than this share of their norm moved by rounding (as `stats.change` has it for scores).
+# Numbers that move by less than this share of the usual norm of answers moved by rounding (as `stats.change` has it).
 _ROUNDING = 0.05
 # Bytes of pictures and words in a record: a page with them in base64 stays well below 2 MB.
 _MOST_BYTES = 800_000
@@ -28,8 +28,9 @@ _MOST_BYTES = 800_000
 def stories(variant: str, dataset: Dataset, reference: Mapping[int, Any], answers: Mapping[int, Any]) -> list[Story]:
     """Return the samples whose answers changed most: by what the metrics lost, then by how far the answer moved."""
     told: list[tuple[tuple[float, ...], int]] = []
+    usual = _usual_norm([reference[index] for index in answers])
     for index, answer in answers.items():
-        before, moved = reference[index], _moved(reference[index], answer)
+        before, moved = reference[index], _moved(reference[index], answer, usual)
         lost = tuple(_lost(metric, before, answer, dataset.label(index)) for metric in dataset.metrics)
         if moved > _ROUNDING or (moved and any(lost)):
             told.append(((*(-loss for loss in lost), -moved), index))
@@ -72,16 +73,22 @@ def _lost(metric: Metric, before: Any, after: Any, label: Any) -> float:
     return 0.0 if not np.isfinite(change) else -change if metric.higher_is_better else change
 
 
-def _moved(before: Any, after: Any) -> float:
-    """How far an answer moved, as a share of its norm; 1 where answers differ and are no numbers."""
+def _usual_norm(answers: Sequence[Any]) -> float:
+    """Root mean square of the norms of answers that are numbers; 0 where there are none."""
+    arrays = (np.asarray(answer) for answer in answers)
+    squares = [float(np.sum(np.square(array))) for array in arrays if array.dtype.kind == "f"]
+    return float(np.sqrt(np.nanmean(squares))) if np.isfinite(squares).any() else 0.0
+
+
+def _moved(before: Any, after: Any, usual: float) -> float:
+    """How far an answer moved, as a share of the usual norm; 1 where answers differ and are no numbers."""
     first, second = np.asarray(before), np.asarray(after)
     if first.shape == second.shape and np.array_equal(first, second):
         return 0.0
     if first.shape != second.shape or first.dtype.kind != "f" or second.dtype.kind != "f":
         return 1.0
-    norm = float(np.linalg.norm(first))
-    moved = float(np.linalg.norm(second - first))
-    return moved / norm if norm and np.isfinite(moved) else 1.0
+    moved = float(np.linalg.norm(np.subtract(second, first).ravel()))
+    return moved / usual if usual and np.isfinite(moved) else 1.0
 
 
 def _said(dataset: Dataset, answer: Any) -> str:
