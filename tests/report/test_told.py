@@ -78,9 +78,10 @@ def test_the_page_stays_below_two_megabytes_however_many_pictures_there_are(full
         ("Invoice", "Invo1ce", [("Invo", False), ("1", True), ("ce", False)]),
         ("sneaker", "sandal", [("sandal", True)]),
         ("T-shirt", "shirt", [("shirt", True)]),
+        ("0.1625", "0.1234", [("0.1234", True)]),
         ("anything", "", []),
     ],
-    ids=["a letter", "another word", "a part of it", "nothing"],
+    ids=["a letter", "another word", "a part of it", "a number", "nothing"],
 )
 def test_what_differs_in_an_answer_is_marked(
     full: Record, reference: str, answer: str, pieces: list[tuple[str, bool]]

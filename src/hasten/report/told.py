@@ -7,6 +7,7 @@ page as data, once for each place where they stand, as long as there is room. Pu
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _ROOM = 1_200_000
 _PLACES = 2
 # Below this similarity, letters that two answers share are there by chance.
 _ALIKE = 0.6
+_NUMBER = re.compile(r"[-+.\de]+")
 _PNG, _WIDEST = b"\x89PNG\r\n\x1a\n", 1024
 
 
@@ -70,10 +72,10 @@ def _shorten(text: str, longest: int) -> str:
 
 
 def _pieces(reference: str, answer: str) -> tuple[tuple[str, bool], ...]:
-    """The answer cut where it differs; whole where it is another word, or only lacks something."""
+    """The answer cut where it differs; whole where it is a number, another word, or only lacks something."""
     matcher = SequenceMatcher(None, reference, answer, autojunk=False)
     pieces = [(answer[start:end], tag != "equal") for tag, _, _, start, end in matcher.get_opcodes() if end > start]
-    if matcher.ratio() < _ALIKE or not any(differs for _, differs in pieces):
+    if _NUMBER.fullmatch(answer) or matcher.ratio() < _ALIKE or not any(differs for _, differs in pieces):
         return ((answer, True),) if answer else ()
     return tuple(pieces)
 
