@@ -27,6 +27,11 @@ def test_pixels_with_channels_at_either_end_become_the_same_picture() -> None:
     assert np.array_equal(np.asarray(last), pixels)
 
 
+def test_a_grey_picture_in_three_channels_takes_the_bytes_of_one() -> None:
+    pixels = RNG.integers(0, 256, (20, 30, 1), dtype=np.uint8)
+    assert picture(np.repeat(pixels, 3, axis=2)) == picture(pixels)
+
+
 def test_scaled_floats_are_stretched_back_over_all_pixels() -> None:
     pixels = RNG.integers(0, 256, (1, 28, 28), dtype=np.uint8)
     pixels[0, 0, :2] = 0, 255

@@ -85,7 +85,8 @@ def _pixels(array: Array) -> Array | None:
     last = array if array.shape[-1] in _CHANNELS else array.transpose(1, 2, 0)
     if last.shape[-1] not in _CHANNELS or min(last.shape[:2]) < _SHORTEST:
         return None
-    return last[:, :, 0] if last.shape[-1] == 1 else last[:, :, :3]
+    grey = last.shape[-1] == 1 or bool((last[:, :, :1] == last[:, :, 1:3]).all())
+    return last[:, :, 0] if grey else last[:, :, :3]
 
 
 def _bytes(pixels: Array) -> Array:

@@ -23,6 +23,7 @@ from hasten.report.format import (
 )
 from hasten.report.operators import Operators, operators_of
 from hasten.report.plots import Chart
+from hasten.report.room import Offer, offers
 from hasten.report.serving import Plan, plan_of
 from hasten.report.told import Told, told
 from hasten.report.tried import Group, Tried, grouped, kind_of, tried
@@ -97,6 +98,7 @@ class Page:
     unchanged: str
     operators: Operators | None
     serving: Plan | None
+    offers: tuple[Offer, ...]
     tried: tuple[Tried, ...]
     untried: tuple[Group, ...]
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
@@ -127,6 +129,7 @@ def page_of(record: Record, title: str) -> Page:
         unchanged=_unchanged(record),
         operators=operators_of(record),
         serving=plan_of(record),
+        offers=offers(record),
         tried=tuple(item for item in candidates if item.measured),
         untried=grouped(candidates),
         facts=tuple(facts_of(record, title)),
