@@ -122,7 +122,7 @@ def optimize(
         exhaustive=exhaustive,
         resume=resume,
         overwrite=overwrite,
-        command=_command(_said(model), data, slo, metric, out, seed, chosen),
+        command=_command(_said(model), data, slo, metric, out, seed, budget_s, chosen),
         listener=listener,
         history=_history_file(),
         deployer=RealDeployer() if rehearse else None,
@@ -311,6 +311,7 @@ def _command(
     metric: str | None,
     out: str | Path,
     seed: int,
+    budget_s: float,
     chosen: Mapping[str, bool],
 ) -> str:
     """The command line that runs this again; a dataset or goal made in Python is named as such."""
@@ -322,4 +323,4 @@ def _command(
     if metric:
         words.append(f"--metric {metric}")
     words += [flag for flag, is_chosen in chosen.items() if is_chosen]
-    return " ".join([*words, f"--out {out}", f"--seed {seed}"])
+    return " ".join([*words, f"--out {out}", f"--budget {budget_s:g}s", f"--seed {seed}"])

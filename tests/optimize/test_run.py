@@ -356,3 +356,104 @@ def test_a_run_that_ended_leaves_its_lessons_to_the_next(make_job: Make, tmp_pat
     run(make_job(history=tmp_path / "history.sqlite"))
     lessons = History(tmp_path / "history.sqlite").lessons()
     assert any("engine=openvino" in lesson.traits and (lesson.log_gain or 0) > 0 for lesson in lessons)
+
+
+def test_the_claim_is_told_class_by_class_on_holdout_data(make_job: Make) -> None:
+    record = run(make_job()).record
+    [found] = [item for item in record.classes if item.variant == "openvino-bf16-2t"]
+    claim = next(item for item in record.holdout if item.variant.id == "openvino-bf16-2t")
+    assert sum(item.samples for item in found.changes) == claim.measurement.accuracy_change.n
+    assert {item.name for item in found.changes} == {"0", "1", "2"}
+
+
+def test_samples_of_stories_are_kept_as_the_data_shows_them(make_job: Make, dataset: Dataset) -> None:
+    x = np.stack([dataset.inputs(i)["x"] for i in range(len(dataset))])
+    labels = [dataset.label(i) for i in range(len(dataset))]
+    data = Dataset(inputs={"x": x}, labels=labels, describe=lambda index: f"row {index}", name="rows")
+    record = run(make_job({("openvino", "bf16", n): (3.0, 0.3) for n in (1, 2)}, data=data)).record
+    assert {item.sample: item.text for item in record.shown} == {s.sample: f"row {s.sample}" for s in record.stories}
+    holdout = set(split(data).holdout.open([]).indices)
+    assert record.shown
+    assert not holdout & {item.sample for item in record.shown}
+
+
+class Profiled(FakeArm):
+    """Notes when it was profiled."""
+
+    def profile(self, slots: Sequence[int], *, warmup: int = 1) -> Any:
+        PROFILED.append(self)
+        return super().profile(slots, warmup=warmup)
+
+
+PROFILED: list[FakeArm] = []
+
+
+def profiled_arms(make_job: Make) -> dict[tuple[str, str, int], Any]:
+    signature = open_model(make_job().model).signature
+    PROFILED.clear()
+
+    def arm(ms: float) -> Callable[[], FakeArm]:
+        answer = lambda inputs: {"y": np.eye(3, dtype=np.float32)[inputs["x"][:, :3].argmax(1)]}  # noqa: E731
+        return lambda: Profiled(signature, answer, ms=ms, kinds={"MatMul": ms * 900, "Add": ms * 100})
+
+    return {("onnxruntime", "f32", 0): arm(10.0), ("openvino", "bf16", 2): arm(4.0)}
+
+
+def test_operators_are_timed_once_every_claim_is_made(make_job: Make) -> None:
+    before: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.stage.startswith("holdout/"):
+            before.append(len(PROFILED))
+
+    record = run(make_job(profiled_arms(make_job), listener=listen)).record
+    assert before
+    assert set(before) == {0}
+    assert [item.variant for item in record.operators] == ["reference", "openvino-bf16-2t"]
+    assert [item.total_us.value for item in record.operators] == pytest.approx([10_000, 4_000])
+    assert [kind.kind for kind in record.operators[1].kinds] == ["MatMul", "Add"]
+
+
+def test_engines_without_profilers_leave_a_reason_and_the_verdict_as_it_is(make_job: Make) -> None:
+    record = run(make_job()).record
+    assert record.verdict == "accepted"
+    assert [item.reason for item in record.operators] == ["The fake engine has no profiler."] * 2
+
+
+def test_a_pick_that_does_not_load_again_to_be_profiled_leaves_a_reason(
+    make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hasten.optimize import explain
+
+    def dying(*arguments: object, **options: object) -> None:
+        raise EngineCrashed("It died when it was loaded once more.")
+
+    monkeypatch.setattr(explain, "operator_times", dying)
+    record = run(make_job()).record
+    assert record.verdict == "accepted"
+    assert [item.reason for item in record.operators] == ["It died when it was loaded once more."]
+
+
+def test_where_the_reference_is_kept_there_is_no_before_and_after(make_job: Make) -> None:
+    slow = {("openvino", p, n): (15.0, 0.0) for p in ("f32", "bf16") for n in (1, 2)}
+    assert run(make_job(slow)).record.operators == ()
+
+
+def test_a_resumed_run_profiles_and_tells_classes_from_the_log(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.optimize.pack import Packer
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    arms = profiled_arms(make_job)
+    with monkeypatch.context() as patched:
+        patched.setattr(Packer, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(make_job(arms))
+    assert PROFILED
+    PROFILED.clear()
+    record = run(make_job(arms, resume=True)).record
+    assert PROFILED == []
+    assert len(record.operators) == 2
+    assert record.operators[0].reason is None
+    assert record.classes

@@ -19,6 +19,7 @@ from hasten.engine.base import Tensors
 from hasten.measure.contention import Watch
 from hasten.registry import Entry, Registry
 from hasten.spec.measurement import Figure
+from hasten.spec.profile import Observation
 from hasten.spec.progress import Listener, ignore
 from hasten.spec.signature import Signature
 from hasten.spec.slo import Prices
@@ -60,6 +61,10 @@ class Arm(Protocol):
 
     def cpu_s(self) -> float:
         """Processor time that it has used so far, in seconds over all its threads."""
+        ...
+
+    def profile(self, slots: Sequence[int], *, warmup: int = 1) -> Observation:
+        """Run kept samples on a fresh copy under the engine's profiler. Raises `EngineError`, as where it has none."""
         ...
 
 

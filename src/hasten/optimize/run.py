@@ -31,18 +31,20 @@ from hasten.model.open import open_model
 from hasten.optimize.build import Builder
 from hasten.optimize.deploy import ask, deployment_line
 from hasten.optimize.effort import TUNING_SHARE, ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
+from hasten.optimize.explain import with_operators
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
 from hasten.optimize.pack import Packer
 from hasten.optimize.pick import finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
+from hasten.optimize.stories import shown_samples
 from hasten.optimize.trial import Bench, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning, line
 from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
-from hasten.spec.evidence import Evidence, Record, Rejection, Story
+from hasten.spec.evidence import ClassChanges, Evidence, Record, Rejection, Shown, Story
 from hasten.spec.measurement import Split
 from hasten.spec.progress import Progress
 from hasten.spec.serving import Deployment
@@ -87,6 +89,8 @@ class _Found:
     rejected: Sequence[Rejection]
     stories: Sequence[Story]
     picks: Sequence[Evidence]
+    classes: Sequence[ClassChanges]
+    shown: Sequence[Shown]
 
 
 class _Run:
@@ -140,8 +144,16 @@ class _Run:
                 *(_unclaimed(item, len(picks), job.budget_s) for item in best[claiming.picks :]),
             ]
             stories = [story for trial in tuned.trials for story in trial.stories]
-            found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
-            record = self._deployed(found, batch)
+            found = _Found(
+                claimed=claimed,
+                tuned=measured,
+                rejected=rejected,
+                stories=stories,
+                picks=picks,
+                classes=[trial.classes for trial in claims if trial.classes is not None],
+                shown=shown_samples(job.data, stories, [item.variant.id for item in picks]),
+            )
+            record = self._explained(self._deployed(found, batch), arm)
         return self._pack(record, batch)
 
     def _for_a_build_s(self) -> float:
@@ -161,6 +173,17 @@ class _Run:
             found, done[record.picked] = self._rehearsed(found, record, batch)
             record = self._record(found, tuple(item for item in done.values() if item is not None))
         return record
+
+    def _explained(self, record: Record, arm: Arm) -> Record:
+        self._say("profiling what was picked")
+        return with_operators(
+            record,
+            arm,
+            lambda variant: self._job.loader(self._builder.build(variant), variant.target),
+            self._splits.tuning,
+            log=self._log,
+            clock=self._job.clock,
+        )
 
     def _rehearsed(self, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment | None]:
         id_ = record.picked
@@ -241,7 +264,7 @@ class _Run:
             holdout_samples=effort.holdout_samples,
             spent=lambda: (job.clock.now() - self._started) / (job.budget_s * TUNING_SHARE),
             listener=job.listener,
-            budget_text=f"{job.budget_s / 60:.3g} minutes",
+            budget_text="1 minute" if job.budget_s == 60 else f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
             exhaustive=job.exhaustive,
@@ -376,6 +399,8 @@ class _Run:
             stories=tuple(found.stories),
             builds=tuple(self._builds.values()),
             deployments=deployments,
+            classes=tuple(found.classes),
+            shown=tuple(found.shown),
         )
 
     def _pack(self, record: Record, batch: int) -> Outcome:
