@@ -42,6 +42,7 @@ __all__ = ["Beside", "RealDeployer", "measure_beside", "predict_beside", "rehear
 _IDLE_REQUESTS = 60
 _OTHERS = 6
 _SATURATED_S = 3.0
+_SAME_LOAD = 0.02
 _SHORTEST_S, _LONGEST_S = 6.0, 40.0
 
 
@@ -104,7 +105,7 @@ def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deploymen
         rehearsed=found,
         considered=considered,
         capacity_rps=beside.capacity_rps,
-        reason=deployment.reason + _told(asked, deployment, found, beside.speed),
+        reason=deployment.reason + _moved(deployment, load) + _told(asked, deployment, found, beside.speed),
     )
 
 
@@ -191,6 +192,13 @@ def _speed(deployment: Deployment, capacity: Figure) -> float:
     own = [t for t in deployment.times if (t.instances, t.threads) == layout and t.batch <= serving.max_batch]
     most = max((t.rows_per_s.value or 0.0 for t in own), default=0.0)
     return min(1.0, (capacity.value or most) / most) if most else 1.0
+
+
+def _moved(deployment: Deployment, load_rps: float) -> str:
+    """Where the load was a share of what the engine carries, the server may carry less."""
+    if abs(deployment.predicted.load_rps / load_rps - 1) < _SAME_LOAD:
+        return ""
+    return f" Beside its server it was tried at {load_rps:.4g} requests/s, the same share of what the two carry."
 
 
 def _told(asked: Asked, deployment: Deployment, found: Rehearsal, speed: float) -> str:

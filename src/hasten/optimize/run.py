@@ -11,25 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hasten.bundle.write import check_destination
 from hasten.data.dataset import Dataset, Subset
 from hasten.data.feed import check_fits, sample_for
-from hasten.data.lengths import describe_lengths
 from hasten.data.split import Splits, split
 from hasten.engine.host import environment
-from hasten.errors import EngineError, MissingError, ModelError, RequestError, StorageError, UsageError
+from hasten.errors import EngineError, MissingError, ModelError, StorageError
 from hasten.measure.base import AnswerBook, Arm, Plan
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch
 from hasten.measure.latency import race
-from hasten.measure.service import batch_sizes
 from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Builder
-from hasten.optimize.deploy import ask, deployment_line
 from hasten.optimize.effort import TUNING_SHARE, ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
 from hasten.optimize.explain import with_operators
 from hasten.optimize.forecast import Forecast
@@ -38,21 +34,20 @@ from hasten.optimize.job import Job, Outcome
 from hasten.optimize.pack import Packer
 from hasten.optimize.pick import finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
+from hasten.optimize.record import Found, Recorder
+from hasten.optimize.serving import ServingStage
 from hasten.optimize.stories import shown_samples
 from hasten.optimize.trial import Bench, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning, line
-from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
-from hasten.spec.evidence import ClassChanges, Evidence, Record, Rejection, Shown, Story
+from hasten.spec.evidence import Evidence, Record, Rejection
 from hasten.spec.measurement import Split
 from hasten.spec.progress import Progress
-from hasten.spec.serving import Deployment
 from hasten.spec.target import Format, Target
-from hasten.spec.variant import REFERENCE, Step, Variant
+from hasten.spec.variant import Step, Variant
 from hasten.transform.base import TransformFailed
 from hasten.transform.isolate import TIMEOUT_S
-from hasten.verify.judge import judge_load
 
 __all__ = ["Job", "Outcome", "run"]
 
@@ -80,19 +75,6 @@ def run(job: Job) -> Outcome:
     return outcome
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    """What the stages found, to be concluded from: claims on holdout data, trials on tuning data, and why not."""
-
-    claimed: Sequence[Evidence]
-    tuned: Sequence[Evidence]
-    rejected: Sequence[Rejection]
-    stories: Sequence[Story]
-    picks: Sequence[Evidence]
-    classes: Sequence[ClassChanges]
-    shown: Sequence[Shown]
-
-
 class _Run:
     """One run of a job: holds what its stages share."""
 
@@ -111,7 +93,7 @@ class _Run:
             build=self._builder.build,
             loader=job.loader,
         )
-        self._lengths = describe_lengths(model.signature, splits.tuning)
+        self._recorder = Recorder(job, model, splits)
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
         self._history = History(job.history)
@@ -144,7 +126,7 @@ class _Run:
                 *(_unclaimed(item, len(picks), job.budget_s) for item in best[claiming.picks :]),
             ]
             stories = [story for trial in tuned.trials for story in trial.stories]
-            found = _Found(
+            found = Found(
                 claimed=claimed,
                 tuned=measured,
                 rejected=rejected,
@@ -153,7 +135,7 @@ class _Run:
                 classes=[trial.classes for trial in claims if trial.classes is not None],
                 shown=shown_samples(job.data, stories, [item.variant.id for item in picks]),
             )
-            record = self._explained(self._deployed(found, batch), arm)
+            record = self._explained(self._serving(batch).deployed(found), arm)
         return self._pack(record, batch)
 
     def _for_a_build_s(self) -> float:
@@ -163,16 +145,25 @@ class _Run:
         gone_s = self._job.clock.now() - self._started
         return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._job.budget_s * TUNING_SHARE - gone_s))
 
-    def _deployed(self, found: _Found, batch: int) -> Record:
-        """The record with serving defaults of the picked variant, held to the objectives at their load. Where it fails
-        there, the reference is asked, and no other: what was claimed is claimed.
-        """
-        record = self._record(found, ())
-        done: dict[str, Deployment | None] = {}
-        while record.verdict != "infeasible" and record.picked not in done:
-            found, done[record.picked] = self._rehearsed(found, record, batch)
-            record = self._record(found, tuple(item for item in done.values() if item is not None))
-        return record
+    def _serving(self, batch: int) -> ServingStage:
+        job = self._job
+        return ServingStage(
+            deployer=job.deployer,
+            builder=self._builder,
+            packer=self._packer,
+            record=lambda found, deployments: self._recorder.record(
+                found, tuple(self._builds.values()), deployments, job.clock.now() - self._started
+            ),
+            log=self._log,
+            loader=job.loader,
+            data=self._splits.tuning,
+            signature=self._model.signature,
+            watch=self._watches["tuning"],
+            goal=job.goal,
+            seed=job.seed,
+            listener=job.listener,
+            max_batch=batch,
+        )
 
     def _explained(self, record: Record, arm: Arm) -> Record:
         self._say("profiling what was picked")
@@ -184,53 +175,6 @@ class _Run:
             log=self._log,
             clock=self._job.clock,
         )
-
-    def _rehearsed(self, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment | None]:
-        id_ = record.picked
-        item = next(item for item in found.claimed if item.variant.id == id_)
-        deployment = self._log.get(f"deployment/{id_}", Deployment)
-        if deployment is None:
-            deployment = self._deploy(item.variant, found, batch)
-        if deployment is not None:
-            self._log.put(f"deployment/{id_}", deployment)
-            self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
-        judged = judge_load(item, deployment.rehearsed if deployment else None, self._job.goal)
-        claimed = [judged if other is item else other for other in found.claimed]
-        return replace(found, claimed=claimed), deployment
-
-    def _deploy(self, variant: Variant, found: _Found, batch: int) -> Deployment | None:
-        """Choose serving defaults by simulation, pack a bundle with them aside, and try the real server on it. None
-        where nobody is there to do that, or the engine failed on the way: the variant is then served as measured.
-        """
-        deployer = self._job.deployer
-        if deployer is None:
-            return None
-        self._say(f"serving: measuring batches of {variant.id}")
-        model = self._builder.build(variant)
-        try:
-            asked = ask(
-                variant,
-                lambda target: self._job.loader(model, target),
-                self._splits.tuning,
-                self._model.signature,
-                batch_sizes(batch),
-                self._watches["tuning"],
-                self._job.goal,
-                self._job.seed,
-            )
-        except EngineError as error:
-            self._job.listener(Progress(stage="serving", note=f"no serving defaults: {error.message}"))
-            return None
-        deployment = deployer.choose(asked)
-        self._say(f"serving: rehearsing {variant.id} at {deployment.predicted.load_rps:.4g} requests/s")
-        aside = self._log.folder / "rehearsal.bundle"
-        self._packer.write(aside, self._record(found, (deployment,)), batch, report="")
-        try:
-            return deployer.rehearse(asked, deployment, aside)
-        except (EngineError, RequestError, UsageError) as error:
-            # The defaults stand; objectives at a load stay open without a rehearsal.
-            self._job.listener(Progress(stage="serving", note=f"not rehearsed: {error.message}"))
-            return deployment
 
     def _plan(self) -> Planned:
         """The wishes for the model as it is and, for a PyTorch program, for its export to ONNX."""
@@ -352,55 +296,6 @@ class _Run:
             listener=self._job.listener,
             book=self._book,
             clock=self._job.clock,
-        )
-
-    def _record(self, found: _Found, deployments: tuple[Deployment, ...]) -> Record:
-        job, model = self._job, self._model
-        reference = next((item for item in found.claimed if item.variant.id == REFERENCE), None)
-        if reference is None:
-            raise ModelError("The reference failed on the holdout data.", remedy="Check the data with: hasten bench")
-        others = [item for item in found.claimed if item.variant.id != REFERENCE]
-        conclusion = conclude(reference, others, found.picks, job.goal, found.tuned)
-        return Record(
-            verdict=conclusion.verdict,
-            summary=conclusion.summary,
-            goal=job.goal,
-            picked=conclusion.picked,
-            ladder=conclusion.ladder,
-            reference=reference,
-            holdout=tuple(others),
-            tuning=tuple(found.tuned),
-            rejected=(*found.rejected, *conclusion.rejected),
-            environment=environment(),
-            model={
-                "name": job.name,
-                "file": job.model.name,
-                "sha256": model.digest,
-                "bytes": model.bytes_on_disk,
-                "parameters": model.parameters(),
-                "format": model.format,
-                "opset": model.opset,
-                **({"prepared": ", ".join(str(step) for step in job.prepare)} if job.prepare else {}),
-            },
-            data={
-                "name": job.data.name,
-                "sha256": job.data.digest(),
-                "samples": len(job.data),
-                "calibration": len(self._splits.calibration),
-                "tuning": len(self._splits.tuning),
-                "holdout": len(self._splits.holdout),
-                "metric": job.data.metric.name,
-                **({"lengths": self._lengths} if self._lengths else {}),
-                "labels": "yes" if job.data.labelled else "no: agreement with the reference",
-            },
-            seed=job.seed,
-            elapsed_s=job.clock.now() - self._started,
-            command=job.command,
-            stories=tuple(found.stories),
-            builds=tuple(self._builds.values()),
-            deployments=deployments,
-            classes=tuple(found.classes),
-            shown=tuple(found.shown),
         )
 
     def _pack(self, record: Record, batch: int) -> Outcome:
