@@ -18,7 +18,7 @@ import psutil
 
 from hasten.spec.environment import Environment
 
-__all__ = ["FEATURES", "cores_for", "environment", "staying_on"]
+__all__ = ["FEATURES", "cores_for", "environment", "has_dot_products", "staying_on"]
 
 # Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm
 # `Features`).
@@ -48,6 +48,11 @@ def environment() -> Environment:
         packages={name: version for name in _PACKAGES if (version := _version(name))},
         virtual="hypervisor" in flags,
     )
+
+
+def has_dot_products(host: Environment) -> bool:
+    """Whether the processor sums products of 8-bit numbers in 32 bits, in one instruction."""
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"} & set(host.features))
 
 
 def cores_for(threads: int) -> list[int]:

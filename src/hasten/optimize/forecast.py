@@ -19,7 +19,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hasten.engine.host import environment
+from hasten.engine.host import environment, has_dot_products
 from hasten.optimize.wish import Wish
 from hasten.spec.values import Value
 from hasten.spec.variant import Step
@@ -39,7 +39,10 @@ _MEAN = {
     "fewer threads": -0.45,
     "compile=eager": -0.2,
     "trim": 0.3,
+    "technique=openvino,quantize_nncf": 0.1,
 }
+# Processors with instructions for products of 8-bit numbers, or of tiles of bf16, gain about twice as much from them.
+_MEAN_INT8_DOT, _MEAN_BF16_TILES = 0.6, 0.7
 # Standard deviations of the effects, by the kind of the trait.
 _SPREAD = {
     "": 0.1,
@@ -60,7 +63,9 @@ _SPREAD = {
 _NOISE, _SAME_MODEL, _OTHER_MODEL = 0.03, 0.1, 0.4
 # How often answers stay good enough, before anything is known of the model.
 _SAFE = {"f32": 0.97, "bf16": 0.85, "f16": 0.9, "int8": 0.45, "int4": 0.35}
-_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "reduce_resolution": 0.3, "reduce_length": 0.3}
+_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "quantize_nncf": 0.55}
+# What a technique makes of the chance that there was before it.
+_SAFE_FACTOR = {"reduce_resolution": 0.3, "reduce_length": 0.3}
 # Seconds that a technique takes on a model of the usual size, until one of its builds was seen.
 _BUILD_S = {"quantize_nncf": 20.0, "quantize_static": 15.0, "quantize_dynamic": 4.0, "export_onnx": 10.0}
 _BUILD_OTHER_S = 2.0
@@ -167,9 +172,10 @@ class Forecast:
         """The chance that answers stay good: experience, and trials with the same techniques or precision as votes."""
         mine, precision = set(techniques_of(wish)), wish.target.precision
         prior = _SAFE[precision]
-        for name, chance in _SAFE_TECHNIQUE.items():
-            if any(text.startswith(name) for text in mine):
-                prior = chance if name == "quantize_dynamic" else prior * chance
+        prior = next((chance for name, chance in _SAFE_TECHNIQUE.items() if _names(mine, name)), prior)
+        for name, factor in _SAFE_FACTOR.items():
+            if _names(mine, name):
+                prior *= factor
         weight, votes = 1.0, prior
         for lesson in self.lessons:
             if lesson.safe is None:
@@ -206,8 +212,22 @@ def techniques_of(wish: Wish) -> tuple[str, ...]:
     return tuple(str(Step(transform=w.step.transform, options=w.step.options)) for w in wish.wants if w.required)
 
 
+def _names(techniques: Iterable[str], name: str) -> bool:
+    return any(text.startswith(name) for text in techniques)
+
+
 def _mean(traits: Iterable[str]) -> float:
-    return sum(_MEAN.get(trait, _of_scale(trait)) for trait in traits)
+    return sum(_of_trait(trait) for trait in traits)
+
+
+def _of_trait(trait: str) -> float:
+    """The mean of a trait's effect on this machine; of NNCF's whatever its options, of fewer pixels by their number."""
+    host, nncf = environment(), "technique=openvino,quantize_nncf"
+    if trait == "precision=int8" and has_dot_products(host):
+        return _MEAN_INT8_DOT
+    if trait == "precision=bf16" and "amx_bf16" in host.features:
+        return _MEAN_BF16_TILES
+    return _MEAN.get(nncf if trait.startswith(nncf) else trait, _of_scale(trait))
 
 
 def _of_scale(trait: str) -> float:

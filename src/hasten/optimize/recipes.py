@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from hasten.engine.host import environment
+from hasten.engine.host import environment, has_dot_products
 from hasten.model.base import Model
 from hasten.optimize.wish import Want
 from hasten.spec.target import Precision
@@ -119,8 +119,7 @@ def _weighs_matrices(model: Model, operators: Counter[str]) -> bool:
 def _saturates() -> bool:
     """Whether products of u8 and s8 overflow here: on x86 without VNNI, sums of two products are cut to 16 bits."""
     host = environment()
-    dot_products = {"avx_vnni", "avx512_vnni", "amx_int8"}
-    return host.architecture in ("x86_64", "AMD64") and not dot_products & set(host.features)
+    return host.architecture in ("x86_64", "AMD64") and not has_dot_products(host)
 
 
 def _need(transform: str, **options: str | int | float | bool) -> Want:
