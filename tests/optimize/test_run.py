@@ -30,14 +30,15 @@ pytestmark = pytest.mark.usefixtures("two_cores")
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans depend on the number of cores; these tests mean a machine of two."""
+    """Plans and forecasts depend on the machine; these tests mean one of two cores without special instructions."""
     import msgspec
 
     from hasten.engine.host import environment
-    from hasten.optimize import plan
+    from hasten.optimize import forecast, plan
 
-    two = msgspec.structs.replace(environment(), cores_logical=2, cores_physical=2)
-    monkeypatch.setattr(plan, "environment", lambda: two)
+    two = msgspec.structs.replace(environment(), cores_logical=2, cores_physical=2, features=("avx2",))
+    for module in (plan, forecast):
+        monkeypatch.setattr(module, "environment", lambda: two)
 
 
 def test_the_fastest_safe_candidate_is_picked_claimed_and_packed(make_job: Make) -> None:
