@@ -1,8 +1,8 @@
 """Who may do what: one decision, keyed by operation, for every route, alias and transport.
 
-Transports translate what they carry (a path, a method of a service) into an `Operation` and ask `Access.decide` with the
-client's `authorization` value; HTTP asks `Access.admit_page` too, which keeps other people's web pages out. Nothing here
-knows a path. Tokens are kept as SHA-256 digests and compared in constant time.
+Transports translate what they carry (a path, a method of a service) into an `Operation` and ask `Access.decide` with
+the client's `authorization` value; HTTP asks `Access.admit_page` too, which keeps other people's web pages out. Nothing
+here knows a path. Tokens are kept as SHA-256 digests and compared in constant time.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class Operation(enum.Enum):
 class Access:
     """The rules of one server.
 
-    `tokens` by scope; one token may stand in several. Without any token infer and metrics are open to whoever reaches the
-    server, admin never is. `off` are operations that do not exist here. `hosts` are the names under which browsers may
-    know the server (`None`: any), beside localhost and literal addresses, which no foreign DNS can point here; `origins`
-    are web pages of others that may use it. Raises `UsageError` for a token that is too short or has odd characters.
+    `tokens` by scope; one token may stand in several. Without any token infer and metrics are open to whoever reaches
+    the server, admin never is. `off` are operations that do not exist here. `hosts` are the names under which browsers
+    may know the server (`None`: any), beside localhost and literal addresses, which no foreign DNS can point here;
+    `origins` are web pages of others that may use it. Raises `UsageError` for a token that is too short or has odd
+    characters.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""HTTP/1.1 for the server: `connection` speaks it, `hub` keeps all connections, `routes` reads paths, `frontend` answers."""
+"""HTTP/1.1 for the server: `reader` and `connection` speak it, `routes` reads paths, `frontend` answers."""

@@ -1,4 +1,4 @@
-"""What the HTTP front end allows a client: sizes, counts and times. The bound on bodies is the codec's (`wire.base.Limits`)."""
+"""What the HTTP front end allows a client: sizes, counts and times. The bound on bodies is the codec's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class HttpLimits:
     """Bytes, counts and seconds. Defaults are those of the project's list of faults and attacks.
 
     `header_s` and `body_s` bound how long a request may take to arrive, `stalled_s` how long a client may leave an
-    answer unread, `idle_s` how long a connection may rest between requests, and `linger_s` how long a refused client may
-    go on sending before its connection is closed. `framing_bytes` bounds what is neither header nor body: chunk sizes,
-    extensions and trailers. `buffered_bytes` bounds the bodies of all connections together. `pipelined` requests may
-    wait on one connection behind the one that is being answered.
+    answer unread, `idle_s` how long a connection may rest between requests, and `linger_s` how long a refused client
+    may go on sending before its connection is closed. `framing_bytes` bounds what is neither header nor body: chunk
+    sizes, extensions and trailers. `buffered_bytes` bounds the bodies of all connections together. `pipelined` requests
+    may wait on one connection behind the one that is being answered.
     """
 
     header_bytes: int = 32 * 2**10

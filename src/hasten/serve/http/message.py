@@ -23,15 +23,18 @@ _JOINED = 64 * 2**10
 
 
 class HttpRequest:
-    """One request: the target as sent, headers by lower-case name, and the body once it is complete."""
+    """One request: the target as sent, headers by lower-case name, and the body once it is complete. `old` is HTTP/1.0,
+    `route` what the application found.
+    """
 
-    __slots__ = ("body", "headers", "method", "route", "target")
+    __slots__ = ("body", "headers", "method", "old", "route", "target")
 
     def __init__(self, method: str, target: bytes, headers: dict[str, str]) -> None:
         self.method = method
         self.target = target
         self.headers = headers
         self.body = b""
+        self.old = False
         self.route: Route | None = None
 
 
@@ -66,8 +69,8 @@ def internal(error: BaseException) -> RequestError:
 
 
 def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) -> list[bytes | memoryview]:
-    """Return the answer's bytes in pieces to write one after another. `extra` are further header lines; an answer to HEAD
-    is `bodiless`: it tells the length and sends nothing.
+    """Return the answer's bytes in pieces to write one after another. `extra` are further header lines; an answer to
+    HEAD is `bodiless`: it tells the length and sends nothing.
     """
     size = sum(map(len, answer.parts))
     lines = [_LINES[status], extra]
