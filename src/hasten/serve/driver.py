@@ -119,8 +119,8 @@ class ModelService:
         self._open = True
 
     def submit(self, request: Request, answer: Answer) -> Callable[[], None]:
-        """Queue a request; `answer` is called once with what came of it, never before this returns, and not at all after
-        the function that is returned, which gives the request's place back.
+        """Queue a request; `answer` is called once with what came of it, never before this returns, and not at all
+        after the function that is returned, which gives the request's place back.
 
         The arrays of a `Response` are the receiver's to keep.
         """

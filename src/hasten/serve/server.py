@@ -6,22 +6,40 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from hasten.bundle.read import Bundle
 from hasten.errors import MissingError, UsageError
+from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
-from hasten.serve.frontend import Frontend
+from hasten.serve.http.limits import HttpLimits
+from hasten.serve.lifecycle import Lifecycle
 from hasten.spec.event import Served
 from hasten.wire.base import Limits
 
-__all__ = ["Running", "serve_bundle", "serve_forever"]
+if TYPE_CHECKING:
+    from hasten.serve.http.frontend import Frontend
+    from hasten.serve.http.hub import Hub
 
-GRACE_S = 30
+__all__ = ["Front", "Running", "serve_bundle", "serve_forever"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Front:
+    """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
+    that it is not ready; what is under way then has `grace_s` to end.
+    """
+
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    access: Access = field(default_factory=Access)
+    drain_delay_s: float = 0.0
+    grace_s: float = 30.0
 
 
 class Running:
@@ -40,6 +58,7 @@ def serve_forever(
     insecure: bool = False,
     queue_capacity: int = 256,
     sink: Callable[[Served], None] | None = None,
+    front: Front | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
@@ -50,7 +69,15 @@ def serve_forever(
     listener = _listen(host, port, insecure)
     try:
         _asyncio_run(
-            _main(bundles, listener, queue_capacity, Limits(), sink, lambda r, _: on_ready and on_ready(r.url))
+            _main(
+                bundles,
+                listener,
+                queue_capacity,
+                Limits(),
+                sink,
+                front or Front(),
+                lambda running, _: on_ready and on_ready(running.url),
+            )
         )
     finally:
         listener.close()
@@ -65,6 +92,7 @@ def serve_bundle(
     queue_capacity: int = 256,
     limits: Limits | None = None,
     sink: Callable[[Served], None] | None = None,
+    front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
     listener = _listen(host, port, insecure=False)
@@ -79,7 +107,18 @@ def serve_bundle(
 
     def body() -> None:
         try:
-            _asyncio_run(_main([bundle], listener, queue_capacity, limits or Limits(), sink, ready, signals=False))
+            _asyncio_run(
+                _main(
+                    [bundle],
+                    listener,
+                    queue_capacity,
+                    limits or Limits(),
+                    sink,
+                    front or Front(),
+                    ready,
+                    signals=False,
+                )
+            )
         except BaseException as error:
             state["error"] = error
         finally:
@@ -107,29 +146,48 @@ async def _main(
     queue_capacity: int,
     limits: Limits,
     sink: Callable[[Served], None] | None,
+    front: Front,
     on_ready: Callable[[Running, Callable[[], object]], object],
     *,
     signals: bool = True,
 ) -> None:
     services = _services(bundles, queue_capacity, sink)
-    frontend = Frontend(services, limits=limits)
-    server = _uvicorn(frontend)
+    frontend, hub = _http(services, limits, front)
+    life = Lifecycle([hub], delay_s=front.drain_delay_s, grace_s=front.grace_s)
+    frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
         for service in services.values():
             await service.start()
         if signals:
-            _on_signals(loop, frontend, server)
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        on_ready(Running(url, services), lambda: loop.call_soon_threadsafe(_stop, frontend, server))
-        await serving
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, life.stop)
+        hub.start()
+        door = await loop.create_server(hub.connection, sock=listener)
+        on_ready(Running(_url(listener), services), lambda: loop.call_soon_threadsafe(life.stop))
+        await life.run(door)
     finally:
+        hub.stop()
         for service in services.values():
             await service.close()
+
+
+def _http(services: Mapping[str, ModelService], limits: Limits, front: Front) -> tuple[Frontend, Hub]:
+    try:
+        from hasten.serve.http.frontend import Frontend
+        from hasten.serve.http.hub import Hub
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"Serving needs the package {error.name!r}, which is not installed.",
+            remedy="Install it with: pip install 'hasten[serve]'",
+        ) from error
+    frontend = Frontend(services, limits=limits, access=front.access)
+    return frontend, Hub(frontend, limits.body, front.limits)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _services(
@@ -143,52 +201,6 @@ def _services(
             raise UsageError(f"Two bundles are called {name!r}.", remedy="Serve one of them, or rebuild with --name.")
         services[name] = ModelService(bundle, queue_capacity=queue_capacity, sink=sink)
     return services
-
-
-def _uvicorn(frontend: Frontend) -> Any:
-    try:
-        import uvicorn
-    except ModuleNotFoundError as error:
-        raise MissingError(
-            "Serving needs the package 'uvicorn', which is not installed.",
-            remedy="Install it with: pip install 'hasten[serve]'",
-        ) from error
-    config = uvicorn.Config(
-        frontend,  # pyright: ignore[reportArgumentType]
-        log_config=None,
-        # Tracebacks only: every stranger's malformed request would be a warning on standard error.
-        log_level="error",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=32 * 1024,
-    )
-    server: Any = uvicorn.Server(config)
-    # Signals are ours: becoming not ready comes before closing, and a background thread may not set any.
-    server.capture_signals = _no_signals
-    return server
-
-
-@contextmanager
-def _no_signals() -> Generator[None]:
-    yield
-
-
-def _on_signals(loop: asyncio.AbstractEventLoop, frontend: Frontend, server: Any) -> None:
-    import signal
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, frontend, server)
-
-
-def _stop(frontend: Frontend, server: Any) -> None:
-    """Not ready at once, then no new connections, then finish; a second call does not wait."""
-    server.force_exit = frontend.draining
-    frontend.draining = True
-    server.should_exit = True
 
 
 def _asyncio_run(main: Any) -> None:
