@@ -37,6 +37,9 @@ class Operation(enum.Enum):
     SERVER_METADATA = ("server metadata", Scope.INFER)
     MODEL_METADATA = ("model metadata", Scope.INFER)
     MODEL_READY = ("model ready", Scope.INFER)
+    MODEL_CONFIG = ("model configuration", Scope.INFER)
+    REPOSITORY_INDEX = ("repository index", Scope.INFER)
+    STATISTICS = ("statistics", Scope.METRICS)
     INFER = ("infer", Scope.INFER)
 
     def __init__(self, words: str, scope: Scope | None) -> None:

@@ -36,9 +36,11 @@ from hasten.serve.core import (
     Wake,
 )
 from hasten.serve.pool import EngineWorker, Tensors
+from hasten.serve.tally import Tally
 from hasten.spec.event import Served
 from hasten.spec.request import Request, Response
 from hasten.spec.serving import Serving
+from hasten.spec.statistics import Statistics
 from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
@@ -92,6 +94,7 @@ class ModelService:
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
         self._sink = sink
+        self._tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -109,6 +112,10 @@ class ModelService:
     def engine_pid(self) -> int | None:
         """Process id of the first engine instance, for those who watch it."""
         return self._instances[0].worker.pid
+
+    def statistics(self) -> Statistics:
+        """Return what was done since the start, over whichever transport."""
+        return self._tally.statistics()
 
     async def start(self) -> None:
         """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
@@ -265,6 +272,8 @@ class ModelService:
         if ticket is None:
             return
         ticket.settled = result
+        if isinstance(result, RequestError):
+            self._tally.failed(time.monotonic() - ticket.arrived)
         if ticket.alarm is not None:
             ticket.alarm.cancel()
         if not self._settled:
@@ -300,6 +309,7 @@ class ModelService:
             self._idle.set()
 
     def _tell(self, batch: list[_Ticket], started: float, finished: float) -> None:
+        self._tally.ran([ticket.arrived for ticket in batch], started, finished)
         if self._sink is None:
             return
         for ticket in batch:

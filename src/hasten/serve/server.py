@@ -24,6 +24,7 @@ from hasten.spec.event import Served
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
+    from hasten.serve.grpc.front import GrpcFront
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
@@ -33,21 +34,26 @@ __all__ = ["Front", "Running", "serve_bundle", "serve_forever"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
-    that it is not ready; what is under way then has `grace_s` to end.
+    that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
+    too, if it does.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
     drain_delay_s: float = 0.0
     grace_s: float = 30.0
+    grpc: tuple[str, int] | None = None
 
 
 class Running:
-    """A server in the background. `url` is where it listens; `services` by model name."""
+    """A server in the background. `url` is where it listens, `grpc` its HOST:PORT for gRPC if it has one; `services` by
+    model name.
+    """
 
-    def __init__(self, url: str, services: dict[str, ModelService]) -> None:
+    def __init__(self, url: str, services: dict[str, ModelService], grpc: str = "") -> None:
         self.url = url
         self.services = services
+        self.grpc = grpc
 
 
 def serve_forever(
@@ -59,28 +65,30 @@ def serve_forever(
     queue_capacity: int = 256,
     sink: Callable[[Served], None] | None = None,
     front: Front | None = None,
-    on_ready: Callable[[str], None] | None = None,
+    on_ready: Callable[[Running], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
 
     Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name,
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
-    listener = _listen(host, port, insecure)
+    front = front or Front()
+    listener, grpc = _listeners(host, port, front, insecure)
     try:
         _asyncio_run(
             _main(
                 bundles,
                 listener,
+                grpc,
                 queue_capacity,
                 Limits(),
                 sink,
-                front or Front(),
-                lambda running, _: on_ready and on_ready(running.url),
+                front,
+                lambda running, _: on_ready and on_ready(running),
             )
         )
     finally:
-        listener.close()
+        _close(listener, grpc)
 
 
 @contextmanager
@@ -95,7 +103,8 @@ def serve_bundle(
     front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
-    listener = _listen(host, port, insecure=False)
+    front = front or Front()
+    listener, grpc = _listeners(host, port, front, insecure=False)
     started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
@@ -111,10 +120,11 @@ def serve_bundle(
                 _main(
                     [bundle],
                     listener,
+                    grpc,
                     queue_capacity,
                     limits or Limits(),
                     sink,
-                    front or Front(),
+                    front,
                     ready,
                     signals=False,
                 )
@@ -137,12 +147,13 @@ def serve_bundle(
         if "stop" in state:
             state["stop"]()
         thread.join()
-        listener.close()
+        _close(listener, grpc)
 
 
 async def _main(
     bundles: Sequence[Bundle],
     listener: socket.socket,
+    grpc_listener: socket.socket | None,
     queue_capacity: int,
     limits: Limits,
     sink: Callable[[Served], None] | None,
@@ -153,7 +164,8 @@ async def _main(
 ) -> None:
     services = _services(bundles, queue_capacity, sink)
     frontend, hub = _http(services, limits, front)
-    life = Lifecycle([hub], delay_s=front.drain_delay_s, grace_s=front.grace_s)
+    grpc = _grpc(services, limits, front) if grpc_listener is not None else None
+    life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
@@ -164,10 +176,16 @@ async def _main(
                 loop.add_signal_handler(number, life.stop)
         hub.start()
         door = await loop.create_server(hub.connection, sock=listener)
-        on_ready(Running(_url(listener), services), lambda: loop.call_soon_threadsafe(life.stop))
+        address = ""
+        if grpc is not None and grpc_listener is not None:
+            await grpc.start(grpc_listener)
+            address = _url(grpc_listener).removeprefix("http://")
+        on_ready(Running(_url(listener), services, address), lambda: loop.call_soon_threadsafe(life.stop))
         await life.run(door)
     finally:
         hub.stop()
+        if grpc is not None:
+            grpc.stop()
         for service in services.values():
             await service.close()
 
@@ -183,6 +201,17 @@ def _http(services: Mapping[str, ModelService], limits: Limits, front: Front) ->
         ) from error
     frontend = Frontend(services, limits=limits, access=front.access)
     return frontend, Hub(frontend, limits.body, front.limits)
+
+
+def _grpc(services: Mapping[str, ModelService], limits: Limits, front: Front) -> GrpcFront:
+    try:
+        from hasten.serve.grpc.front import GrpcFront
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"Serving gRPC needs the package {error.name!r}, which is not installed.",
+            remedy="Install it with: pip install 'hasten[grpc]'",
+        ) from error
+    return GrpcFront(services, limits=limits, access=front.access)
 
 
 def _url(listener: socket.socket) -> str:
@@ -213,7 +242,22 @@ def _asyncio_run(main: Any) -> None:
         uvloop.run(main)
 
 
-def _listen(host: str, port: int, insecure: bool) -> socket.socket:
+def _listeners(host: str, port: int, front: Front, insecure: bool) -> tuple[socket.socket, socket.socket | None]:
+    listener = _listen(host, port, insecure)
+    try:
+        return listener, None if front.grpc is None else _listen(*front.grpc, insecure, "--grpc")
+    except UsageError:
+        listener.close()
+        raise
+
+
+def _close(*listeners: socket.socket | None) -> None:
+    for listener in listeners:
+        if listener is not None:
+            listener.close()
+
+
+def _listen(host: str, port: int, insecure: bool, option: str = "--http") -> socket.socket:
     """Bind before anything is loaded, so that a taken port is known at once."""
     if not insecure and not _is_loopback(host):
         raise UsageError(
@@ -230,7 +274,7 @@ def _listen(host: str, port: int, insecure: bool) -> socket.socket:
         listener.close()
         raise UsageError(
             f"{host}:{port} cannot be used: {error.strerror}.",
-            remedy="Choose another address with --http HOST:PORT.",
+            remedy=f"Choose another address with {option} HOST:PORT.",
         ) from error
     return listener
 

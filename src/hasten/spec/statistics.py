@@ -13,10 +13,6 @@ class Duration(Value, frozen=True):
     count: int = 0
     ns: int = 0
 
-    def plus(self, ns: int, count: int = 1) -> Duration:
-        """Return the sum with `count` further events that took `ns` together."""
-        return Duration(count=self.count + count, ns=self.ns + ns)
-
 
 class BatchStatistics(Value, frozen=True):
     """Batches of one size, counted in requests that ran together."""
