@@ -10,7 +10,7 @@ from hasten.serve.access import Access, Operation, Scope
 
 INFER, ADMIN, BOTH = "infer-token-of-a-test", "admin-token-of-a-test", "token-that-may-do-all"
 TOKENS = {Scope.INFER: [INFER, BOTH], Scope.ADMIN: [ADMIN, BOTH]}
-OPEN = {Operation.LIVE, Operation.READY}
+OPEN = {Operation.LIVE, Operation.READY, Operation.API}
 
 
 def verdict(access: Access, operation: Operation, authorization: str | None) -> str:
@@ -23,7 +23,7 @@ def verdict(access: Access, operation: Operation, authorization: str | None) -> 
 
 @pytest.mark.parametrize("operation", Operation)
 def test_a_token_is_good_for_its_scope_and_for_nothing_else(operation: Operation) -> None:
-    access = Access(TOKENS)
+    access = Access(TOKENS, off=())
     for token, scopes in ((INFER, {Scope.INFER}), (ADMIN, {Scope.ADMIN}), (BOTH, {Scope.INFER, Scope.ADMIN})):
         allowed = operation in OPEN or operation.scope in scopes
         assert verdict(access, operation, f"Bearer {token}") == ("allowed" if allowed else "forbidden")
@@ -34,14 +34,14 @@ def test_a_token_is_good_for_its_scope_and_for_nothing_else(operation: Operation
     [None, "", "Bearer", "Bearer ", f"Bearer {INFER}x", f"Basic {INFER}", INFER, f"Bearer {INFER} {INFER}", "Bearer ü"],
 )
 def test_without_a_known_token_only_probes_are_answered(authorization: str | None) -> None:
-    access = Access(TOKENS)
+    access = Access(TOKENS, off=())
     for operation in Operation:
         wanted = "allowed" if operation in OPEN else "unauthenticated"
         assert verdict(access, operation, authorization) == wanted
 
 
 def test_where_there_is_no_token_at_all_everything_but_administration_is_open() -> None:
-    access = Access()
+    access = Access(off=())
     for operation in Operation:
         wanted = "unauthenticated" if operation.scope is Scope.ADMIN else "allowed"
         assert verdict(access, operation, None) == wanted
@@ -51,6 +51,12 @@ def test_what_is_switched_off_does_not_exist_whatever_the_token() -> None:
     access = Access(TOKENS, off=[Operation.INFER])
     for authorization in (None, f"Bearer {BOTH}", "Bearer wrong"):
         assert verdict(access, Operation.INFER, authorization) == "not_found"
+
+
+def test_repository_control_does_not_exist_unless_it_is_switched_on() -> None:
+    for operation in (Operation.LOAD, Operation.UNLOAD):
+        assert verdict(Access(TOKENS), operation, f"Bearer {ADMIN}") == "not_found"
+        assert verdict(Access(TOKENS, off=()), operation, f"Bearer {ADMIN}") == "allowed"
 
 
 def test_tokens_are_compared_in_constant_time_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
