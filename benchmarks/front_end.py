@@ -179,7 +179,8 @@ async def _front_end() -> None:
     except ModuleNotFoundError:
         await _asgi(services, listener, url)
         return
-    hub = Hub(Frontend(services), 64 * 2**20)
+    repository: Any = SimpleNamespace(services=services)
+    hub = Hub(Frontend(repository), 64 * 2**20)
     hub.start()
     await asyncio.get_running_loop().create_server(hub.connection, sock=listener)
     print(url, flush=True)

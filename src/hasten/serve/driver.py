@@ -36,6 +36,7 @@ from hasten.serve.core import (
     Wake,
 )
 from hasten.serve.pool import EngineWorker, Tensors
+from hasten.serve.tally import Tally
 from hasten.spec.event import Served
 from hasten.spec.request import Request, Response
 from hasten.spec.serving import Serving
@@ -92,6 +93,7 @@ class ModelService:
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
         self._sink = sink
+        self.tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -104,6 +106,11 @@ class ModelService:
     def ready(self) -> bool:
         """Whether requests are taken and an instance is up."""
         return self._open and any(instance.up for instance in self._instances)
+
+    @property
+    def policy(self) -> Policy:
+        """The bounds of its queue and batches."""
+        return self._core.policy
 
     @property
     def engine_pid(self) -> int | None:
@@ -267,6 +274,11 @@ class ModelService:
         ticket.settled = result
         if ticket.alarm is not None:
             ticket.alarm.cancel()
+        total_s = time.monotonic() - ticket.arrived
+        if isinstance(result, RequestError):
+            self.tally.fail(result.code, total_s)
+        else:
+            self.tally.answer(ticket.request.rows, total_s, ticket.started - ticket.arrived)
         if not self._settled:
             asyncio.get_running_loop().call_soon(self._deliver)
         self._settled.append(ticket)
@@ -293,6 +305,7 @@ class ModelService:
         ticket.cancelled = True
         if self._tickets.pop(ticket.id, None) is None:
             return
+        self.tally.fail("cancelled", time.monotonic() - ticket.arrived)
         if ticket.alarm is not None:
             ticket.alarm.cancel()
         self._handle(Cancelled(ticket.id))
@@ -300,6 +313,8 @@ class ModelService:
             self._idle.set()
 
     def _tell(self, batch: list[_Ticket], started: float, finished: float) -> None:
+        if batch:
+            self.tally.execute(len(batch), finished - started)
         if self._sink is None:
             return
         for ticket in batch:

@@ -8,8 +8,9 @@ import asyncio
 import ipaddress
 import signal
 import socket
+import ssl
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
+from hasten.serve.repository import Repository
+from hasten.serve.tls import HANDSHAKE_S
 from hasten.spec.event import Served
 from hasten.wire.base import Limits
 
@@ -38,8 +41,14 @@ class Front:
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
+    tls: ssl.SSLContext | None = None
     drain_delay_s: float = 0.0
     grace_s: float = 30.0
+
+    @property
+    def keeps_strangers_out(self) -> bool:
+        """Whether clients must show a token or a certificate."""
+        return self.access.has_tokens or (self.tls is not None and self.tls.verify_mode == ssl.CERT_REQUIRED)
 
 
 class Running:
@@ -66,7 +75,8 @@ def serve_forever(
     Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name,
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
-    listener = _listen(host, port, insecure)
+    front = front or Front()
+    listener = _listen(host, port, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
             _main(
@@ -75,7 +85,7 @@ def serve_forever(
                 queue_capacity,
                 Limits(),
                 sink,
-                front or Front(),
+                front,
                 lambda running, _: on_ready and on_ready(running.url),
             )
         )
@@ -95,7 +105,8 @@ def serve_bundle(
     front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
-    listener = _listen(host, port, insecure=False)
+    front = front or Front()
+    listener = _listen(host, port, front.keeps_strangers_out)
     started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
@@ -114,7 +125,7 @@ def serve_bundle(
                     queue_capacity,
                     limits or Limits(),
                     sink,
-                    front or Front(),
+                    front,
                     ready,
                     signals=False,
                 )
@@ -151,28 +162,27 @@ async def _main(
     *,
     signals: bool = True,
 ) -> None:
-    services = _services(bundles, queue_capacity, sink)
-    frontend, hub = _http(services, limits, front)
+    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=sink))
+    frontend, hub = _http(repository, limits, front)
     life = Lifecycle([hub], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
-        for service in services.values():
-            await service.start()
+        await repository.start()
         if signals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, life.stop)
         hub.start()
-        door = await loop.create_server(hub.connection, sock=listener)
-        on_ready(Running(_url(listener), services), lambda: loop.call_soon_threadsafe(life.stop))
+        handshake_s = None if front.tls is None else HANDSHAKE_S
+        door = await loop.create_server(hub.connection, sock=listener, ssl=front.tls, ssl_handshake_timeout=handshake_s)
+        on_ready(Running(_url(listener, front), repository.services), lambda: loop.call_soon_threadsafe(life.stop))
         await life.run(door)
     finally:
         hub.stop()
-        for service in services.values():
-            await service.close()
+        await repository.close()
 
 
-def _http(services: Mapping[str, ModelService], limits: Limits, front: Front) -> tuple[Frontend, Hub]:
+def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -181,26 +191,14 @@ def _http(services: Mapping[str, ModelService], limits: Limits, front: Front) ->
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(services, limits=limits, access=front.access)
+    frontend = Frontend(repository, limits=limits, access=front.access)
     return frontend, Hub(frontend, limits.body, front.limits)
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, front: Front) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _services(
-    bundles: Sequence[Bundle], queue_capacity: int, sink: Callable[[Served], None] | None
-) -> dict[str, ModelService]:
-    services: dict[str, ModelService] = {}
-    for bundle in bundles:
-        bundle.require_servable()
-        name = bundle.manifest.name
-        if name in services:
-            raise UsageError(f"Two bundles are called {name!r}.", remedy="Serve one of them, or rebuild with --name.")
-        services[name] = ModelService(bundle, queue_capacity=queue_capacity, sink=sink)
-    return services
+    scheme = "http" if front.tls is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _asyncio_run(main: Any) -> None:
@@ -213,12 +211,13 @@ def _asyncio_run(main: Any) -> None:
         uvloop.run(main)
 
 
-def _listen(host: str, port: int, insecure: bool) -> socket.socket:
+def _listen(host: str, port: int, guarded: bool) -> socket.socket:
     """Bind before anything is loaded, so that a taken port is known at once."""
-    if not insecure and not _is_loopback(host):
+    if not guarded and not _is_loopback(host):
         raise UsageError(
-            f"{host} can be reached from other machines, and this server has no authentication yet.",
-            remedy="Serve on 127.0.0.1 behind a proxy, or accept it with --insecure.",
+            f"{host} can be reached from other machines, and nothing would keep strangers out.",
+            remedy="Give tokens with --infer-tokens FILE or clients' certificates with --client-ca FILE, serve on "
+            "127.0.0.1 behind a proxy, or accept it with --insecure.",
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

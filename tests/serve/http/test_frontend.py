@@ -11,7 +11,7 @@ from hasten.serve.http.frontend import Frontend
 from hasten.serve.http.message import HttpRequest
 
 TOKEN = "infer-token-of-a-test"
-SERVICES: Any = {"m": SimpleNamespace(ready=True)}
+REPOSITORY: Any = SimpleNamespace(services={"m": SimpleNamespace(ready=True)})
 
 
 def verdict(frontend: Frontend, method: str, target: str, **headers: str) -> str:
@@ -25,7 +25,7 @@ def verdict(frontend: Frontend, method: str, target: str, **headers: str) -> str
 
 @pytest.fixture
 def guarded() -> Frontend:
-    return Frontend(SERVICES, access=Access({Scope.INFER: [TOKEN]}))
+    return Frontend(REPOSITORY, access=Access({Scope.INFER: [TOKEN]}))
 
 
 @pytest.mark.parametrize(
