@@ -63,6 +63,7 @@ zoo-base: zoo
 docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
+	$(BIN)/python docs/make_serve.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +66,7 @@ def serve_forever(
     port: int = 8000,
     insecure: bool = False,
     queue_capacity: int = 256,
+    limits: Limits | None = None,
     sink: Callable[[Served], None] | None = None,
     front: Front | None = None,
     on_ready: Callable[[str], None] | None = None,
@@ -83,7 +84,7 @@ def serve_forever(
                 bundles,
                 listener,
                 queue_capacity,
-                Limits(),
+                limits or Limits(),
                 sink,
                 front,
                 lambda running, _: on_ready and on_ready(running.url),
@@ -213,12 +214,7 @@ def _asyncio_run(main: Any) -> None:
 
 def _listen(host: str, port: int, guarded: bool) -> socket.socket:
     """Bind before anything is loaded, so that a taken port is known at once."""
-    if not guarded and not _is_loopback(host):
-        raise UsageError(
-            f"{host} can be reached from other machines, and nothing would keep strangers out.",
-            remedy="Give tokens with --infer-tokens FILE or clients' certificates with --client-ca FILE, serve on "
-            "127.0.0.1 behind a proxy, or accept it with --insecure.",
-        )
+    require_guard(host, guarded)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -232,6 +228,16 @@ def _listen(host: str, port: int, guarded: bool) -> socket.socket:
             remedy="Choose another address with --http HOST:PORT.",
         ) from error
     return listener
+
+
+def require_guard(host: str, guarded: bool) -> None:
+    """Raise `UsageError` where strangers can reach `host` and nothing keeps them out."""
+    if not guarded and not _is_loopback(host):
+        raise UsageError(
+            f"{host} can be reached from other machines, and nothing would keep strangers out.",
+            remedy="Give tokens with --infer-tokens FILE or clients' certificates with --client-ca FILE, serve on "
+            "127.0.0.1 behind a proxy, or accept it with --insecure.",
+        )
 
 
 def _is_loopback(host: str) -> bool:
