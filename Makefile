@@ -67,6 +67,7 @@ zoo-base: zoo
 docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
+	$(BIN)/python docs/make_serve.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -2,11 +2,12 @@
 
     python benchmarks/front_end.py old=/tmp/old/src new=src --seconds 3 --rounds 5
 
-The server has the first core, wrk (Debian's package) the second, 16 connections. Three cases: `live` is HTTP alone; `codec`
-sends 128 floats as a binary tensor to a model that gives them back at once, without an engine; `engine` sends the same
-through an engine process of ONNX Runtime, which shares the server's core. Each round measures every tree once, in an
-order that turns. The result is the median over rounds, and the median of the paired ratios to the first tree: of requests
-per second, and of the processor time that the server's process spends on one, which other load on the machine moves less.
+The server has the first core, wrk (Debian's package) the second, 16 connections. Three cases: `live` is HTTP alone;
+`codec` sends 128 floats as a binary tensor to a model that gives them back at once, without an engine; `engine` sends
+the same through an engine process of ONNX Runtime, which shares the server's core. Each round measures every tree once,
+in an order that turns. The result is the median over rounds, and the median of the paired ratios to the first tree: of
+requests per second, and of the processor time that the server's process spends on one, which other load on the machine
+moves less.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ async def _front_end() -> None:
     except ModuleNotFoundError:
         await _asgi(services, listener, url)
         return
-    hub = Hub(Frontend(services), 64 * 2**20)
+    repository: Any = SimpleNamespace(services=services)
+    hub = Hub(Frontend(repository), 64 * 2**20)
     hub.start()
     await asyncio.get_running_loop().create_server(hub.connection, sock=listener)
     print(url, flush=True)

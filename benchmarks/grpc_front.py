@@ -2,11 +2,11 @@
 
     python benchmarks/grpc_front.py --seconds 3 --rounds 3
 
-The server has the first core, h2load (Debian's package nghttp2-client) the second; 16 connections with one call each, 128
-floats as raw contents to a model that gives them back at once, without an engine. `hasten` is our front end with every
-check; `grpc.aio` and `grpcio` (a pool of four threads) are the reference library; `pyvoy` is Envoy with Python inside, and
-takes part where `pyvoy` is on the path. All of them decode and encode with the same codec. Processor time is that of the
-server's processes; other load on the machine moves it less than the rate.
+The server has the first core, h2load (Debian's package nghttp2-client) the second; 16 connections with one call each,
+128 floats as raw contents to a model that gives them back at once, without an engine. `hasten` is our front end with
+every check; `grpc.aio` and `grpcio` (a pool of four threads) are the reference library; `pyvoy` is Envoy with Python
+inside, and takes part where `pyvoy` is on the path. All of them decode and encode with the same codec. Processor time
+is that of the server's processes; other load on the machine moves it less than the rate.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def serve_hasten(port: int) -> None:
 
     async def run() -> None:
         listener = socket.create_server(("127.0.0.1", port))
-        services: Any = {"identity": Identity()}
-        await GrpcFront(services).start(listener)
+        repository: Any = SimpleNamespace(services={"identity": Identity()})
+        await GrpcFront(repository).start(listener)
         await asyncio.Event().wait()
 
     uvloop.run(run())

@@ -5,7 +5,6 @@ import pytest
 from hasten.errors import RequestError
 from hasten.spec.serving import Serving
 from hasten.spec.signature import Signature
-from hasten.spec.statistics import BatchStatistics, Duration, Statistics
 from hasten.spec.tensor import TensorSpec
 from hasten.wire import oip_grpc_admin as admin
 from hasten.wire.protobuf import STRUCTURE_BYTES
@@ -38,28 +37,26 @@ def test_the_configuration_of_a_model_that_does_not_batch_has_whole_shapes() -> 
     assert config.input[0].dims[:] == [-1, 4, -1]
 
 
-def test_statistics_tell_successes_failures_and_batches_apart() -> None:
-    statistics = Statistics(
-        success=Duration(count=3, ns=30),
-        fail=Duration(count=1, ns=5),
-        queue=Duration(count=3, ns=6),
-        engine=Duration(count=3, ns=24),
-        batches=(
-            BatchStatistics(batch=1, engine=Duration(count=1, ns=9)),
-            BatchStatistics(batch=2, engine=Duration(count=1, ns=15)),
-        ),
-        last_inference_ms=7,
-    )
-    stats = pb.ModelStatisticsResponse.FromString(admin.model_statistics([("m", statistics)])).model_stats[0]
-    assert (stats.inference_count, stats.execution_count, stats.last_inference) == (3, 2, 7)
-    assert (stats.inference_stats.fail.count, stats.inference_stats.queue.ns) == (1, 6)
-    assert [(batch.batch_size, batch.compute_infer.count) for batch in stats.batch_stats] == [(1, 1), (2, 1)]
+def test_statistics_pass_in_the_words_of_the_extension_and_leave_out_our_own() -> None:
+    row = {
+        "name": "m",
+        "version": "1",
+        "inference_count": 3,
+        "execution_count": 2,
+        "inference_stats": {"success": {"count": 3, "ns": 30}, "fail": {"count": 1, "ns": 5}},
+        "batch_stats": [{"batch_size": 2, "compute_infer": {"count": 1, "ns": 15}}],
+        "refusals": {"overloaded": 1},
+    }
+    stats = pb.ModelStatisticsResponse.FromString(admin.model_statistics([row])).model_stats[0]
+    assert (stats.name, stats.inference_count, stats.execution_count) == ("m", 3, 2)
+    assert (stats.inference_stats.fail.count, stats.inference_stats.success.ns) == (1, 30)
+    assert stats.batch_stats[0].batch_size == 2
 
 
 def test_the_index_says_why_a_model_is_not_ready() -> None:
-    models = [("a", True, ""), ("b", False, "loading")]
-    answer = pb.RepositoryIndexResponse.FromString(admin.index_response(models))
-    assert [(m.name, m.state, m.reason) for m in answer.models] == [("a", "READY", ""), ("b", "UNAVAILABLE", "loading")]
+    row = {"name": "b", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}
+    [model] = pb.RepositoryIndexResponse.FromString(admin.index_response([row])).models
+    assert (model.name, model.version, model.state, model.reason) == ("b", "1", "UNAVAILABLE", "unloaded")
 
 
 def test_every_request_about_one_model_is_read_alike() -> None:

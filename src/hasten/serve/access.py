@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from hasten.errors import RequestError, UsageError
 
-__all__ = ["Access", "Operation", "Scope"]
+__all__ = ["REPOSITORY_CONTROL", "Access", "Operation", "Scope"]
 
 _SHORTEST_TOKEN = 16
 _KNOWN_HOSTS = 256
@@ -38,13 +38,20 @@ class Operation(enum.Enum):
     MODEL_METADATA = ("model metadata", Scope.INFER)
     MODEL_READY = ("model ready", Scope.INFER)
     MODEL_CONFIG = ("model configuration", Scope.INFER)
-    REPOSITORY_INDEX = ("repository index", Scope.INFER)
-    STATISTICS = ("statistics", Scope.METRICS)
     INFER = ("infer", Scope.INFER)
+    STATISTICS = ("statistics", Scope.METRICS)
+    REPOSITORY_INDEX = ("repository index", Scope.INFER)
+    LOAD = ("load", Scope.ADMIN)
+    UNLOAD = ("unload", Scope.ADMIN)
+    API = ("API description", None)
 
     def __init__(self, words: str, scope: Scope | None) -> None:
         self.words = words
         self.scope = scope
+
+
+# What changes the models of a running server; it does not exist unless it is switched on.
+REPOSITORY_CONTROL = frozenset({Operation.LOAD, Operation.UNLOAD})
 
 
 class Access:
@@ -61,7 +68,7 @@ class Access:
         self,
         tokens: Mapping[Scope, Iterable[str]] | None = None,
         *,
-        off: Iterable[Operation] = (),
+        off: Iterable[Operation] = REPOSITORY_CONTROL,
         hosts: Iterable[str] | None = (),
         origins: Iterable[str] = (),
     ) -> None:
@@ -118,7 +125,9 @@ class Access:
         if self._hosts is not None:
             name = _without_port(host)
             if name not in self._hosts and not _is_address(name):
-                raise RequestError("This server is not known by that Host.", code="forbidden")
+                raise RequestError(
+                    "This server is not known by that Host; --allow-host NAME makes it known.", code="forbidden"
+                )
         if len(self._good_hosts) < _KNOWN_HOSTS:
             self._good_hosts.add(host)
 

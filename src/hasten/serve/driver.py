@@ -40,7 +40,6 @@ from hasten.serve.tally import Tally
 from hasten.spec.event import Served
 from hasten.spec.request import Request, Response
 from hasten.spec.serving import Serving
-from hasten.spec.statistics import Statistics
 from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
@@ -94,7 +93,7 @@ class ModelService:
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
         self._sink = sink
-        self._tally = Tally()
+        self.tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -109,13 +108,14 @@ class ModelService:
         return self._open and any(instance.up for instance in self._instances)
 
     @property
+    def policy(self) -> Policy:
+        """The bounds of its queue and batches."""
+        return self._core.policy
+
+    @property
     def engine_pid(self) -> int | None:
         """Process id of the first engine instance, for those who watch it."""
         return self._instances[0].worker.pid
-
-    def statistics(self) -> Statistics:
-        """Return what was done since the start, over whichever transport."""
-        return self._tally.statistics()
 
     async def start(self) -> None:
         """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
@@ -272,10 +272,13 @@ class ModelService:
         if ticket is None:
             return
         ticket.settled = result
-        if isinstance(result, RequestError):
-            self._tally.failed(time.monotonic() - ticket.arrived)
         if ticket.alarm is not None:
             ticket.alarm.cancel()
+        total_s = time.monotonic() - ticket.arrived
+        if isinstance(result, RequestError):
+            self.tally.fail(result.code, total_s)
+        else:
+            self.tally.answer(ticket.request.rows, total_s, ticket.started - ticket.arrived)
         if not self._settled:
             asyncio.get_running_loop().call_soon(self._deliver)
         self._settled.append(ticket)
@@ -302,6 +305,7 @@ class ModelService:
         ticket.cancelled = True
         if self._tickets.pop(ticket.id, None) is None:
             return
+        self.tally.fail("cancelled", time.monotonic() - ticket.arrived)
         if ticket.alarm is not None:
             ticket.alarm.cancel()
         self._handle(Cancelled(ticket.id))
@@ -309,7 +313,8 @@ class ModelService:
             self._idle.set()
 
     def _tell(self, batch: list[_Ticket], started: float, finished: float) -> None:
-        self._tally.ran([ticket.arrived for ticket in batch], started, finished)
+        if batch:
+            self.tally.execute(len(batch), finished - started)
         if self._sink is None:
             return
         for ticket in batch:

@@ -8,8 +8,9 @@ import asyncio
 import ipaddress
 import signal
 import socket
+import ssl
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,11 @@ from hasten.bundle.read import Bundle
 from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
+from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
+from hasten.serve.repository import Repository
+from hasten.serve.tls import HANDSHAKE_S
 from hasten.spec.event import Served
 from hasten.wire.base import Limits
 
@@ -28,21 +32,29 @@ if TYPE_CHECKING:
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
     that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
-    too, if it does.
+    too, if it does; `grpc_tls` must be given there where `tls` is.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
+    tls: ssl.SSLContext | None = None
+    grpc: tuple[str, int] | None = None
+    grpc_tls: ssl.SSLContext | None = None
+    grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
     drain_delay_s: float = 0.0
     grace_s: float = 30.0
-    grpc: tuple[str, int] | None = None
+
+    @property
+    def keeps_strangers_out(self) -> bool:
+        """Whether clients must show a token or a certificate."""
+        return self.access.has_tokens or (self.tls is not None and self.tls.verify_mode == ssl.CERT_REQUIRED)
 
 
 class Running:
@@ -63,6 +75,7 @@ def serve_forever(
     port: int = 8000,
     insecure: bool = False,
     queue_capacity: int = 256,
+    limits: Limits | None = None,
     sink: Callable[[Served], None] | None = None,
     front: Front | None = None,
     on_ready: Callable[[Running], None] | None = None,
@@ -73,7 +86,7 @@ def serve_forever(
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
-    listener, grpc = _listeners(host, port, front, insecure)
+    listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
             _main(
@@ -81,7 +94,7 @@ def serve_forever(
                 listener,
                 grpc,
                 queue_capacity,
-                Limits(),
+                limits or Limits(),
                 sink,
                 front,
                 lambda running, _: on_ready and on_ready(running),
@@ -104,7 +117,7 @@ def serve_bundle(
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
     front = front or Front()
-    listener, grpc = _listeners(host, port, front, insecure=False)
+    listener, grpc = _listeners(host, port, front, front.keeps_strangers_out)
     started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
@@ -162,35 +175,34 @@ async def _main(
     *,
     signals: bool = True,
 ) -> None:
-    services = _services(bundles, queue_capacity, sink)
-    frontend, hub = _http(services, limits, front)
-    grpc = _grpc(services, limits, front) if grpc_listener is not None else None
+    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=sink))
+    frontend, hub = _http(repository, limits, front)
+    grpc = None if grpc_listener is None else _grpc(repository, limits, front)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
-        for service in services.values():
-            await service.start()
+        await repository.start()
         if signals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, life.stop)
         hub.start()
-        door = await loop.create_server(hub.connection, sock=listener)
-        address = ""
+        handshake_s = None if front.tls is None else HANDSHAKE_S
+        door = await loop.create_server(hub.connection, sock=listener, ssl=front.tls, ssl_handshake_timeout=handshake_s)
+        running = Running(_url(listener, front), repository.services)
         if grpc is not None and grpc_listener is not None:
-            await grpc.start(grpc_listener)
-            address = _url(grpc_listener).removeprefix("http://")
-        on_ready(Running(_url(listener), services, address), lambda: loop.call_soon_threadsafe(life.stop))
+            await grpc.start(grpc_listener, front.grpc_tls)
+            running.grpc = _address(grpc_listener)
+        on_ready(running, lambda: loop.call_soon_threadsafe(life.stop))
         await life.run(door)
     finally:
         hub.stop()
         if grpc is not None:
             grpc.stop()
-        for service in services.values():
-            await service.close()
+        await repository.close()
 
 
-def _http(services: Mapping[str, ModelService], limits: Limits, front: Front) -> tuple[Frontend, Hub]:
+def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -199,11 +211,11 @@ def _http(services: Mapping[str, ModelService], limits: Limits, front: Front) ->
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(services, limits=limits, access=front.access)
+    frontend = Frontend(repository, limits=limits, access=front.access)
     return frontend, Hub(frontend, limits.body, front.limits)
 
 
-def _grpc(services: Mapping[str, ModelService], limits: Limits, front: Front) -> GrpcFront:
+def _grpc(repository: Repository, limits: Limits, front: Front) -> GrpcFront:
     try:
         from hasten.serve.grpc.front import GrpcFront
     except ModuleNotFoundError as error:
@@ -211,25 +223,16 @@ def _grpc(services: Mapping[str, ModelService], limits: Limits, front: Front) ->
             f"Serving gRPC needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[grpc]'",
         ) from error
-    return GrpcFront(services, limits=limits, access=front.access)
+    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access)
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, front: Front) -> str:
+    return f"{'http' if front.tls is None else 'https'}://{_address(listener)}"
+
+
+def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _services(
-    bundles: Sequence[Bundle], queue_capacity: int, sink: Callable[[Served], None] | None
-) -> dict[str, ModelService]:
-    services: dict[str, ModelService] = {}
-    for bundle in bundles:
-        bundle.require_servable()
-        name = bundle.manifest.name
-        if name in services:
-            raise UsageError(f"Two bundles are called {name!r}.", remedy="Serve one of them, or rebuild with --name.")
-        services[name] = ModelService(bundle, queue_capacity=queue_capacity, sink=sink)
-    return services
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _asyncio_run(main: Any) -> None:
@@ -242,10 +245,10 @@ def _asyncio_run(main: Any) -> None:
         uvloop.run(main)
 
 
-def _listeners(host: str, port: int, front: Front, insecure: bool) -> tuple[socket.socket, socket.socket | None]:
-    listener = _listen(host, port, insecure)
+def _listeners(host: str, port: int, front: Front, guarded: bool) -> tuple[socket.socket, socket.socket | None]:
+    listener = _listen(host, port, guarded)
     try:
-        return listener, None if front.grpc is None else _listen(*front.grpc, insecure, "--grpc")
+        return listener, None if front.grpc is None else _listen(*front.grpc, guarded, "--grpc")
     except UsageError:
         listener.close()
         raise
@@ -257,13 +260,9 @@ def _close(*listeners: socket.socket | None) -> None:
             listener.close()
 
 
-def _listen(host: str, port: int, insecure: bool, option: str = "--http") -> socket.socket:
+def _listen(host: str, port: int, guarded: bool, option: str = "--http") -> socket.socket:
     """Bind before anything is loaded, so that a taken port is known at once."""
-    if not insecure and not _is_loopback(host):
-        raise UsageError(
-            f"{host} can be reached from other machines, and this server has no authentication yet.",
-            remedy="Serve on 127.0.0.1 behind a proxy, or accept it with --insecure.",
-        )
+    require_guard(host, guarded)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -277,6 +276,16 @@ def _listen(host: str, port: int, insecure: bool, option: str = "--http") -> soc
             remedy=f"Choose another address with {option} HOST:PORT.",
         ) from error
     return listener
+
+
+def require_guard(host: str, guarded: bool) -> None:
+    """Raise `UsageError` where strangers can reach `host` and nothing keeps them out."""
+    if not guarded and not _is_loopback(host):
+        raise UsageError(
+            f"{host} can be reached from other machines, and nothing would keep strangers out.",
+            remedy="Give tokens with --infer-tokens FILE or clients' certificates with --client-ca FILE, serve on "
+            "127.0.0.1 behind a proxy, or accept it with --insecure.",
+        )
 
 
 def _is_loopback(host: str) -> bool:

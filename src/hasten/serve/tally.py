@@ -1,59 +1,76 @@
-"""Counts what one service does, for the protocol's statistics. Refusals and expired requests count as failures."""
+"""Counts and durations of one model's requests since the server started: what the statistics route tells.
+
+Plain sums, kept on the event loop. Every request ends in exactly one of them: answered, or failed under the code that
+its client got.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-
-from hasten.spec.statistics import BatchStatistics, Duration, Statistics
+from collections import Counter
+from typing import Any
 
 __all__ = ["Tally"]
 
 
 class Tally:
-    """Sums since the start. Times come in as seconds; `wall` is seconds since 1970."""
+    """Sums of seconds and counts. `rows` are samples, of which a request may carry several."""
 
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        self._wall = wall
-        self._success_s = self._fail_s = self._queue_s = self._engine_s = 0.0
-        self._successes = self._failures = 0
-        self._batches: dict[int, list[float]] = {}
-        self._last = 0.0
+    def __init__(self) -> None:
+        self.answered = 0
+        self.rows = 0
+        self.answered_s = 0.0
+        self.queue_s = 0.0
+        self.engine_s = 0.0
+        self.failed_s = 0.0
+        self.failures: Counter[str] = Counter()
+        self.batches: dict[int, tuple[int, float]] = {}
+        self.last: float | None = None
 
-    def ran(self, arrived: Sequence[float], started: float, finished: float) -> None:
-        """Count a batch of requests that arrived, started and finished at these times of one clock."""
-        if not arrived:
-            return
-        waited = sum(started - at for at in arrived)
-        took = finished - started
-        self._successes += len(arrived)
-        self._queue_s += waited
-        self._engine_s += took * len(arrived)
-        self._success_s += waited + took * len(arrived)
-        count_and_time = self._batches.setdefault(len(arrived), [0, 0.0])
-        count_and_time[0] += 1
-        count_and_time[1] += took
-        self._last = self._wall()
+    def answer(self, rows: int, total_s: float, queue_s: float) -> None:
+        """A request was answered after `total_s`, of which it waited `queue_s`."""
+        self.answered += 1
+        self.rows += rows
+        self.answered_s += total_s
+        self.queue_s += queue_s
+        self.engine_s += total_s - queue_s
+        self.last = time.time()
 
-    def failed(self, seconds: float) -> None:
-        """Count a request that got an error after so long."""
-        self._failures += 1
-        self._fail_s += seconds
+    def fail(self, code: str, total_s: float = 0.0) -> None:
+        """A request was refused or failed with `code` after `total_s`."""
+        self.failures[code] += 1
+        self.failed_s += total_s
 
-    def statistics(self) -> Statistics:
-        """Return the sums."""
-        return Statistics(
-            success=_duration(self._successes, self._success_s),
-            fail=_duration(self._failures, self._fail_s),
-            queue=_duration(self._successes, self._queue_s),
-            engine=_duration(self._successes, self._engine_s),
-            batches=tuple(
-                BatchStatistics(batch=size, engine=_duration(int(count), took))
-                for size, (count, took) in sorted(self._batches.items())
-            ),
-            last_inference_ms=round(1e3 * self._last),
-        )
+    def execute(self, requests: int, seconds: float) -> None:
+        """A batch of so many requests ran for `seconds`."""
+        count, total = self.batches.get(requests, (0, 0.0))
+        self.batches[requests] = (count + 1, total + seconds)
+
+    def as_statistics(self, name: str) -> dict[str, Any]:
+        """Return the sums in the words of the statistics extension, durations in nanoseconds.
+
+        `refusals` by code are an addition. What is not measured apart (`compute_input`, `compute_output`) is left out
+        rather than zero.
+        """
+        return {
+            "name": name,
+            "version": "1",
+            "last_inference": 0 if self.last is None else int(self.last * 1e3),
+            "inference_count": self.rows,
+            "execution_count": sum(count for count, _ in self.batches.values()),
+            "inference_stats": {
+                "success": _duration(self.answered, self.answered_s),
+                "fail": _duration(self.failures.total(), self.failed_s),
+                "queue": _duration(self.answered, self.queue_s),
+                "compute_infer": _duration(self.answered, self.engine_s),
+            },
+            "batch_stats": [
+                {"batch_size": size, "compute_infer": _duration(count, seconds)}
+                for size, (count, seconds) in sorted(self.batches.items())
+            ],
+            "refusals": dict(self.failures),
+        }
 
 
-def _duration(count: int, seconds: float) -> Duration:
-    return Duration(count=count, ns=round(1e9 * seconds))
+def _duration(count: int, seconds: float) -> dict[str, int]:
+    return {"count": count, "ns": round(seconds * 1e9)}

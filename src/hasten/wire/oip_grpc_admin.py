@@ -5,13 +5,12 @@ Requests are small and are looked at before they are parsed, as everything that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from hasten.errors import RequestError
 from hasten.spec.serving import Serving
 from hasten.spec.signature import Signature
-from hasten.spec.statistics import Duration, Statistics
 from hasten.spec.tensor import TensorSpec
 from hasten.wire.messages import message_type
 from hasten.wire.oip_grpc import parse
@@ -34,7 +33,8 @@ __all__ = [
 
 HealthStatus = Literal["SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
 PLATFORM, VERSION = "hasten_bundle", "1"
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics", "model_repository(index)")
+# Loading and unloading models is left to HTTP.
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository(index)", "statistics")
 
 
 class _Reader:
@@ -123,22 +123,20 @@ def model_config(name: str, signature: Signature, serving: Serving, max_batch: i
     return message_type("inference.ModelConfigResponse")(config=config).SerializeToString()
 
 
-def model_statistics(models: Iterable[tuple[str, Statistics]]) -> bytes:
-    """Return the answer to ModelStatistics. What hasten does not time apart (`compute_input`, `compute_output`: both
-    happen outside the engine) counts no time.
+def model_statistics(models: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the answer to ModelStatistics. Each model is a mapping in the words of the statistics extension; what the
+    message has no field for is left out.
     """
+    known = {field.name for field in message_type("inference.ModelStatistics").DESCRIPTOR.fields}
     return message_type("inference.ModelStatisticsResponse")(
-        model_stats=[_statistics(name, statistics) for name, statistics in models]
+        model_stats=[{key: value for key, value in model.items() if key in known} for model in models]
     ).SerializeToString()
 
 
-def index_response(models: Iterable[tuple[str, bool, str]]) -> bytes:
-    """Return the answer to RepositoryIndex: name, whether it is ready, and if not, why."""
+def index_response(models: Iterable[Mapping[str, str]]) -> bytes:
+    """Return the answer to RepositoryIndex. Each model is a mapping of name, version, state and reason."""
     return message_type("inference.RepositoryIndexResponse")(
-        models=[
-            {"name": name, "version": VERSION, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
-            for name, ready, reason in models
-        ]
+        models=[dict(model) for model in models]
     ).SerializeToString()
 
 
@@ -158,29 +156,3 @@ def _config_tensor(spec: TensorSpec, batches: bool) -> dict[str, Any]:
 
 def _dims(spec: TensorSpec) -> list[int]:
     return [dim if isinstance(dim, int) else -1 for dim in spec.shape]
-
-
-def _statistics(name: str, statistics: Statistics) -> dict[str, Any]:
-    untimed = {"count": statistics.engine.count}
-    return {
-        "name": name,
-        "version": VERSION,
-        "last_inference": statistics.last_inference_ms,
-        "inference_count": statistics.success.count,
-        "execution_count": statistics.executions,
-        "inference_stats": {
-            "success": _duration(statistics.success),
-            "fail": _duration(statistics.fail),
-            "queue": _duration(statistics.queue),
-            "compute_input": untimed,
-            "compute_infer": _duration(statistics.engine),
-            "compute_output": untimed,
-        },
-        "batch_stats": [
-            {"batch_size": batch.batch, "compute_infer": _duration(batch.engine)} for batch in statistics.batches
-        ],
-    }
-
-
-def _duration(duration: Duration) -> dict[str, int]:
-    return {"count": duration.count, "ns": duration.ns}

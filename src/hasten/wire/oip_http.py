@@ -42,6 +42,8 @@ __all__ = [
 
 HEADER_LENGTH = "inference-header-content-length"
 JSON, BINARY = "application/json", "application/octet-stream"
+# What the server speaks beyond the protocol's core.
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 Parameters = dict[str, Any]
 
 
@@ -148,7 +150,7 @@ class OipHttp:
 
 def server_metadata(version: str) -> bytes:
     """Body of GET /v2."""
-    return msgspec.json.encode({"name": "hasten", "version": version, "extensions": ["binary_tensor_data"]})
+    return msgspec.json.encode({"name": "hasten", "version": version, "extensions": list(EXTENSIONS)})
 
 
 def model_metadata(name: str, signature: Signature) -> bytes:

@@ -196,8 +196,12 @@ def test_what_does_not_fit_the_queue_is_shed_as_resource_exhausted_and_counted(o
 def test_cancelled_calls_give_their_places_in_the_queue_back(own_server: Running, expected: Any) -> None:
     async def main() -> Any:
         async with aio.InferenceServerClient(own_server.grpc) as opened:
+            await opened.is_server_live()
             with frozen_engine(own_server):
                 running = asyncio.ensure_future(opened.infer("tiny", [tensor(numbers(1))]))
+                await asyncio.sleep(0)
+                # Answered after the request before it on the same connection has reached the engine.
+                await opened.is_server_live()
                 for _ in range(20):
                     waiting = asyncio.ensure_future(opened.infer("tiny", [tensor(numbers(1))]))
                     await asyncio.wait([waiting], timeout=0.01)

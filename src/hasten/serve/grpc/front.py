@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable
 
 from hasten.serve.access import Access
-from hasten.serve.driver import ModelService
 from hasten.serve.grpc.health import Health
 from hasten.serve.grpc.hub import Hub
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.grpc.methods import Methods
+from hasten.serve.repository import Repository
+from hasten.serve.tls import HANDSHAKE_S
 from hasten.wire.base import Limits
 
 __all__ = ["GrpcFront"]
@@ -22,7 +24,7 @@ class GrpcFront:
 
     def __init__(
         self,
-        services: Mapping[str, ModelService],
+        repository: Repository,
         *,
         limits: Limits | None = None,
         front: GrpcLimits | None = None,
@@ -31,15 +33,17 @@ class GrpcFront:
     ) -> None:
         limits = limits or Limits()
         self.draining = False
-        methods = Methods(services, limits)
+        methods = Methods(repository, limits)
         methods.is_draining = is_draining or (lambda: self.draining)
         health = Health(methods)
         self.hub = Hub({**methods.table(), **health.table()}, limits.body, front, access, health.look)
         self._door: asyncio.Server | None = None
 
-    async def start(self, listener: socket.socket) -> None:
-        """Take connections on a socket that listens."""
-        self._door = await asyncio.get_running_loop().create_server(self.hub.connection, sock=listener)
+    async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Take connections on a socket that listens; `tls` must offer the protocol h2."""
+        self._door = await asyncio.get_running_loop().create_server(
+            self.hub.connection, sock=listener, ssl=tls, ssl_handshake_timeout=None if tls is None else HANDSHAKE_S
+        )
         self.hub.start()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from hasten.errors import RequestError
@@ -15,6 +15,7 @@ from hasten.serve.access import Operation
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.stream import Stream
+from hasten.serve.repository import Repository
 from hasten.spec.request import Request, Response
 from hasten.wire import oip_grpc_admin as admin
 from hasten.wire.base import Limits
@@ -27,10 +28,11 @@ Answer = Callable[[Request, Response | RequestError], None]
 
 
 class Methods:
-    """The application behind the calls. `services` by model name; a server that `is_draining` is not ready."""
+    """The application behind the calls; a server that `is_draining` is not ready."""
 
-    def __init__(self, services: Mapping[str, ModelService], limits: Limits) -> None:
-        self._services = services
+    def __init__(self, repository: Repository, limits: Limits) -> None:
+        self._repository = repository
+        self._services = repository.services
         self._codec = OipGrpc(limits)
         self._version = importlib.metadata.version("hasten")
         self.is_draining: Callable[[], bool] = lambda: False
@@ -101,14 +103,12 @@ class Methods:
     def _statistics(self, message: bytes) -> bytes:
         name, version = admin.read_model_request(message)
         services = {name: self._service(name, version)} if name else self._services
-        return admin.model_statistics((name, service.statistics()) for name, service in sorted(services.items()))
+        return admin.model_statistics(service.tally.as_statistics(one) for one, service in sorted(services.items()))
 
     def _index(self, message: bytes) -> bytes:
         ready_only = admin.read_index_request(message)
-        states = [(name, self.ready(name)) for name in sorted(self._services)]
-        why = "draining" if self.is_draining() else "loading"
         return admin.index_response(
-            (name, ready, "" if ready else why) for name, ready in states if ready or not ready_only
+            row for row in self._repository.index() if row["state"] == "READY" or not ready_only
         )
 
     def _infer(self, call: Call, message: bytes) -> None:
@@ -149,7 +149,11 @@ class Methods:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
         parsed = self._codec.parse(message)
         service = self._service(parsed.model_name, parsed.model_version)
-        request = self._codec.request(parsed, service.bundle.manifest.signature)
+        try:
+            request = self._codec.request(parsed, service.bundle.manifest.signature)
+        except RequestError as error:
+            service.tally.fail(error.code)
+            raise
         if call.deadline is not None:
             request = _within(request, call.deadline - asyncio.get_running_loop().time())
         return service.submit(request, functools.partial(answer, request))

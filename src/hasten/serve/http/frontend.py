@@ -7,10 +7,12 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
-from hasten.serve.access import Access, Operation
+from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
 from hasten.serve.driver import ModelService
+from hasten.serve.http.management import Management
 from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, internal, json_answer, refusal
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
+from hasten.serve.repository import Repository
 from hasten.spec.request import Request, Response
 from hasten.wire.base import Limits
 from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
@@ -21,12 +23,11 @@ _KNOWN_TARGETS = 1024
 
 
 class Frontend:
-    """The application behind the connections. `services` by model name; a server that `is_draining` is not ready."""
+    """The application behind the connections; a server that `is_draining` is not ready."""
 
-    def __init__(
-        self, services: Mapping[str, ModelService], *, limits: Limits | None = None, access: Access | None = None
-    ) -> None:
-        self._services = services
+    def __init__(self, repository: Repository, *, limits: Limits | None = None, access: Access | None = None) -> None:
+        self._services: Mapping[str, ModelService] = repository.services
+        management = Management(repository)
         self._access = access or Access()
         self._codec = OipHttp(limits or Limits())
         self._version = importlib.metadata.version("hasten")
@@ -38,6 +39,12 @@ class Frontend:
             Operation.MODEL_METADATA: self._model,
             Operation.MODEL_READY: self._model_ready,
             Operation.INFER: self._infer,
+            Operation.MODEL_CONFIG: management.config,
+            Operation.STATISTICS: management.statistics,
+            Operation.REPOSITORY_INDEX: management.index,
+            Operation.LOAD: management.load,
+            Operation.UNLOAD: management.unload,
+            Operation.API: management.api,
         }
         self.is_draining: Callable[[], bool] = lambda: False
 
@@ -50,7 +57,7 @@ class Frontend:
         self._access.decide(route.operation, request.headers.get("authorization"))
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
-        if route.model:
+        if route.model and route.operation not in REPOSITORY_CONTROL:
             self._service(route)
         self._remember(request.target, route)
         return self._handlers[route.operation]
@@ -100,9 +107,13 @@ class Frontend:
         service = self._named(request)
         manifest = service.bundle.manifest
         assert request.route is not None
-        decoded = self._codec.decode(
-            manifest.name, request.route.version, request.headers, request.body, manifest.signature
-        )
+        try:
+            decoded = self._codec.decode(
+                manifest.name, request.route.version, request.headers, request.body, manifest.signature
+            )
+        except RequestError as error:
+            service.tally.fail(error.code)
+            raise
         return service.submit(decoded, functools.partial(self._answered, decoded, request.headers, reply))
 
     def _answered(

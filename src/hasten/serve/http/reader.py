@@ -175,9 +175,9 @@ class Reader:
         self._parts, self._size, self._raw_size, self._chunks = [], 0, 0, 0
         self.deadline = self._hub.now + self._limits.body_s
         expects, open_ended = headers.get("expect"), "transfer-encoding" in headers
+        if announced > self._hub.body_limit:
+            raise _too_large(self._hub.body_limit)
         try:
-            if announced > self._hub.body_limit:
-                raise _too_large(self._hub.body_limit)
             if expects is not None and expects.lower() != "100-continue":
                 raise RequestError("Only 100-continue can be expected.", code="expectation_failed")
             self._handler = self._hub.application.open(request)

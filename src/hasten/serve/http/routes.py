@@ -19,14 +19,23 @@ _FIXED = {
     "/v2": Operation.SERVER_METADATA,
     "/v2/health/live": Operation.LIVE,
     "/v2/health/ready": Operation.READY,
+    "/v2/models/stats": Operation.STATISTICS,
+    "/v2/repository/index": Operation.REPOSITORY_INDEX,
+    "/v2/openapi.json": Operation.API,
 }
-_MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?")
+_MODEL = re.compile(
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|config|stats))?"
+)
+_REPOSITORY = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<verb>load|unload)")
 _VERBS = {
     None: Operation.MODEL_METADATA,
     "ready": Operation.MODEL_READY,
     "infer": Operation.INFER,
+    "config": Operation.MODEL_CONFIG,
+    "stats": Operation.STATISTICS,
 }
-_POST = frozenset({Operation.INFER})
+_CHANGES = {"load": Operation.LOAD, "unload": Operation.UNLOAD}
+_POST = frozenset({Operation.INFER, Operation.REPOSITORY_INDEX, Operation.LOAD, Operation.UNLOAD})
 # What a name may hold at all; which names exist is another question. Anything else is refused before it is looked up.
 _NAME = re.compile(r"[A-Za-z0-9._~:@+-]{1,255}")
 
@@ -60,6 +69,9 @@ def resolve(target: bytes) -> Route:
     if operation is not None:
         return Route(operation)
     match = _MODEL.fullmatch(path)
+    change = _REPOSITORY.fullmatch(path)
+    if change is not None:
+        return Route(_CHANGES[change["verb"]], _decoded(change["model"]))
     if match is None:
         raise RequestError("There is nothing at this path.", code="not_found")
     return Route(_VERBS[match["verb"]], _decoded(match["model"]), match["version"] or "")
