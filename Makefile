@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen techniques zoo-base docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -63,12 +63,17 @@ bench-loadgen: zoo
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
 
+proto: setup
+	cd src/hasten/wire/proto && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. \
+		--descriptor_set_out=descriptors.binpb open_inference.proto health.proto
+
 zoo-base: zoo
 	$(BIN)/python benchmarks/zoo_base.py
 
 docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
+	$(BIN)/python docs/make_serve.py
 
 format: setup
 	$(BIN)/ruff format .

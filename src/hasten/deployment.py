@@ -55,7 +55,7 @@ class RealDeployer:
 
     def rehearse(self, asked: Asked, deployment: Deployment, bundle: Path) -> Deployment:
         """Serve the bundle, predict once more with what the server itself takes, and put the load on."""
-        if importlib.util.find_spec("uvicorn") is None:
+        if importlib.util.find_spec("httptools") is None:
             return deployment
         manifest = open_bundle(bundle).manifest
         bodies = [encode_request(inputs, manifest.signature) for inputs in asked.inputs]

@@ -151,7 +151,7 @@ def test_bad_input_is_one_clear_error_with_status_2(
 
 
 def test_a_missing_extra_says_what_to_type_with_status_3(tmp_path: Path, small_bundle: Path) -> None:
-    (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('uvicorn')")
+    (tmp_path / "httptools.py").write_text("raise ModuleNotFoundError('httptools', name='httptools')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = hasten("serve", small_bundle, "--http", "127.0.0.1:0", cwd=tmp_path, check=3, env=environment)
     assert "pip install 'hasten[serve]'" in done.stderr

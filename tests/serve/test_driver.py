@@ -134,3 +134,55 @@ def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pyte
         await service.close()
 
     in_a_loop(body)
+
+
+def test_a_receiver_is_called_once_and_never_before_submit_returned(bundle: Bundle) -> None:
+    async def body() -> None:
+        async with running(bundle, queue_capacity=1) as service:
+            results: list[list[Response | RequestError]] = [[], [], []]
+            for i, received in enumerate(results):
+                service.submit(ask(i), received.append)
+                assert not received
+            await service.drain()
+            assert [len(received) for received in results] == [1, 1, 1]
+            [refused] = results[2]
+            assert isinstance(refused, RequestError) and refused.code == "overloaded"
+
+    in_a_loop(body)
+
+
+def test_after_cancelling_a_receiver_hears_nothing_even_if_its_answer_is_on_the_way(bundle: Bundle) -> None:
+    async def body() -> None:
+        async with running(bundle, queue_capacity=1) as service:
+            heard: list[Response | RequestError] = []
+            running_one = service.submit(ask(1), heard.append)
+            waiting = service.submit(ask(2), heard.append)
+            refused = service.submit(ask(3), heard.append)
+            for cancel in (running_one, waiting, refused):
+                cancel()
+                cancel()
+            assert isinstance(await service.infer(ask(4)), Response), "the places are free again"
+            await service.drain()
+            assert heard == []
+
+    in_a_loop(body)
+
+
+def test_a_receiver_that_fails_costs_nobody_else_an_answer(bundle: Bundle) -> None:
+    complaints: list[dict[str, Any]] = []
+
+    def broken(result: Response | RequestError) -> None:
+        raise ZeroDivisionError
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with running(bundle) as service:
+            heard: list[Response | RequestError] = []
+            service.submit(ask(0), heard.append)
+            service.submit(ask(1), broken)
+            service.submit(ask(2), heard.append)
+            await service.drain()
+            assert [type(result) for result in heard] == [Response, Response]
+
+    in_a_loop(body)
+    assert [type(complaint["exception"]) for complaint in complaints] == [ZeroDivisionError]

@@ -504,7 +504,7 @@ def test_the_server_announces_binary_tensor_data() -> None:
     assert json.loads(server_metadata("1.2")) == {
         "name": "hasten",
         "version": "1.2",
-        "extensions": ["binary_tensor_data"],
+        "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
     }
 
 

@@ -1,6 +1,12 @@
-"""`hasten serve`: serve bundles over HTTP."""
+"""`hasten serve`: serve bundles over HTTP and gRPC."""
 
 from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,33 +15,129 @@ from hasten.errors import UsageError
 
 __all__ = ["command", "host_and_port"]
 
+_FILE = click.Path(dir_okay=False)
+
 
 @click.command(name="serve")
-@click.argument("bundles", nargs=-1, required=True, type=click.Path())
-@click.option("--http", "address", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT")
-@click.option("--insecure", is_flag=True, help="Allow an address that other machines reach, without authentication.")
+@click.argument("bundles", nargs=-1, type=click.Path())
+@click.option("--config", type=_FILE, envvar="HASTEN_CONFIG", help="A serve.toml; flags and variables stand over it.")
+@click.option("--http", envvar="HASTEN_HTTP", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8000]")
+@click.option("--grpc", envvar="HASTEN_GRPC", metavar="HOST:PORT", help="Where to speak gRPC too.")
+@click.option(
+    "--insecure", is_flag=True, default=None, envvar="HASTEN_INSECURE",
+    help="Allow an address that other machines reach, without authentication.",
+)  # fmt: skip
+@click.option("--infer-tokens", type=_FILE, help="File of tokens for inference, one a line; or HASTEN_INFER_TOKEN.")
+@click.option("--admin-tokens", type=_FILE, help="File of tokens for administration; or HASTEN_ADMIN_TOKEN.")
+@click.option("--metrics-tokens", type=_FILE, help="File of tokens for statistics; or HASTEN_METRICS_TOKEN.")
+@click.option("--tls-cert", type=_FILE, envvar="HASTEN_TLS_CERT", help="The server's certificate, PEM.")
+@click.option("--tls-key", type=_FILE, envvar="HASTEN_TLS_KEY", help="Its key, PEM, without a password.")
+@click.option("--client-ca", type=_FILE, envvar="HASTEN_CLIENT_CA", help="Clients need a certificate of this CA.")
+@click.option("--allow-host", multiple=True, envvar="HASTEN_ALLOW_HOST", help="A name that clients know it by.")
+@click.option("--allow-origin", multiple=True, envvar="HASTEN_ALLOW_ORIGIN", help="A web page that may use it.")
+@click.option(
+    "--repository-control", is_flag=True, default=None, envvar="HASTEN_REPOSITORY_CONTROL",
+    help="Let holders of an admin token load and unload models.",
+)  # fmt: skip
+@click.option("--queue-capacity", type=int, envvar="HASTEN_QUEUE_CAPACITY", help="Requests that wait for a model.")
+@click.option(
+    "--drain-delay", type=float, envvar="HASTEN_DRAIN_DELAY", metavar="SECONDS",
+    help="How long to serve on, not ready, when it is time to stop.  [default: 1]",
+)  # fmt: skip
+@click.option("--check", is_flag=True, help="Check the configuration and the bundles, and serve nothing.")
 @verb("serve")
-def command(bundles: tuple[str, ...], address: str, insecure: bool, as_json: bool) -> None:
-    """Serve BUNDLES over the Open Inference Protocol v2 until Ctrl-C or SIGTERM."""
+def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: bool, **flags: Any) -> None:
+    """Serve BUNDLES over the Open Inference Protocol v2 until Ctrl-C or SIGTERM.
+
+    Flags stand over the variables HASTEN_HTTP, HASTEN_TLS_CERT and so on, and these over the file.
+    """
     from hasten.bundle.read import open_bundle
-    from hasten.serve.server import serve_forever
+    from hasten.serve.config import read_config
+    from hasten.serve.options import front_of, limits_of
+    from hasten.serve.server import Running, require_guard, serve_forever
 
-    host, port = host_and_port(address)
-    opened = [open_bundle(path) for path in bundles]
+    settings = read_config(Path(config) if config else None, {("bundles",): bundles, **_places(flags)})
+    if not settings.bundles:
+        raise UsageError("There is nothing to serve.", remedy="Name a bundle: hasten serve fast.bundle")
+    host, port = host_and_port(settings.http.address)
+    front, insecure = front_of(settings, os.environ), settings.http.insecure
+    require_guard(host, insecure or front.keeps_strangers_out)
+    if settings.grpc.address:
+        front = replace(front, grpc=host_and_port(settings.grpc.address))
+        require_guard(settings.grpc.address.rpartition(":")[0].strip("[]"), insecure or front.keeps_strangers_out)
+    opened = [open_bundle(path) for path in settings.bundles]
     names = [bundle.manifest.name for bundle in opened]
+    if check:
+        for bundle in opened:
+            bundle.require_servable()
+        _say_good(names, as_json)
+        return
 
-    def ready(url: str) -> None:
+    def ready(running: Running) -> None:
         if as_json:
-            emit("serve", {"url": url, "models": names})
+            emit("serve", {"url": running.url, "models": names, "grpc": running.grpc or None})
         else:
-            say(f"ready: {url}/v2/models/{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            also = f"; gRPC at {running.grpc}" if running.grpc else ""
+            say(f"ready: {running.url}/v2/models/{names[0]}{more}{also}")
 
-    serve_forever(opened, host=host, port=port, insecure=insecure, on_ready=ready)
+    _log_audit()
+    serve_forever(
+        opened,
+        host=host,
+        port=port,
+        insecure=insecure,
+        queue_capacity=settings.queue_capacity,
+        limits=limits_of(settings),
+        front=front,
+        on_ready=ready,
+    )
 
 
 def host_and_port(address: str) -> tuple[str, int]:
     """Read HOST:PORT. Raises `UsageError`."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise UsageError(f"{address!r} is not HOST:PORT.", remedy="Write, for example, 127.0.0.1:8000.")
     return host.strip("[]"), int(port)
+
+
+def _places(flags: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Where in serve.toml each flag belongs."""
+    return {
+        ("http", "address"): flags["http"],
+        ("grpc", "address"): flags["grpc"],
+        ("http", "insecure"): flags["insecure"],
+        ("http", "allow_hosts"): flags["allow_host"],
+        ("http", "allow_origins"): flags["allow_origin"],
+        **{("tokens", scope): _token_file(flags[f"{scope}_tokens"], scope) for scope in ("infer", "admin", "metrics")},
+        ("tls", "certificate"): flags["tls_cert"],
+        ("tls", "key"): flags["tls_key"],
+        ("tls", "client_ca"): flags["client_ca"],
+        ("repository_control",): flags["repository_control"],
+        ("queue_capacity",): flags["queue_capacity"],
+        ("drain", "delay_s"): flags["drain_delay"],
+    }
+
+
+def _token_file(flag: str | None, scope: str) -> str | None:
+    """The flag; else nothing at all where a variable holds the token, which stands over the file of serve.toml."""
+    from hasten.serve.access import Scope
+    from hasten.serve.options import token_variable
+
+    return flag or ("" if os.environ.get(token_variable(Scope(scope))) else None)
+
+
+def _say_good(names: list[str], as_json: bool) -> None:
+    if as_json:
+        emit("serve", {"good": True, "models": names})
+    else:
+        say(f"good: would serve {', '.join(names)}")
+
+
+def _log_audit() -> None:
+    """Who may change the server changes it on the record: one JSON line for each change, on standard error."""
+    audit = logging.getLogger("hasten.serve.audit")
+    audit.setLevel(logging.INFO)
+    audit.addHandler(logging.StreamHandler())
+    audit.propagate = False

@@ -1,4 +1,4 @@
-"""Carries the core's commands out: asyncio futures on one side, the engine's thread on the other.
+"""Carries the core's commands out: callbacks on one side, the engine's thread on the other.
 
 All of it runs on the event loop; only the engine's calls run on the worker's thread.
 """
@@ -6,6 +6,7 @@ All of it runs on the event loop; only the engine's calls run on the worker's th
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import re
 import time
@@ -35,24 +36,32 @@ from hasten.serve.core import (
     Wake,
 )
 from hasten.serve.pool import EngineWorker, Tensors
+from hasten.serve.tally import Tally
 from hasten.spec.event import Served
 from hasten.spec.request import Request, Response
 from hasten.spec.serving import Serving
 from hasten.spec.tensor import DType
 
-__all__ = ["ModelService"]
+__all__ = ["Answer", "ModelService"]
 
 T = TypeVar("T")
+Answer = Callable[[Response | RequestError], None]
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
 _RESTART_FIRST_S, _RESTART_LONGEST_S = 0.1, 30.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Ticket:
+    """A request under way, its `answer` to call, and what that will be called with once it is `settled`."""
+
+    id: int
     request: Request
-    answer: asyncio.Future[Tensors]
+    answer: Answer
     arrived: float
     started: float = 0.0
+    alarm: asyncio.TimerHandle | None = None
+    settled: Tensors | RequestError | None = None
+    cancelled: bool = False
 
 
 class _Instance:
@@ -69,7 +78,7 @@ class _Instance:
 
 
 class ModelService:
-    """One bundle being served. Start it on a running event loop; `infer` awaits the answer."""
+    """One bundle being served. Start it on a running event loop; `submit` calls back, `infer` awaits the answer."""
 
     def __init__(
         self, bundle: Bundle, *, queue_capacity: int = 256, sink: Callable[[Served], None] | None = None
@@ -82,7 +91,9 @@ class ModelService:
         self._instances = [_Instance(bundle, self.variant, chosen, n) for n in range(chosen.instances)]
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
+        self._settled: list[_Ticket] = []
         self._sink = sink
+        self.tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -97,6 +108,11 @@ class ModelService:
         return self._open and any(instance.up for instance in self._instances)
 
     @property
+    def policy(self) -> Policy:
+        """The bounds of its queue and batches."""
+        return self._core.policy
+
+    @property
     def engine_pid(self) -> int | None:
         """Process id of the first engine instance, for those who watch it."""
         return self._instances[0].worker.pid
@@ -109,27 +125,37 @@ class ModelService:
             self._handle(EngineUp(number))
         self._open = True
 
-    async def infer(self, request: Request) -> Response:
-        """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
+    def submit(self, request: Request, answer: Answer) -> Callable[[], None]:
+        """Queue a request; `answer` is called once with what came of it, never before this returns, and not at all
+        after the function that is returned, which gives the request's place back.
+
+        The arrays of a `Response` are the receiver's to keep.
+        """
         id_, now = next(self._ids), time.monotonic()
-        ticket = _Ticket(request, asyncio.get_running_loop().create_future(), now)
+        ticket = _Ticket(id_, request, answer, now)
         self._tickets[id_] = ticket
         self._idle.clear()
         deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
-        alarm = None if deadline is None else self._alarm(id_, deadline - now)
+        if deadline is not None:
+            ticket.alarm = self._alarm(id_, deadline - now)
+        self._handle(Arrived(id_, request.rows, _shape_key(request), deadline))
+        return functools.partial(self._cancel, ticket)
+
+    async def infer(self, request: Request) -> Response:
+        """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        def answer(result: Response | RequestError) -> None:
+            if isinstance(result, RequestError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        cancel = self.submit(request, answer)
         try:
-            self._handle(Arrived(id_, request.rows, _shape_key(request), deadline))
-            outputs = await ticket.answer
-        except asyncio.CancelledError:
-            self._handle(Cancelled(id_))
-            raise
+            return await future
         finally:
-            if alarm is not None:
-                alarm.cancel()
-            del self._tickets[id_]
-            if not self._tickets:
-                self._idle.set()
-        return self._response(request, outputs)
+            cancel()
 
     async def drain(self) -> None:
         """Refuse what comes, finish what waits and runs."""
@@ -198,7 +224,7 @@ class ModelService:
         else:
             for ticket, result in zip(batch, results, strict=True):
                 ticket.started = started
-                _answer(ticket, result)
+                self._settle(ticket.id, _outcome(result))
             batch = [
                 ticket for ticket, result in zip(batch, results, strict=True) if not isinstance(result, EngineRunError)
             ]
@@ -240,12 +266,55 @@ class ModelService:
         for id_ in ids:
             self._settle(id_, error)
 
-    def _settle(self, id_: int, error: RequestError) -> None:
-        ticket = self._tickets.get(id_)
-        if ticket is not None and not ticket.answer.done():
-            ticket.answer.set_exception(error)
+    def _settle(self, id_: int, result: Tensors | RequestError) -> None:
+        """Note what came of a request. Callers are told all together, after the engine got its next batch."""
+        ticket = self._tickets.pop(id_, None)
+        if ticket is None:
+            return
+        ticket.settled = result
+        if ticket.alarm is not None:
+            ticket.alarm.cancel()
+        total_s = time.monotonic() - ticket.arrived
+        if isinstance(result, RequestError):
+            self.tally.fail(result.code, total_s)
+        else:
+            self.tally.answer(ticket.request.rows, total_s, ticket.started - ticket.arrived)
+        if not self._settled:
+            asyncio.get_running_loop().call_soon(self._deliver)
+        self._settled.append(ticket)
+
+    def _deliver(self) -> None:
+        settled, self._settled = self._settled, []
+        for ticket in settled:
+            if not ticket.cancelled:
+                self._call(ticket)
+        if not self._tickets:
+            self._idle.set()
+
+    def _call(self, ticket: _Ticket) -> None:
+        result = ticket.settled
+        assert result is not None
+        try:
+            ticket.answer(result if isinstance(result, RequestError) else self._response(ticket.request, result))
+        except Exception as error:
+            # One receiver that fails must not cost the others their answers.
+            context = {"message": "The receiver of an answer failed.", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def _cancel(self, ticket: _Ticket) -> None:
+        ticket.cancelled = True
+        if self._tickets.pop(ticket.id, None) is None:
+            return
+        self.tally.fail("cancelled", time.monotonic() - ticket.arrived)
+        if ticket.alarm is not None:
+            ticket.alarm.cancel()
+        self._handle(Cancelled(ticket.id))
+        if not self._tickets and not self._settled:
+            self._idle.set()
 
     def _tell(self, batch: list[_Ticket], started: float, finished: float) -> None:
+        if batch:
+            self.tally.execute(len(batch), finished - started)
         if self._sink is None:
             return
         for ticket in batch:
@@ -286,15 +355,11 @@ def _policy(manifest: Manifest, chosen: Serving, queue_capacity: int) -> Policy:
     )
 
 
-def _answer(ticket: _Ticket, result: Tensors | EngineRunError) -> None:
-    if ticket.answer.done():
-        return
+def _outcome(result: Tensors | EngineRunError) -> Tensors | RequestError:
     if isinstance(result, EngineRunError):
         # Runtimes name source files where they were built; clients are told what happened, not where.
-        words = _PATH.sub("…", result.message)
-        ticket.answer.set_exception(RequestError(f"The engine failed: {words}", code="internal"))
-    else:
-        ticket.answer.set_result(result)
+        return RequestError(f"The engine failed: {_PATH.sub('…', result.message)}", code="internal")
+    return result
 
 
 def _shape_key(request: Request) -> tuple[object, ...]:

@@ -6,30 +6,66 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from hasten.bundle.read import Bundle
 from hasten.errors import MissingError, UsageError
+from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
-from hasten.serve.frontend import Frontend
+from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.http.limits import HttpLimits
+from hasten.serve.lifecycle import Lifecycle
+from hasten.serve.repository import Repository
+from hasten.serve.tls import HANDSHAKE_S
 from hasten.spec.event import Served
 from hasten.wire.base import Limits
 
-__all__ = ["Running", "serve_bundle", "serve_forever"]
+if TYPE_CHECKING:
+    from hasten.serve.grpc.front import GrpcFront
+    from hasten.serve.http.frontend import Frontend
+    from hasten.serve.http.hub import Hub
 
-GRACE_S = 30
+__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Front:
+    """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
+    that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
+    too, if it does; `grpc_tls` must be given there where `tls` is.
+    """
+
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    access: Access = field(default_factory=Access)
+    tls: ssl.SSLContext | None = None
+    grpc: tuple[str, int] | None = None
+    grpc_tls: ssl.SSLContext | None = None
+    grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
+    drain_delay_s: float = 0.0
+    grace_s: float = 30.0
+
+    @property
+    def keeps_strangers_out(self) -> bool:
+        """Whether clients must show a token or a certificate."""
+        return self.access.has_tokens or (self.tls is not None and self.tls.verify_mode == ssl.CERT_REQUIRED)
 
 
 class Running:
-    """A server in the background. `url` is where it listens; `services` by model name."""
+    """A server in the background. `url` is where it listens, `grpc` its HOST:PORT for gRPC if it has one; `services` by
+    model name.
+    """
 
-    def __init__(self, url: str, services: dict[str, ModelService]) -> None:
+    def __init__(self, url: str, services: dict[str, ModelService], grpc: str = "") -> None:
         self.url = url
         self.services = services
+        self.grpc = grpc
 
 
 def serve_forever(
@@ -39,21 +75,33 @@ def serve_forever(
     port: int = 8000,
     insecure: bool = False,
     queue_capacity: int = 256,
+    limits: Limits | None = None,
     sink: Callable[[Served], None] | None = None,
-    on_ready: Callable[[str], None] | None = None,
+    front: Front | None = None,
+    on_ready: Callable[[Running], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
 
     Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name,
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
-    listener = _listen(host, port, insecure)
+    front = front or Front()
+    listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
-            _main(bundles, listener, queue_capacity, Limits(), sink, lambda r, _: on_ready and on_ready(r.url))
+            _main(
+                bundles,
+                listener,
+                grpc,
+                queue_capacity,
+                limits or Limits(),
+                sink,
+                front,
+                lambda running, _: on_ready and on_ready(running),
+            )
         )
     finally:
-        listener.close()
+        _close(listener, grpc)
 
 
 @contextmanager
@@ -65,9 +113,11 @@ def serve_bundle(
     queue_capacity: int = 256,
     limits: Limits | None = None,
     sink: Callable[[Served], None] | None = None,
+    front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
-    listener = _listen(host, port, insecure=False)
+    front = front or Front()
+    listener, grpc = _listeners(host, port, front, front.keeps_strangers_out)
     started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
@@ -79,7 +129,19 @@ def serve_bundle(
 
     def body() -> None:
         try:
-            _asyncio_run(_main([bundle], listener, queue_capacity, limits or Limits(), sink, ready, signals=False))
+            _asyncio_run(
+                _main(
+                    [bundle],
+                    listener,
+                    grpc,
+                    queue_capacity,
+                    limits or Limits(),
+                    sink,
+                    front,
+                    ready,
+                    signals=False,
+                )
+            )
         except BaseException as error:
             state["error"] = error
         finally:
@@ -98,97 +160,79 @@ def serve_bundle(
         if "stop" in state:
             state["stop"]()
         thread.join()
-        listener.close()
+        _close(listener, grpc)
 
 
 async def _main(
     bundles: Sequence[Bundle],
     listener: socket.socket,
+    grpc_listener: socket.socket | None,
     queue_capacity: int,
     limits: Limits,
     sink: Callable[[Served], None] | None,
+    front: Front,
     on_ready: Callable[[Running, Callable[[], object]], object],
     *,
     signals: bool = True,
 ) -> None:
-    services = _services(bundles, queue_capacity, sink)
-    frontend = Frontend(services, limits=limits)
-    server = _uvicorn(frontend)
+    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=sink))
+    frontend, hub = _http(repository, limits, front)
+    grpc = None if grpc_listener is None else _grpc(repository, limits, front)
+    life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
+    frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
-        for service in services.values():
-            await service.start()
+        await repository.start()
         if signals:
-            _on_signals(loop, frontend, server)
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        on_ready(Running(url, services), lambda: loop.call_soon_threadsafe(_stop, frontend, server))
-        await serving
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, life.stop)
+        hub.start()
+        handshake_s = None if front.tls is None else HANDSHAKE_S
+        door = await loop.create_server(hub.connection, sock=listener, ssl=front.tls, ssl_handshake_timeout=handshake_s)
+        running = Running(_url(listener, front), repository.services)
+        if grpc is not None and grpc_listener is not None:
+            await grpc.start(grpc_listener, front.grpc_tls)
+            running.grpc = _address(grpc_listener)
+        on_ready(running, lambda: loop.call_soon_threadsafe(life.stop))
+        await life.run(door)
     finally:
-        for service in services.values():
-            await service.close()
+        hub.stop()
+        if grpc is not None:
+            grpc.stop()
+        await repository.close()
 
 
-def _services(
-    bundles: Sequence[Bundle], queue_capacity: int, sink: Callable[[Served], None] | None
-) -> dict[str, ModelService]:
-    services: dict[str, ModelService] = {}
-    for bundle in bundles:
-        bundle.require_servable()
-        name = bundle.manifest.name
-        if name in services:
-            raise UsageError(f"Two bundles are called {name!r}.", remedy="Serve one of them, or rebuild with --name.")
-        services[name] = ModelService(bundle, queue_capacity=queue_capacity, sink=sink)
-    return services
-
-
-def _uvicorn(frontend: Frontend) -> Any:
+def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Frontend, Hub]:
     try:
-        import uvicorn
+        from hasten.serve.http.frontend import Frontend
+        from hasten.serve.http.hub import Hub
     except ModuleNotFoundError as error:
         raise MissingError(
-            "Serving needs the package 'uvicorn', which is not installed.",
+            f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    config = uvicorn.Config(
-        frontend,  # pyright: ignore[reportArgumentType]
-        log_config=None,
-        # Tracebacks only: every stranger's malformed request would be a warning on standard error.
-        log_level="error",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=32 * 1024,
-    )
-    server: Any = uvicorn.Server(config)
-    # Signals are ours: becoming not ready comes before closing, and a background thread may not set any.
-    server.capture_signals = _no_signals
-    return server
+    frontend = Frontend(repository, limits=limits, access=front.access)
+    return frontend, Hub(frontend, limits.body, front.limits)
 
 
-@contextmanager
-def _no_signals() -> Generator[None]:
-    yield
+def _grpc(repository: Repository, limits: Limits, front: Front) -> GrpcFront:
+    try:
+        from hasten.serve.grpc.front import GrpcFront
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"Serving gRPC needs the package {error.name!r}, which is not installed.",
+            remedy="Install it with: pip install 'hasten[grpc]'",
+        ) from error
+    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access)
 
 
-def _on_signals(loop: asyncio.AbstractEventLoop, frontend: Frontend, server: Any) -> None:
-    import signal
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, frontend, server)
+def _url(listener: socket.socket, front: Front) -> str:
+    return f"{'http' if front.tls is None else 'https'}://{_address(listener)}"
 
 
-def _stop(frontend: Frontend, server: Any) -> None:
-    """Not ready at once, then no new connections, then finish; a second call does not wait."""
-    server.force_exit = frontend.draining
-    frontend.draining = True
-    server.should_exit = True
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _asyncio_run(main: Any) -> None:
@@ -201,13 +245,24 @@ def _asyncio_run(main: Any) -> None:
         uvloop.run(main)
 
 
-def _listen(host: str, port: int, insecure: bool) -> socket.socket:
+def _listeners(host: str, port: int, front: Front, guarded: bool) -> tuple[socket.socket, socket.socket | None]:
+    listener = _listen(host, port, guarded)
+    try:
+        return listener, None if front.grpc is None else _listen(*front.grpc, guarded, "--grpc")
+    except UsageError:
+        listener.close()
+        raise
+
+
+def _close(*listeners: socket.socket | None) -> None:
+    for listener in listeners:
+        if listener is not None:
+            listener.close()
+
+
+def _listen(host: str, port: int, guarded: bool, option: str = "--http") -> socket.socket:
     """Bind before anything is loaded, so that a taken port is known at once."""
-    if not insecure and not _is_loopback(host):
-        raise UsageError(
-            f"{host} can be reached from other machines, and this server has no authentication yet.",
-            remedy="Serve on 127.0.0.1 behind a proxy, or accept it with --insecure.",
-        )
+    require_guard(host, guarded)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -218,9 +273,19 @@ def _listen(host: str, port: int, insecure: bool) -> socket.socket:
         listener.close()
         raise UsageError(
             f"{host}:{port} cannot be used: {error.strerror}.",
-            remedy="Choose another address with --http HOST:PORT.",
+            remedy=f"Choose another address with {option} HOST:PORT.",
         ) from error
     return listener
+
+
+def require_guard(host: str, guarded: bool) -> None:
+    """Raise `UsageError` where strangers can reach `host` and nothing keeps them out."""
+    if not guarded and not _is_loopback(host):
+        raise UsageError(
+            f"{host} can be reached from other machines, and nothing would keep strangers out.",
+            remedy="Give tokens with --infer-tokens FILE or clients' certificates with --client-ca FILE, serve on "
+            "127.0.0.1 behind a proxy, or accept it with --insecure.",
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,12 +20,16 @@ __all__ = ["STATUS", "Codec", "Encoded", "Limits", "codecs", "invalid"]
 # HTTP status of each error code (facts of the Open Inference Protocol; RFC 9110).
 STATUS: dict[str, int] = {
     "invalid": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "too_large": 413,
     "unsupported_encoding": 415,
+    "expectation_failed": 417,
     "overloaded": 429,
+    "headers_too_large": 431,
     "internal": 500,
     "unavailable": 503,
     "deadline": 504,
@@ -70,4 +74,10 @@ def invalid(message: str) -> RequestError:
     return RequestError(message, code="invalid")
 
 
-codecs: Registry[Codec] = Registry("wire", [Entry(name="oip-http", target="hasten.wire.oip_http:OipHttp")])
+codecs: Registry[Codec] = Registry(
+    "wire",
+    [
+        Entry(name="oip-http", target="hasten.wire.oip_http:OipHttp"),
+        Entry(name="oip-grpc", target="hasten.wire.oip_grpc:OipGrpc"),
+    ],
+)

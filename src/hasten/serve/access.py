@@ -1,0 +1,176 @@
+"""Who may do what: one decision, keyed by operation, for every route, alias and transport.
+
+Transports translate what they carry (a path, a method of a service) into an `Operation` and ask `Access.decide` with
+the client's `authorization` value; HTTP asks `Access.admit_page` too, which keeps other people's web pages out. Nothing
+here knows a path. Tokens are kept as SHA-256 digests and compared in constant time.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable, Mapping
+
+from hasten.errors import RequestError, UsageError
+
+__all__ = ["REPOSITORY_CONTROL", "Access", "Operation", "Scope"]
+
+_SHORTEST_TOKEN = 16
+_KNOWN_HOSTS = 256
+
+
+class Scope(enum.Enum):
+    """What a token is good for."""
+
+    INFER = "infer"
+    ADMIN = "admin"
+    METRICS = "metrics"
+
+
+class Operation(enum.Enum):
+    """Everything that a client can ask for, and the scope that it needs; probes of orchestrators need none."""
+
+    LIVE = ("live", None)
+    READY = ("ready", None)
+    SERVER_METADATA = ("server metadata", Scope.INFER)
+    MODEL_METADATA = ("model metadata", Scope.INFER)
+    MODEL_READY = ("model ready", Scope.INFER)
+    MODEL_CONFIG = ("model configuration", Scope.INFER)
+    INFER = ("infer", Scope.INFER)
+    STATISTICS = ("statistics", Scope.METRICS)
+    REPOSITORY_INDEX = ("repository index", Scope.INFER)
+    LOAD = ("load", Scope.ADMIN)
+    UNLOAD = ("unload", Scope.ADMIN)
+    API = ("API description", None)
+
+    def __init__(self, words: str, scope: Scope | None) -> None:
+        self.words = words
+        self.scope = scope
+
+
+# What changes the models of a running server; it does not exist unless it is switched on.
+REPOSITORY_CONTROL = frozenset({Operation.LOAD, Operation.UNLOAD})
+
+
+class Access:
+    """The rules of one server.
+
+    `tokens` by scope; one token may stand in several. Without any token infer and metrics are open to whoever reaches
+    the server, admin never is. `off` are operations that do not exist here. `hosts` are the names under which browsers
+    may know the server (`None`: any), beside localhost and literal addresses, which no foreign DNS can point here;
+    `origins` are web pages of others that may use it. Raises `UsageError` for a token that is too short or has odd
+    characters.
+    """
+
+    def __init__(
+        self,
+        tokens: Mapping[Scope, Iterable[str]] | None = None,
+        *,
+        off: Iterable[Operation] = REPOSITORY_CONTROL,
+        hosts: Iterable[str] | None = (),
+        origins: Iterable[str] = (),
+    ) -> None:
+        self._scopes = _by_digest(tokens or {})
+        self._off = frozenset(off)
+        self._hosts = None if hosts is None else {"localhost", *(host.lower() for host in hosts)}
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        self._good_hosts: set[str] = set()
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether clients must show a token."""
+        return bool(self._scopes)
+
+    def has_token_for(self, scope: Scope) -> bool:
+        """Whether any token is good for `scope`."""
+        return any(scope in scopes for scopes in self._scopes.values())
+
+    def decide(self, operation: Operation, authorization: str | None) -> None:
+        """Return where the operation is allowed. Raises `RequestError`: not_found where it is switched off,
+        unauthenticated without a known token, forbidden where the token is good for something else.
+        """
+        if operation in self._off:
+            raise RequestError("There is nothing at this path.", code="not_found")
+        scope = operation.scope
+        if scope is None or (not self._scopes and scope is not Scope.ADMIN):
+            return
+        granted = self._granted(authorization or "")
+        if granted is None:
+            raise RequestError(
+                f"This needs a token of scope {scope.value!r}, as the header Authorization: Bearer TOKEN.",
+                code="unauthenticated",
+            )
+        if scope not in granted:
+            raise RequestError(f"The token is not good for scope {scope.value!r}.", code="forbidden")
+
+    def admit_page(self, headers: Mapping[str, str]) -> None:
+        """Return unless a browser acts here for a page that is not ours: by DNS rebinding (a foreign Host) or across
+        origins (Origin, Sec-Fetch-Site). Programs send neither Origin nor Sec-Fetch-Site. Raises `RequestError`.
+        """
+        host = headers.get("host", "")
+        if host not in self._good_hosts:
+            self._check_host(host)
+        if "origin" not in headers and "sec-fetch-site" not in headers:
+            return
+        origin = headers.get("origin", "").lower()
+        if origin in self._origins:
+            return
+        site = headers.get("sec-fetch-site", "same-origin").lower()
+        if site not in ("same-origin", "none") or (origin and origin.partition("://")[2] != host.lower()):
+            raise RequestError("Pages of other origins may not use this server.", code="forbidden")
+
+    def _check_host(self, host: str) -> None:
+        if self._hosts is not None:
+            name = _without_port(host)
+            if name not in self._hosts and not _is_address(name):
+                raise RequestError(
+                    "This server is not known by that Host; --allow-host NAME makes it known.", code="forbidden"
+                )
+        if len(self._good_hosts) < _KNOWN_HOSTS:
+            self._good_hosts.add(host)
+
+    def _granted(self, authorization: str) -> frozenset[Scope] | None:
+        kind, _, token = authorization.partition(" ")
+        if kind.lower() != "bearer":
+            return None
+        digest, found = _digest(token.strip()), None
+        # All are compared, whichever fits: the time tells nothing.
+        for known, scopes in self._scopes.items():
+            if hmac.compare_digest(known, digest):
+                found = scopes
+        return found
+
+
+def _by_digest(tokens: Mapping[Scope, Iterable[str]]) -> dict[bytes, frozenset[Scope]]:
+    scopes: dict[bytes, frozenset[Scope]] = {}
+    for scope, several in tokens.items():
+        for token in several:
+            if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+                raise UsageError(
+                    f"A token of scope {scope.value!r} is shorter than {_SHORTEST_TOKEN} characters or has odd ones.",
+                    remedy="Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                )
+            digest = _digest(token)
+            scopes[digest] = scopes.get(digest, frozenset()) | {scope}
+    return scopes
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _without_port(host: str) -> str:
+    name = host.lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""serve.toml: everything that a server can be told, as one value that is checked as a whole.
+
+Flags stand over environment variables, and both over the file; the command line joins flags and variables and gives
+them here as `overrides`. Paths in the file are relative to it. The published JSON Schema (docs/serve.schema.json) is
+made from these types.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from hasten.errors import ConfigError
+from hasten.spec.values import Value
+
+__all__ = ["Drain", "Grpc", "Http", "ServeConfig", "Size", "Times", "Tls", "TokenFiles", "json_schema", "read_config"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Http(Value, frozen=True):
+    """Where the server listens, and for whom."""
+
+    address: Annotated[str, Meta(description="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:8000"
+    insecure: Annotated[
+        bool, Meta(description="Allow an address that other machines reach without tokens or client certificates.")
+    ] = False
+    allow_hosts: Annotated[
+        tuple[str, ...], Meta(description="Names under which clients know the server, beside localhost and addresses.")
+    ] = ()
+    allow_origins: Annotated[
+        tuple[str, ...], Meta(description="Web pages that may use it, such as https://notebook.example.")
+    ] = ()
+
+
+class Grpc(Value, frozen=True):
+    """Where the server speaks gRPC too; for whom, is as over HTTP."""
+
+    address: Annotated[str, Meta(description="HOST:PORT; empty for no gRPC.")] = ""
+
+
+class Tls(Value, frozen=True):
+    """PEM files; with `client_ca`, clients need a certificate of that authority."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+
+class TokenFiles(Value, frozen=True):
+    """Files with tokens, one a line, for each scope. Never the tokens themselves."""
+
+    infer: str = ""
+    admin: str = ""
+    metrics: str = ""
+
+
+class Size(Value, frozen=True):
+    """Bounds on what a client may send."""
+
+    body_bytes: Positive = 64 * 2**20
+    header_bytes: Positive = 32 * 2**10
+    buffered_bytes: Annotated[int, Meta(ge=1, description="The bodies of all connections together.")] = 2**30
+    chunks: Positive = 65_536
+    json_depth: Positive = 100
+    connections: Positive = 1000
+
+
+class Times(Value, frozen=True):
+    """Seconds that a client may take."""
+
+    header_s: Seconds = 10.0
+    body_s: Seconds = 30.0
+    stalled_s: Annotated[float, Meta(gt=0, description="How long it may leave an answer unread.")] = 30.0
+    idle_s: Annotated[float, Meta(gt=0, description="How long a connection may rest between requests.")] = 75.0
+
+
+class Drain(Value, frozen=True):
+    """How the server ends."""
+
+    delay_s: Annotated[
+        float, Meta(ge=0, description="How long it serves on after it is not ready: what the load balancer needs.")
+    ] = 1.0
+    grace_s: Annotated[float, Meta(ge=0, description="How long what is under way may take then.")] = 30.0
+
+
+class ServeConfig(Value, frozen=True):
+    """The content of serve.toml."""
+
+    bundles: Annotated[tuple[str, ...], Meta(description="Folders of bundles.")] = ()
+    queue_capacity: Annotated[int, Meta(ge=1, description="Requests that may wait for each model.")] = 256
+    repository_control: Annotated[bool, Meta(description="Let holders of an admin token load and unload models.")] = (
+        False
+    )
+    http: Http = Http()
+    grpc: Grpc = Grpc()
+    tls: Tls = Tls()
+    tokens: TokenFiles = TokenFiles()
+    size: Size = Size()
+    times: Times = Times()
+    drain: Drain = Drain()
+
+
+# What names a file or folder, and is relative to the folder of serve.toml.
+_PATHS = (*(("tls", key) for key in Tls.__struct_fields__), *(("tokens", key) for key in TokenFiles.__struct_fields__))
+
+
+def read_config(path: Path | None, overrides: Mapping[tuple[str, ...], Any]) -> ServeConfig:
+    """Return the file's content, or the defaults, under `overrides` by place, such as `("http", "address")`; None is no
+    override. Raises `ConfigError` naming the file, the place, and for an unknown key what may have been meant.
+    """
+    content = {} if path is None else _read(path)
+    for place, value in overrides.items():
+        if value is None or value == ():
+            continue
+        table = content
+        for part in place[:-1]:
+            table = table.setdefault(part, {})
+        table[place[-1]] = value
+    try:
+        return msgspec.convert(content, ServeConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path or 'The options'}: {error}.", remedy=_remedy(str(error))) from error
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of serve.toml."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(ServeConfig)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.", remedy="Mend it there.") from error
+    for table, key in _PATHS:
+        value = content.get(table)
+        if isinstance(value, dict) and isinstance(value.get(key), str) and value[key]:
+            value[key] = str(path.parent / value[key])
+    if isinstance(content.get("bundles"), list):
+        content["bundles"] = [str(path.parent / one) if isinstance(one, str) else one for one in content["bundles"]]
+    return content
+
+
+def _remedy(words: str) -> str:
+    unknown = re.search(r"unknown field `(.*?)`(?: - at `\$\.(\w+)`)?", words)
+    if unknown is None:
+        return "docs/serve.md describes every key."
+    table = getattr(ServeConfig(), unknown[2]) if unknown[2] else ServeConfig()
+    known = list(table.__struct_fields__)
+    near = difflib.get_close_matches(unknown[1], known, 1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known keys there: {', '.join(known)}."

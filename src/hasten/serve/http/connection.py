@@ -1,0 +1,223 @@
+"""One HTTP/1.1 connection: requests answered in order, and nobody waits for ever.
+
+Requests that a client sends ahead wait for their turn, one is answered at a time. There is no task and no future: a
+request is a few callbacks. Times come from the hub, which looks at every connection some times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from hasten.errors import RequestError
+from hasten.serve.http.message import Cancel, internal, refusal, render
+from hasten.serve.http.reader import Exchange, Phase, Reader
+from hasten.wire.base import Encoded
+
+if TYPE_CHECKING:
+    from hasten.serve.http.hub import Hub
+
+__all__ = ["Connection"]
+
+
+class Connection(asyncio.Protocol):
+    """The protocol that asyncio drives; made by the hub. `Reader` is its incoming half."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._limits = hub.limits
+        self._reader = Reader(hub, self)
+        self._transport: Any = None
+        # The request that is being answered, and those that wait behind it.
+        self._current: Exchange | None = None
+        self._cancel: Cancel | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._advancing = False
+        self._body_wanted = False
+        self._reading = True
+        self._writable = True
+        self._idle_by = math.inf
+        self._write_by = math.inf
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: Any) -> None:
+        """A client is there; one too many is told so and sent away."""
+        self._transport = transport
+        if self._hub.enter(self):
+            return
+        if len(self._hub) > 2 * self._limits.connections:
+            transport.abort()
+        else:
+            self._reader.refuse(RequestError("Too many connections.", code="unavailable", retry_after_s=1.0))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone; what it waits for is given up."""
+        self._hub.leave(self)
+        self._forget()
+        if self._current is not None:
+            self._hub.buffered -= len(self._current.request.body)
+            self._current = None
+        if self._cancel is not None:
+            self._cancel()
+            self._cancel = None
+        self._reader.part()
+        del self._reader
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        self._reader.feed(data)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write."""
+        self._writable = False
+        self._write_by = self._hub.now + self._limits.stalled_s
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._writable = True
+        if not self._transport.is_closing():
+            self._write_by = math.inf
+            self._advance()
+
+    # What the hub calls.
+
+    def sweep(self, now: float) -> None:
+        """Close where a time has run out."""
+        if now >= self._write_by:
+            self._transport.abort()
+        elif now >= self._reader.deadline and self._reading:
+            if self._reader.phase in (Phase.HEAD, Phase.BODY):
+                self._reader.late()
+            else:
+                self._close()
+        elif now >= self._idle_by:
+            self._close()
+
+    def finish(self) -> None:
+        """Close at once where nothing is under way; else the hub's state closes it after the answer."""
+        if self._reader.phase is Phase.IDLE and self._current is None and not self._waiting:
+            self._close()
+
+    def abort(self) -> None:
+        """Close without finishing anything."""
+        self._transport.abort()
+
+    # What the reader calls.
+
+    def arrived(self, exchange: Exchange) -> None:
+        """A request is complete: it is answered now or waits for its turn."""
+        self._idle_by = math.inf
+        self._body_wanted = False
+        self._waiting.append(exchange)
+        self._advance()
+
+    def body_wanted(self) -> None:
+        """Ask for the body (RFC 9110 section 10.1.1), once the answers before it are out."""
+        self._body_wanted = True
+        self._ask_for_body()
+
+    def upgrade_ignored(self) -> None:
+        """No other protocol is spoken here: the request is answered as it is, and nothing after it is looked at."""
+        last = self._waiting[-1] if self._waiting else self._current
+        if last is not None:
+            last.last = True
+        elif not self._transport.is_closing():
+            self._linger()
+
+    # Answering.
+
+    def _advance(self) -> None:
+        """Answer what waits, one by one. Called again from an answer that came at once, it leaves that to the loop."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._waiting and self._current is None and self._writable and not self._transport.is_closing():
+            self._start(self._waiting.popleft())
+        self._advancing = False
+        if self._reading != (len(self._waiting) < self._limits.pipelined) and not self._transport.is_closing():
+            self._turn_reading()
+        if self._current is None and not self._waiting:
+            if self._body_wanted:
+                self._ask_for_body()
+            if self._reader.phase is Phase.IDLE:
+                self._idle_by = self._hub.now + self._limits.idle_s
+
+    def _ask_for_body(self) -> None:
+        if self._current is None and not self._waiting:
+            self._body_wanted = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
+        try:
+            cancel = exchange.handler(exchange.request, self._reply)
+        except RequestError as error:
+            self._reply(*refusal(error))
+        except Exception as error:
+            # A bug of ours: the client gets the protocol's error, the log gets the traceback.
+            if self._current is exchange:
+                self._reply(*refusal(internal(error)))
+        else:
+            if self._current is exchange:
+                self._cancel = cancel
+
+    def _reply(self, status: int, answer: Encoded) -> None:
+        exchange = self._current
+        assert exchange is not None, "one answer for each request"
+        self._current = self._cancel = None
+        request = exchange.request
+        self._hub.buffered -= len(request.body)
+        last = exchange.last or (self._hub.draining and not self._waiting and self._reader.phase is Phase.IDLE)
+        extra = self._hub.date
+        if last:
+            extra += "connection: close\r\n"
+        elif request.old:
+            extra += "connection: keep-alive\r\n"
+        for piece in render(status, answer, extra, bodiless=request.method == "HEAD"):
+            self._transport.write(piece)
+        if last:
+            self._linger()
+        else:
+            self._advance()
+
+    # Ending.
+
+    def _linger(self) -> None:
+        """Close, but not on unread bytes: that would reset the connection, and the reset would take the answer with it
+        (RFC 9112 section 9.6).
+        """
+        unread = self._reader.phase is Phase.DEAF
+        self._forget()
+        if not unread or not self._transport.can_write_eof():
+            self._close()
+            return
+        if not self._reading:
+            self._turn_reading()
+        self._transport.write_eof()
+        self._reader.deadline = self._hub.now + self._limits.linger_s
+        self._write_by = min(self._write_by, self._hub.now + self._limits.stalled_s)
+
+    def _forget(self) -> None:
+        """Drop what has arrived and is not being answered."""
+        self._reader.stop()
+        self._hub.buffered -= sum(len(exchange.request.body) for exchange in self._waiting)
+        self._waiting.clear()
+        self._idle_by = math.inf
+
+    def _close(self) -> None:
+        self._reader.stop()
+        self._transport.close()
+        # A client that reads nothing would keep what is left to write, and the connection with it.
+        self._write_by = min(self._write_by, self._hub.now + self._limits.stalled_s)
+
+    def _turn_reading(self) -> None:
+        """Stop reading while too much waits, and read on afterwards; the pause does not count against the client."""
+        self._reading = not self._reading
+        if self._reading:
+            self._transport.resume_reading()
+            self._reader.restart_clock()
+        else:
+            self._transport.pause_reading()

@@ -1,0 +1,132 @@
+"""What the server answers over HTTP. It knows routes, access and the codec, and nothing of sockets and scheduling."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Callable, Mapping
+
+from hasten.errors import RequestError
+from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
+from hasten.serve.driver import ModelService
+from hasten.serve.http.management import Management
+from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, internal, json_answer, refusal
+from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
+from hasten.serve.repository import Repository
+from hasten.spec.request import Request, Response
+from hasten.wire.base import Limits
+from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
+
+__all__ = ["Frontend"]
+
+_KNOWN_TARGETS = 1024
+
+
+class Frontend:
+    """The application behind the connections; a server that `is_draining` is not ready."""
+
+    def __init__(self, repository: Repository, *, limits: Limits | None = None, access: Access | None = None) -> None:
+        self._services: Mapping[str, ModelService] = repository.services
+        management = Management(repository)
+        self._access = access or Access()
+        self._codec = OipHttp(limits or Limits())
+        self._version = importlib.metadata.version("hasten")
+        self._routes: dict[bytes, Route] = {}
+        self._handlers: dict[Operation, Handler] = {
+            Operation.LIVE: self._live,
+            Operation.READY: self._ready,
+            Operation.SERVER_METADATA: self._server,
+            Operation.MODEL_METADATA: self._model,
+            Operation.MODEL_READY: self._model_ready,
+            Operation.INFER: self._infer,
+            Operation.MODEL_CONFIG: management.config,
+            Operation.STATISTICS: management.statistics,
+            Operation.REPOSITORY_INDEX: management.index,
+            Operation.LOAD: management.load,
+            Operation.UNLOAD: management.unload,
+            Operation.API: management.api,
+        }
+        self.is_draining: Callable[[], bool] = lambda: False
+
+    def open(self, request: HttpRequest) -> Handler:
+        """Return who answers: after the checks of page, path, access, method and model, in this order. Raises
+        `RequestError`.
+        """
+        self._access.admit_page(request.headers)
+        route = request.route = self._routes.get(request.target) or resolve(request.target)
+        self._access.decide(route.operation, request.headers.get("authorization"))
+        if request.method != route.method:
+            raise MethodNotAllowed(request.method, route.method)
+        if route.model and route.operation not in REPOSITORY_CONTROL:
+            self._service(route)
+        self._remember(request.target, route)
+        return self._handlers[route.operation]
+
+    def _remember(self, target: bytes, route: Route) -> None:
+        """Targets repeat, so that what they name is kept, within bounds."""
+        if target not in self._routes:
+            if len(self._routes) >= _KNOWN_TARGETS:
+                self._routes.clear()
+            self._routes[target] = route
+
+    def _service(self, route: Route) -> ModelService:
+        service = self._services.get(route.model)
+        if service is None:
+            raise RequestError(f"The model {route.model[:100]!r} is not served here.", code="not_found")
+        if route.version not in ("", "1"):
+            raise RequestError(f"The model {route.model!r} has no version {route.version[:100]!r}.", code="not_found")
+        return service
+
+    def _named(self, request: HttpRequest) -> ModelService:
+        """The service that is there when a request has arrived: it may be another than when it began to."""
+        assert request.route is not None
+        return self._service(request.route)
+
+    def _live(self, request: HttpRequest, reply: Reply) -> None:
+        reply(200, json_answer(b'{"live":true}'))
+
+    def _ready(self, request: HttpRequest, reply: Reply) -> None:
+        ready = not self.is_draining() and all(service.ready for service in self._services.values())
+        reply(200 if ready else 503, json_answer(b'{"ready":true}' if ready else b'{"ready":false}'))
+
+    def _server(self, request: HttpRequest, reply: Reply) -> None:
+        reply(200, json_answer(server_metadata(self._version)))
+
+    def _model(self, request: HttpRequest, reply: Reply) -> None:
+        manifest = self._named(request).bundle.manifest
+        reply(200, json_answer(model_metadata(manifest.name, manifest.signature)))
+
+    def _model_ready(self, request: HttpRequest, reply: Reply) -> None:
+        service = self._named(request)
+        ready = service.ready and not self.is_draining()
+        flag = b"true" if ready else b"false"
+        name = service.bundle.manifest.name.encode()
+        reply(200 if ready else 503, json_answer(b'{"name":"' + name + b'","ready":' + flag + b"}"))
+
+    def _infer(self, request: HttpRequest, reply: Reply) -> Cancel:
+        service = self._named(request)
+        manifest = service.bundle.manifest
+        assert request.route is not None
+        try:
+            decoded = self._codec.decode(
+                manifest.name, request.route.version, request.headers, request.body, manifest.signature
+            )
+        except RequestError as error:
+            service.tally.fail(error.code)
+            raise
+        return service.submit(decoded, functools.partial(self._answered, decoded, request.headers, reply))
+
+    def _answered(
+        self, request: Request, headers: Mapping[str, str], reply: Reply, result: Response | RequestError
+    ) -> None:
+        if isinstance(result, RequestError):
+            reply(*refusal(result))
+            return
+        try:
+            status, answer = 200, self._codec.encode(request, result, headers)
+        except RequestError as error:
+            # Outputs that JSON cannot carry.
+            status, answer = refusal(error)
+        except Exception as error:
+            status, answer = refusal(internal(error))
+        reply(status, answer)

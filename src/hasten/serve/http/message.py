@@ -1,0 +1,82 @@
+"""A request as the front end sees it, and an answer as bytes. No sockets."""
+
+from __future__ import annotations
+
+import http
+import logging
+import math
+import secrets
+from collections.abc import Callable
+
+from hasten.errors import RequestError
+from hasten.serve.http.routes import MethodNotAllowed, Route
+from hasten.wire.base import STATUS, Encoded
+from hasten.wire.oip_http import encode_error
+
+__all__ = ["JSON", "Cancel", "Handler", "HttpRequest", "Reply", "internal", "json_answer", "refusal", "render"]
+
+_log = logging.getLogger("hasten.serve")
+JSON = {"content-type": "application/json"}
+_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
+# Answers up to this size are joined into one piece: one copy costs less than a second system call.
+_JOINED = 64 * 2**10
+
+
+class HttpRequest:
+    """One request: the target as sent, headers by lower-case name, and the body once it is complete. `old` is HTTP/1.0,
+    `route` what the application found.
+    """
+
+    __slots__ = ("body", "headers", "method", "old", "route", "target")
+
+    def __init__(self, method: str, target: bytes, headers: dict[str, str]) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = b""
+        self.old = False
+        self.route: Route | None = None
+
+
+Reply = Callable[[int, Encoded], None]
+Cancel = Callable[[], None]
+# Answers through the reply, now or later, exactly once; returns how to give up before that.
+Handler = Callable[[HttpRequest, Reply], Cancel | None]
+
+
+def json_answer(body: bytes) -> Encoded:
+    """An answer whose body is JSON already."""
+    return Encoded(parts=[body], headers=JSON)
+
+
+def refusal(error: RequestError) -> tuple[int, Encoded]:
+    """Return status and answer for an error."""
+    headers = dict(JSON)
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.code == "unauthenticated":
+        headers["www-authenticate"] = 'Bearer realm="hasten"'
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = error.allow
+    return STATUS[error.code], Encoded(parts=[encode_error(error)], headers=headers)
+
+
+def internal(error: BaseException) -> RequestError:
+    """The error that a client gets for a bug of ours; the log gets the traceback, and an id joins the two."""
+    id_ = secrets.token_hex(6)
+    _log.error("Request %s failed by a bug.", id_, exc_info=error)
+    return RequestError(f"The server failed on this request; its log says more under {id_}.", code="internal")
+
+
+def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) -> list[bytes | memoryview]:
+    """Return the answer's bytes in pieces to write one after another. `extra` are further header lines; an answer to
+    HEAD is `bodiless`: it tells the length and sends nothing.
+    """
+    size = sum(map(len, answer.parts))
+    lines = [_LINES[status], extra]
+    lines += [f"{name}: {value}\r\n" for name, value in answer.headers.items()]
+    lines.append(f"content-length: {size}\r\n\r\n")
+    head = "".join(lines).encode("latin-1")
+    if bodiless:
+        return [head]
+    return [b"".join([head, *answer.parts])] if size <= _JOINED else [head, *answer.parts]

@@ -1,0 +1,257 @@
+"""Bytes to requests, without a socket: what one client sends, checked and bounded as it arrives.
+
+llhttp (through httptools) parses, in its strict mode: it refuses bare line feeds, folded headers, two lengths, a length
+beside a transfer coding. What it lets pass and RFC 9112 does not is refused here. By its header alone a request finds
+who answers it, or is refused before any of its body is read.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httptools
+
+from hasten.errors import RequestError
+from hasten.serve.http.message import Handler, HttpRequest, internal, refusal
+from hasten.wire.base import invalid
+
+if TYPE_CHECKING:
+    from hasten.serve.http.hub import Hub
+
+__all__ = ["Exchange", "Phase", "Reader", "Receiver"]
+
+# A refused request with a body up to this size is read to its end, and the connection lives on.
+_SWALLOWED = 64 * 2**10
+_USUAL = (
+    "host", "connection", "content-length", "content-type", "accept-encoding", "user-agent", "accept", "authorization",
+    "inference-header-content-length",
+)  # fmt: skip
+# As most clients write them, so that a usual header costs no conversion.
+_NAMES = {spelt.encode(): name for name in _USUAL for spelt in (name, name.title())}
+
+
+class Phase(enum.Enum):
+    """What the next bytes are: of no request yet, of a header, of a body, or nothing that is looked at any more."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    DEAF = enum.auto()
+
+
+class Exchange:
+    """A request and who answers it; `last` closes the connection afterwards."""
+
+    __slots__ = ("handler", "last", "request")
+
+    def __init__(self, request: HttpRequest, handler: Handler, last: bool) -> None:
+        self.request = request
+        self.handler = handler
+        self.last = last
+
+
+class Receiver(Protocol):
+    """Who takes the requests."""
+
+    def arrived(self, exchange: Exchange) -> None:
+        """A request is complete, or refused: then it is the last one."""
+        ...
+
+    def body_wanted(self) -> None:
+        """The client waits for a word before it sends the body."""
+        ...
+
+    def upgrade_ignored(self) -> None:
+        """The client speaks something else from here on, after the request that has arrived just before."""
+        ...
+
+
+class Reader:
+    """The incoming half of a connection. `deadline` is when the request that is arriving is late."""
+
+    def __init__(self, hub: Hub, receiver: Receiver) -> None:
+        self._hub = hub
+        self._limits = hub.limits
+        self._receiver = receiver
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self.phase = Phase.IDLE
+        self.deadline = hub.now + self._limits.header_s
+        self._count = 0
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._head_size = 0
+        self._request: HttpRequest | None = None
+        self._handler: Handler | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._raw_size = 0
+        self._chunks = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes; what they complete goes to the receiver."""
+        if self.phase is Phase.DEAF:
+            return
+        phase, count = self.phase, self._count
+        try:
+            self._parser.feed_data(data)
+            if self.phase is phase and self._count == count:
+                self._count_unfinished(len(data))
+        except httptools.HttpParserUpgrade:
+            self.phase = Phase.DEAF
+            self._receiver.upgrade_ignored()
+        except httptools.HttpParserCallbackError as error:
+            # What one of our callbacks raised inside the parser.
+            cause = error.__context__
+            self.refuse(cause if isinstance(cause, RequestError) else internal(cause or error))
+        except httptools.HttpParserError as error:
+            self.refuse(invalid(f"This is not valid HTTP: {error}."))
+        except RequestError as error:
+            self.refuse(error)
+
+    def late(self) -> None:
+        """The deadline has passed: say so where a request has begun."""
+        head = self.phase is Phase.HEAD
+        what, allowed = ("header", self._limits.header_s) if head else ("body", self._limits.body_s)
+        self.refuse(RequestError(f"The {what} did not arrive within {allowed:g} s.", code="request_timeout"))
+
+    def refuse(self, error: RequestError) -> None:
+        """Answer with an error in its turn, and look at nothing more."""
+        request = self._request or HttpRequest("", b"", {})
+        self.stop()
+        self._receiver.arrived(Exchange(request, _refuser(error), last=True))
+
+    def stop(self) -> None:
+        """Look at nothing more, and drop what has arrived of a request."""
+        self.phase = Phase.DEAF
+        self.deadline = math.inf
+        self._hub.buffered -= self._size
+        self._parts, self._size = [], 0
+
+    def part(self) -> None:
+        """Let go of the parser: the two know each other, and only the garbage collector would part them."""
+        self._parser = None
+
+    def restart_clock(self) -> None:
+        """Give what is arriving its full time again."""
+        if self.phase in (Phase.HEAD, Phase.BODY):
+            self.deadline = self._hub.now + self._limits.body_s
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.phase = Phase.HEAD
+        self._count += 1
+        self._url = b""
+        self._headers = {}
+        self._head_size = 0
+        self._request = None
+        self.deadline = self._hub.now + self._limits.header_s
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line; after the body, a trailer, which nobody needs."""
+        if self.phase is not Phase.HEAD:
+            return
+        self._count_head(len(name) + len(value) + 4)
+        key = _NAMES.get(name) or name.lower().decode("latin-1")
+        text = value.decode("latin-1")
+        # Repeated ones are joined, as RFC 9110 says, and fail where one is expected.
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        """Decide by the header alone, before any of the body is read."""
+        headers, version = self._headers, self._parser.get_http_version()
+        request = self._request = HttpRequest(self._parser.get_method().decode(), self._url, headers)
+        request.old = version == "1.0"
+        announced = _check_framing(headers, version)
+        self.phase = Phase.BODY
+        self._parts, self._size, self._raw_size, self._chunks = [], 0, 0, 0
+        self.deadline = self._hub.now + self._limits.body_s
+        expects, open_ended = headers.get("expect"), "transfer-encoding" in headers
+        if announced > self._hub.body_limit:
+            raise _too_large(self._hub.body_limit)
+        try:
+            if expects is not None and expects.lower() != "100-continue":
+                raise RequestError("Only 100-continue can be expected.", code="expectation_failed")
+            self._handler = self._hub.application.open(request)
+        except RequestError as error:
+            if announced > _SWALLOWED or open_ended or expects is not None:
+                raise
+            self._handler = _refuser(error)
+        if expects is not None and (announced or open_ended):
+            self._receiver.body_wanted()
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunks += 1
+        if self._chunks > self._limits.chunks:
+            raise invalid(f"The body has more than {self._limits.chunks} chunks.")
+
+    def on_body(self, part: bytes) -> None:
+        """A part of the body."""
+        self._parts.append(part)
+        self._size += len(part)
+        self._hub.buffered += len(part)
+        if self._size > self._hub.body_limit:
+            raise _too_large(self._hub.body_limit)
+        if self._hub.buffered > self._limits.buffered_bytes:
+            raise RequestError("Too many bodies are on their way.", code="unavailable", retry_after_s=1.0)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        request, handler, parts = self._request, self._handler, self._parts
+        assert request is not None and handler is not None
+        request.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.phase = Phase.IDLE
+        self.deadline = math.inf
+        self._request = self._handler = None
+        self._parts, self._size = [], 0
+        self._receiver.arrived(Exchange(request, handler, last=not self._parser.should_keep_alive()))
+
+    def _count_head(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > self._limits.header_bytes:
+            raise RequestError(f"The header exceeds {self._limits.header_bytes} bytes.", code="headers_too_large")
+
+    def _count_unfinished(self, size: int) -> None:
+        """Bytes that went into a part of a request that has not ended yet, of which the parser tells nothing."""
+        if self.phase is Phase.HEAD:
+            self._count_head(size)
+        elif self.phase is Phase.BODY:
+            self._raw_size += size
+            if self._raw_size - self._size > self._limits.framing_bytes:
+                raise invalid("The body is mostly chunk framing.")
+
+
+def _check_framing(headers: dict[str, str], version: str) -> int:
+    """Return the length that is announced, 0 for none. Raises `RequestError` for what llhttp lets pass and RFC 9112
+    does not: another coding than chunked, HTTP of another kind, no or several Host, a body behind an upgrade.
+    """
+    if version not in ("1.1", "1.0"):
+        raise invalid("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (coding.strip().lower() != "chunked" or version == "1.0"):
+        raise invalid("The only transfer coding is chunked, and that in HTTP/1.1 only.")
+    host = headers.get("host")
+    if (host is None and version == "1.1") or (host is not None and "," in host):
+        raise invalid("A request has one Host header.")
+    announced = headers.get("content-length", "0").strip()
+    if "upgrade" in headers and (coding is not None or announced != "0"):
+        raise invalid("A request to upgrade has no body here.")
+    # llhttp has seen to it that it is a number of at most 20 digits.
+    return int(announced)
+
+
+def _refuser(error: RequestError) -> Handler:
+    return lambda _, reply: reply(*refusal(error))
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(f"The body exceeds {limit} bytes.", code="too_large")

@@ -1,0 +1,110 @@
+"""From a configuration to what the server needs: access, certificates, bounds. Reads the files that the configuration
+names, and tokens from the environment.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from hasten.errors import UsageError
+from hasten.serve.access import REPOSITORY_CONTROL, Access, Scope
+from hasten.serve.config import ServeConfig
+from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.http.limits import HttpLimits
+from hasten.serve.server import Front
+from hasten.serve.tls import server_context
+from hasten.wire.base import Limits
+
+__all__ = ["front_of", "limits_of", "token_variable"]
+
+
+def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
+    """Return how the server meets its clients. Raises `UserError` for files that are missing or do not fit, and for
+    repository control that nobody could use.
+    """
+    tokens = {scope: _tokens(scope, getattr(config.tokens, scope.value), environment) for scope in Scope}
+    guarded = any(tokens.values())
+    access = Access(
+        tokens,
+        off=() if config.repository_control else REPOSITORY_CONTROL,
+        # Where a token is needed, a foreign name leads nobody in; elsewhere it may be a stranger's page.
+        hosts=None if guarded and not config.http.allow_hosts else config.http.allow_hosts,
+        origins=config.http.allow_origins,
+    )
+    if config.repository_control and not access.has_token_for(Scope.ADMIN):
+        raise UsageError(
+            "Repository control needs a token of scope 'admin'.",
+            remedy="Give one with --admin-tokens FILE or HASTEN_ADMIN_TOKEN.",
+        )
+    return Front(
+        access=access,
+        tls=_context(config),
+        grpc_tls=_context(config, "h2"),
+        grpc_limits=_grpc_limits(config),
+        limits=_http_limits(config),
+        drain_delay_s=config.drain.delay_s,
+        grace_s=config.drain.grace_s,
+    )
+
+
+def token_variable(scope: Scope) -> str:
+    """The environment variable that holds a token of this scope."""
+    return f"HASTEN_{scope.name}_TOKEN"
+
+
+def limits_of(config: ServeConfig) -> Limits:
+    """Return the codec's bounds."""
+    return Limits(body=config.size.body_bytes, depth=config.size.json_depth)
+
+
+def _http_limits(config: ServeConfig) -> HttpLimits:
+    size, times = config.size, config.times
+    return HttpLimits(
+        header_bytes=size.header_bytes,
+        chunks=size.chunks,
+        buffered_bytes=size.buffered_bytes,
+        connections=size.connections,
+        header_s=times.header_s,
+        body_s=times.body_s,
+        stalled_s=times.stalled_s,
+        idle_s=times.idle_s,
+    )
+
+
+def _grpc_limits(config: ServeConfig) -> GrpcLimits:
+    size, times = config.size, config.times
+    return GrpcLimits(
+        metadata=size.header_bytes,
+        buffered=size.buffered_bytes,
+        connections=size.connections,
+        handshake_s=times.header_s,
+        receipt_s=times.body_s,
+        delivery_s=times.stalled_s,
+    )
+
+
+def _tokens(scope: Scope, file: str, environment: Mapping[str, str]) -> list[str]:
+    """The tokens of a scope: of the file where one is named, else of the variable."""
+    if not file:
+        token = environment.get(token_variable(scope), "")
+        return [token] if token else []
+    try:
+        lines = Path(file).read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The token file {file} cannot be read.", remedy="Check the path.") from error
+    tokens = [line.strip() for line in lines if line.strip()]
+    if not tokens:
+        raise UsageError(f"The token file {file} is empty.", remedy="Write one token a line.")
+    return tokens
+
+
+def _context(config: ServeConfig, protocol: str = "http/1.1") -> ssl.SSLContext | None:
+    tls = config.tls
+    if not (tls.certificate or tls.key or tls.client_ca):
+        return None
+    if not (tls.certificate and tls.key):
+        raise UsageError("TLS needs a certificate and its key.", remedy="Give both --tls-cert FILE and --tls-key FILE.")
+    client_ca = Path(tls.client_ca) if tls.client_ca else None
+    return server_context(Path(tls.certificate), Path(tls.key), client_ca, protocol)

@@ -1,0 +1,65 @@
+"""A transport without a socket: what a protocol writes is kept, and the test plays the other side."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["FakeTransport"]
+
+
+class FakeTransport(asyncio.Transport):
+    """Joins itself to `protocol`. Bytes that are written lie in `written`; the other side sends with `receive`."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.written = b""
+        self.reading = True
+        self.ended = False
+        self.closed = False
+        self.aborted = False
+        protocol.connection_made(self)
+
+    def receive(self, data: bytes) -> None:
+        """The other side sends; nothing comes through after the end, or while reading is paused."""
+        assert self.reading, "reading is paused: a real transport would keep the bytes"
+        if not self.closed:
+            self.protocol.data_received(data)
+
+    def hang_up(self) -> None:
+        """The other side is gone."""
+        self.closed = True
+        self.protocol.connection_lost(None)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep what the protocol says."""
+        assert not self.ended and not self.closed, "nothing can be written any more"
+        self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        """As plain sockets can."""
+        return True
+
+    def write_eof(self) -> None:
+        """The protocol says no more, and still listens."""
+        self.ended = True
+
+    def close(self) -> None:
+        """Both directions end, after what was written."""
+        self.closed = True
+
+    def abort(self) -> None:
+        """Both directions end at once."""
+        self.closed = self.aborted = True
+
+    def is_closing(self) -> bool:
+        """Whether it ended."""
+        return self.closed
+
+    def pause_reading(self) -> None:
+        """The other side has to wait."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """The other side may go on."""
+        self.reading = True
