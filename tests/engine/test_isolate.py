@@ -104,7 +104,7 @@ def broken_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("Dies", "Hangs", "Raises", "Nowhere")
     points = "".join(f"{name.lower()} = broken_engines:{name}\n" for name in names)
     (info / "entry_points.txt").write_text(f"[hasten.engine]\n{points}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
 
 @pytest.mark.usefixtures("broken_engines")
