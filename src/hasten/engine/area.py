@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from typing import Self
 
 import psutil
 
@@ -62,6 +63,12 @@ class Area:
         if self.fd >= 0:
             os.close(self.fd)
         self.fd, self._map, self._size = -1, None, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _extend(self, size: int) -> None:
         if hasattr(os, "posix_fallocate"):

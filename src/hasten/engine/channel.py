@@ -86,7 +86,5 @@ class Channel:
                 return frame
 
     def close(self) -> None:
-        """Close this end. Safe to call twice."""
+        """Close this end; the areas are their owner's to close. Safe to call twice."""
         self._socket.close()
-        self._ours.close()
-        self._theirs.close()

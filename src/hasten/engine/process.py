@@ -35,16 +35,19 @@ class WorkerProcess:
     def __init__(self, engine: str, limits: WorkerLimits | None = None, command: Sequence[str] = COMMAND) -> None:
         self.engine = engine
         self.limits = limits or WorkerLimits()
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker; close() closes it)
         self._closed = False
-        inputs, outputs = Area.create(), Area.create()
-        ours, theirs = socket.socketpair()
-        watched, self._lifeline = os.pipe()
-        self._channel = Channel(ours, inputs, outputs)
-        with theirs, os.fdopen(watched):
-            # It fits into the socket, so that nobody needs to read it yet.
-            socket.send_fds(ours, [HELLO.pack(self.limits.memory_mb * 2**20)], [inputs.fd, outputs.fd, watched])
-            try:
+        with contextlib.ExitStack() as held:
+            self._log: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
+            inputs, outputs = held.enter_context(Area.create()), held.enter_context(Area.create())
+            ours, theirs = socket.socketpair()
+            self._channel = held.enter_context(contextlib.closing(Channel(ours, inputs, outputs)))
+            with theirs:
+                lifeline, alive = os.pipe()
+                held.callback(os.close, alive)
+                with os.fdopen(lifeline):
+                    # It fits into the socket, so that nobody needs to read it yet.
+                    hello = HELLO.pack(self.limits.memory_mb * 2**20)
+                    socket.send_fds(ours, [hello], [inputs.fd, outputs.fd, lifeline])
                 self._process = subprocess.Popen(
                     [sys.executable, *command],
                     stdin=theirs.fileno(),
@@ -54,9 +57,7 @@ class WorkerProcess:
                     # Its own session, so that Ctrl-C reaches only us and we close workers in order.
                     start_new_session=True,
                 )
-            except BaseException:
-                self._let_go()
-                raise
+            self._held = held.pop_all()
 
     @property
     def pid(self) -> int:
@@ -129,12 +130,7 @@ class WorkerProcess:
         self._process.wait()
         if not self._closed:
             self._closed = True
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._channel.close()
-        os.close(self._lifeline)
-        self._log.close()
+            self._held.close()
 
     def _last_words(self) -> str:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 4000))
