@@ -53,7 +53,12 @@ class Instance:
 
     async def start(self) -> None:
         """Load and warm up for the first time. Raises `EngineError`."""
-        await self._runner.start()
+        try:
+            await self._runner.start()
+        except EngineError:
+            # What did not start is not to keep memory or a processor.
+            await self._runner.close()
+            raise
         self.up = True
         self._tell(EngineUp(self._number))
 
@@ -92,21 +97,19 @@ class Instance:
         self._coming_back = asyncio.get_running_loop().create_task(self._come_back())
 
     async def _come_back(self) -> None:
-        while True:
+        refused = False
+        while not self.up:
             pause = self._breaker.crashed(time.monotonic())
-            if pause:
+            if refused or self._breaker.state == "open":
                 self._tell(EngineLost(pause, self._number))
-                await asyncio.sleep(pause)
-                self._breaker.waited()
+            await asyncio.sleep(pause)
+            self._breaker.waited()
             try:
-                await self._runner.start()
+                await self.start()
             except EngineError as error:
+                refused = True
                 _log.warning("An engine did not start: %s", error.message)
-            else:
-                break
-        self.up = True
         self.restarts += 1
-        self._tell(EngineUp(self._number))
 
 
 def _exhausted(results: Sequence[Outcome]) -> EngineRunError | None:
