@@ -34,6 +34,11 @@ def test_secrets_stay_with_the_service() -> None:
     assert environment({**given, **secrets}) == given
 
 
+def test_what_an_engine_needs_besides_can_be_named() -> None:
+    given = {"PATH": "p", "MY_LICENSE": "1", "OTHER": "2", "HASTEN_WORKER_ENV": "MY_LICENSE, NOWHERE"}
+    assert environment(given) == {"PATH": "p", "MY_LICENSE": "1"}
+
+
 @linux
 def test_a_worker_dumps_no_core_opens_few_files_and_gains_no_privileges(
     make_linear: Make, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ _INHERITED = re.compile(
     r"PATH|HOME|USER|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|VIRTUAL_ENV|XDG_.*|PYTHON.*|COVERAGE_.*"
     r"|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_.*|MALLOC_.*|GLIBC_TUNABLES|NO_COLOR"
     r"|OMP_.*|KMP_.*|GOMP_.*|MKL_.*|OPENBLAS_.*|ONEDNN_.*|DNNL_.*|TBB_.*"
-    r"|ORT_.*|OV_.*|OPENVINO_.*|TORCH.*|PYTORCH_.*|TRITON_CACHE_DIR|TF_.*|XNNPACK_.*|CUDA_.*|NVIDIA_.*|ROCR?_.*|HIP_.*|ZE_.*"
+    r"|ORT_.*|OV_.*|OPENVINO_.*|TORCH.*|PYTORCH_.*|TRITON_CACHE_DIR|TF_.*|XNNPACK_.*|CUDA_.*|NVIDIA_.*|ROCR?_.*|HSA_.*|HIP_.*|ZE_.*|SYCL_.*"
     r"|CC|CXX|CPATH|C_INCLUDE_PATH|CPLUS_INCLUDE_PATH|LIBRARY_PATH"
 )
 _OUT_OF_MEMORY = re.compile(
@@ -48,8 +48,11 @@ class WorkerLimits(Value, frozen=True):
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a worker gets of those that this process has."""
-    return {name: value for name, value in inherited.items() if _INHERITED.fullmatch(name)}
+    """The variables that a worker gets of those that this process has: what is known to be read by runtimes, and what
+    `HASTEN_WORKER_ENV` names, separated by commas.
+    """
+    named = {name.strip() for name in inherited.get("HASTEN_WORKER_ENV", "").split(",")}
+    return {name: value for name, value in inherited.items() if _INHERITED.fullmatch(name) or name in named}
 
 
 def confine(memory_bytes: int) -> None:

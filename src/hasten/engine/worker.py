@@ -179,7 +179,8 @@ def _channel() -> Channel:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    hello, fds, _, _ = socket.recv_fds(end, HELLO.size, 3)
+    # Closed in whatever a runtime starts.
+    hello, fds, _, _ = socket.recv_fds(end, HELLO.size, 3, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
     if len(fds) != 3:
         raise SystemExit("This process is started by hasten itself, with a channel as its standard input.")
     inputs, outputs, lifeline = fds

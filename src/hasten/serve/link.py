@@ -31,7 +31,7 @@ class WorkerLink:
         self._loop = asyncio.get_running_loop()
         self._op = "wait"
         self._answered: Answered | None = None
-        self._due = 0.0
+        self._due = self._timer_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(process.fileno(), self._readable)
         self._lost: EngineCrashed | None = None
@@ -129,18 +129,22 @@ class WorkerLink:
     def _watch(self, timeout_s: float) -> None:
         """One timer for many questions: it is set anew when it fires, not at each question."""
         self._due = self._loop.time() + timeout_s
-        if self._timer is not None and self._timer.when() > self._due:
+        if self._timer is not None and self._timer_at > self._due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_at(self._due, self._overdue)
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer_at = self._due
+        self._timer = self._loop.call_at(self._due, self._overdue)
 
     def _overdue(self) -> None:
         self._timer = None
         if self._answered is None:
             return
         if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._overdue)
+            self._set_timer()
         else:
             self._gone(self._process.hang(self._op))
 

@@ -16,7 +16,7 @@ __all__ = ["batches", "distinct", "sizes"]
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
-_LONGEST_S = 20.0
+_LONGEST_S = 10.0
 _SHAPES = 4
 _ALL, _MORE = 32, 32
 
@@ -42,7 +42,7 @@ def distinct(samples: Sequence[Tensors]) -> list[Tensors]:
 
 
 def batches(samples: Sequence[Tensors], max_batch: int) -> Iterator[list[Tensors]]:
-    """Yield batches of samples of one row each. After 20 s only what must run still does: the largest and the smallest
+    """Yield batches of samples of one row each. After 10 s only what must run still does: the largest and the smallest
     batch of each shape.
     """
     started = time.monotonic()

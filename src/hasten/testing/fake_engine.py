@@ -70,7 +70,7 @@ class _FakeSession:
             if self._options.get(option) == "run":
                 _misbehave(deed)
         if "poison" in self._options and any(np.isnan(array).any() for array in inputs.values()):
-            _misbehave(self._options["poison"])
+            _misbehave(str(self._options["poison"]))
         return self._inner.run(inputs)
 
     def close(self) -> None:
