@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from hasten.spec.serving import Serving
 from hasten.spec.target import Target
 from hasten.spec.variant import REFERENCE
 
-__all__ = ["POISON", "ask", "code_of", "fake", "running", "until"]
+__all__ = ["POISON", "ask", "back", "code_of", "fake", "running", "until", "within"]
 
 POISON = float("nan")
 
@@ -58,6 +59,17 @@ async def code_of(service: ModelService, request: Request) -> str:
     except RequestError as error:
         return error.code
     return "ok"
+
+
+async def back(service: ModelService) -> None:
+    """Let the loop run until all of a service's engines are up again, which takes at most five seconds."""
+    await until(lambda: all(instance.up for instance in service._instances), within(5.0))
+
+
+def within(seconds: float) -> float:
+    """A bound on real time; a looser one where other work keeps all cores busy, which says nothing about the server."""
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    return 12 * seconds if busy else seconds
 
 
 async def until(reached: Callable[[], bool], seconds: float) -> float:
