@@ -1,6 +1,6 @@
 """What does it cost to send a tensor to an engine worker and back? Shared memory against a pipe, interleaved.
 
-One command: python benchmarks/worker_transport.py (under 20 s). The engine gives back its input, so that all of the
+One command: make bench-workers (under 20 s). The engine gives back its input, so that all of the
 time is transport. The other side is what hasten did before: a head and the raw tensor through pipes, read into a buffer
 of their own. Prints the microseconds of a round trip and the ratio pipe over shared memory with its 95 % interval.
 """

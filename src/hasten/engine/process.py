@@ -27,6 +27,8 @@ __all__ = ["COMMAND", "HELLO", "WorkerProcess"]
 COMMAND = ("-m", "hasten.engine.worker")
 # What a worker is told first, with the descriptors of both areas and the lifeline: how many bytes it may allocate.
 HELLO = struct.Struct("<Q")
+# A process whose channel is closed has all but ended; whoever serves others meanwhile cannot wait for long.
+_ENDING_S = 1.0
 
 
 class WorkerProcess:
@@ -108,7 +110,7 @@ class WorkerProcess:
     def crash(self, op: str) -> errors.EngineCrashed:
         """Describe how the worker died: the signal or status, and the last thing it wrote."""
         try:
-            status = self._process.wait(timeout=5)
+            status = self._process.wait(timeout=_ENDING_S)
         except subprocess.TimeoutExpired:
             # Its end of the channel is closed, so nobody can use it any more.
             self.kill()

@@ -21,7 +21,7 @@ from hasten.engine.base import Probe, Profiling, Session, engines, why_unprofile
 from hasten.engine.channel import Channel, Closed
 from hasten.engine.confine import confine, follow, ran_out_of_memory
 from hasten.engine.frames import Frame
-from hasten.engine.host import staying_on
+from hasten.engine.host import pin_caller, staying_on
 from hasten.engine.memory import peak_memory_mb
 from hasten.engine.process import HELLO
 from hasten.engine.race import race
@@ -70,7 +70,7 @@ class Worker:
         with staying_on(self._cores):
             self._session = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        _pin(self._session)
+        pin_caller(self._session)
         signature = msgspec.to_builtins(self._session.signature)
         return Frame(
             "loaded",
@@ -140,15 +140,6 @@ class Worker:
         if self._session is None:
             raise EngineRunError("No model is loaded in this worker.")
         return self._session
-
-
-def _pin(session: Session) -> None:
-    """Keep this thread on the core that the session names, where the engine counts on its caller to do a share of the
-    work. After loading: a runtime's own threads would inherit the restriction.
-    """
-    core: int | None = getattr(session, "caller_core", None)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
 
 
 def _failure(error: HastenError, code: str) -> Frame:

@@ -18,6 +18,7 @@ import numpy as np
 
 from hasten.engine.base import Session, engines
 from hasten.engine.confine import WorkerLimits, ran_out_of_memory
+from hasten.engine.host import pin_caller
 from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
 from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
@@ -93,6 +94,7 @@ class LocalRunner:
         target = self._loading.target
         session = engines.get(target.engine).load(self._loading.model, target)
         try:
+            pin_caller(session)
             for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
                 session.run(_stacked(batch))
         except BaseException:
