@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,9 @@ bench-optimize: zoo $(OLIVE)/.installed
 bench-loadgen: zoo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[loadgen]'
 	$(BIN)/python benchmarks/loadgen.py
+
+bench-workers: setup
+	$(BIN)/python benchmarks/worker_transport.py
 
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py

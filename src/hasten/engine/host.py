@@ -18,7 +18,7 @@ import psutil
 
 from hasten.spec.environment import Environment
 
-__all__ = ["FEATURES", "cores_for", "environment", "has_dot_products", "staying_on"]
+__all__ = ["FEATURES", "cores_for", "environment", "has_dot_products", "pin_caller", "staying_on"]
 
 # Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm
 # `Features`).
@@ -79,6 +79,15 @@ def staying_on(cores: set[int] | None) -> Generator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def pin_caller(session: object) -> None:
+    """Keep the calling thread on the core that a session names (`caller_core`), if it does: its engine counts on the
+    caller to do a share of the work. After loading: a runtime's own threads would inherit the restriction.
+    """
+    core: int | None = getattr(session, "caller_core", None)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
 
 
 def _usable_cores() -> int:
