@@ -122,6 +122,35 @@ def test_a_mix_that_cannot_be_built_costs_only_itself(make_job: Make, monkeypatc
     assert record.picked == "openvino-bf16-2t"
 
 
+def test_a_mix_is_not_begun_where_its_builds_would_take_more_than_is_left(
+    make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hasten.optimize.tuning import Tuning
+
+    mixed: list[str] = []
+    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial: mixed.append(trial.variant.id))
+    clock = ManualClock()
+
+    def slowly(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float) -> tuple[Path, Applied]:
+        clock.advance(25.0 if step.transform.startswith("quantize") else 0.0)
+        return quantizing(step, source, folder, samples, timeout_s=timeout_s)
+
+    cpu = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=("f32", "bf16", "int8"))
+    for budget_s, begun in ((180.0, False), (3000.0, True)):
+        mixed.clear()
+        run(
+            make_job(
+                {("openvino", "int8", threads): (1.0, 0.3) for threads in (1, 2)},
+                apply=slowly,
+                probe=lambda: [Probe(engine="openvino", version="1", devices=(cpu,))],
+                budget_s=budget_s,
+                clock=clock,
+                overwrite=True,
+            )
+        )
+        assert bool(mixed) is begun
+
+
 def test_a_run_off_whose_engine_dies_leaves_the_trials_figures(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from hasten.optimize import run as module
 

@@ -212,6 +212,7 @@ class _Run:
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
             exhaustive=job.exhaustive,
+            time_s=job.budget_s * TUNING_SHARE,
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
