@@ -150,7 +150,10 @@ def test_the_reference_is_the_usual_engine_of_the_format(format_: Format, engine
 def test_the_second_wave_turns_only_knobs_that_the_engine_obeys() -> None:
     best = [wish for wish in plan(Imagined(), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
     wave = second_wave(best, {"onnxruntime": frozenset({"io_binding"})})
-    assert [wish.id for wish in wave] == ["onnxruntime-int8-static-1t", "onnxruntime-int8-static-2t-bound"]
+    assert [wish.id for wish in wave] == [
+        "onnxruntime-int8-static-1t", "onnxruntime-int8-static-2t-unpinned", "onnxruntime-int8-static-2t-bound",
+    ]  # fmt: skip
+    assert [wish.target.pin for wish in wave] == [True, False, True]
     assert second_wave([], {}) == []
     assert all(wish.wants == best[0].wants for wish in wave)
 

@@ -42,7 +42,7 @@ def pick(
 
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
-        handicap = GAIN if item.variant.target.runtime.turned() else 1.0
+        handicap = GAIN if item.variant.target.runtime.turned() or not item.variant.target.pin else 1.0
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
