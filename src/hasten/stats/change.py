@@ -16,7 +16,16 @@ import numpy as np
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.stats.bootstrap import Z95, Aggregate, Rows, draw_means, draw_statistics, widened, worth_of_one
 
-__all__ = ["binary_change", "mean_change", "reach_at", "samples_to_prove", "share", "statistic", "statistic_change"]
+__all__ = [
+    "binary_change",
+    "is_silent",
+    "mean_change",
+    "reach_at",
+    "samples_to_prove",
+    "share",
+    "statistic",
+    "statistic_change",
+]
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -161,6 +170,18 @@ def reach_at(change: Figure, reach: float, samples: int) -> float:
     unseen = min(reach, Z95**2 / (change.n + Z95**2))
     seen = math.sqrt(reach**2 - unseen**2)
     return math.hypot(unseen * (change.n + Z95**2) / (samples + Z95**2), seen * root)
+
+
+def is_silent(change: Figure) -> bool:
+    """Whether no change was seen at all, and the interval holds nothing but what unseen ones could be worth.
+
+    What one sample is worth in a rank metric or an error rate follows from the samples at hand: where all answers were
+    right it is taken to be the whole, and other samples may say a hundredth of that. So how far the interval reaches on
+    other samples is not known. Tango's interval is no such case: its reach follows from the sample size alone.
+    """
+    return (
+        change.method != _TANGO and change.value == 0.0 and change.low is not None and change.low == -(change.high or 0)
+    )
 
 
 def samples_to_prove(change: Figure, bound: float) -> int | None:
