@@ -89,6 +89,12 @@ def test_dynamic_quantization_is_tried_where_there_are_matrix_products() -> None
     assert "onnxruntime-int8-dynamic-2t" in ids(Imagined(kinds={"MatMul": 12}), ORT)
 
 
+@pytest.mark.parametrize(("kinds", "told"), [({"MatMul": 9, "Softmax": 3}, True), ({"MatMul": 9, "Conv": 3}, False)])
+def test_nncf_is_told_of_transformers(kinds: dict[str, int], told: bool) -> None:
+    [wish] = [wish for wish in plan(Imagined(kinds=kinds), [OV])[0] if wish.id == "openvino-int8-nncf-2t"]
+    assert ("transformer" in wish.wants[-1].step.options) is told
+
+
 def test_weight_only_quantization_is_tried_where_weights_do_not_fit_the_caches() -> None:
     large = Imagined(kinds={"MatMul": 12}, bytes_on_disk=90 * 2**20)
     assert "onnxruntime-f32-weights8-2t" in ids(large, ORT)
