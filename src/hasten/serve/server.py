@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
+
+
+# Engines, libraries, logs.
+_OWN_FILES = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +82,7 @@ def serve_forever(
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
+    allow_files(front.limits.connections)
     listener = _listen(host, port, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
@@ -229,6 +234,20 @@ def _listen(host: str, port: int, guarded: bool) -> socket.socket:
             remedy="Choose another address with --http HOST:PORT.",
         ) from error
     return listener
+
+
+def allow_files(connections: int) -> None:
+    """Let this process open a file for each connection, and for those that are turned away, as far as it may."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OWN_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def require_guard(host: str, guarded: bool) -> None:
