@@ -42,8 +42,7 @@ class Signature(Value, frozen=True):
             if spec.name not in inputs:
                 return f"The input {spec.name!r} is missing; the model takes: {', '.join(names)}."
             array = inputs[spec.name]
-            # Comparing is cheap; a name is put together anew each time, and covers the other byte order too.
-            if array.dtype != NUMPY_NAMES[spec.dtype] and array.dtype.name != NUMPY_NAMES[spec.dtype]:
+            if array.dtype.name != NUMPY_NAMES[spec.dtype]:
                 return (
                     f"The input {spec.name!r} has type {array.dtype.name}, "
                     f"the model takes {spec.dtype} ({NUMPY_NAMES[spec.dtype]})."
