@@ -5,6 +5,7 @@ tests.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ipaddress
 import signal
 import socket
@@ -237,11 +238,11 @@ def _address(listener: socket.socket) -> str:
 
 def _asyncio_run(main: Any) -> None:
     """Run on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("uvloop") is None:
         asyncio.run(main)
     else:
+        import uvloop
+
         uvloop.run(main)
 
 
