@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         if not call.done and self._transport is not None:
-            self._feed(call, b"", call.half_closed)
+            self._read(call, call.half_closed)
             self._plan_flush()
 
     def say_goodbye(self) -> None:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.finish(call, error)
             return
         if event.end_stream:
-            self._feed(call, b"", True)
+            self._read(call, True)
 
     def _data(self, stream: int, data: bytes, ended: bool) -> None:
         call = self._calls.get(stream)
@@ -220,12 +220,16 @@ class Connection(asyncio.Protocol):
             self._acknowledge(stream, len(data))
             return
         call.unread += len(data)
-        self._feed(call, data, ended)
+        # In the middle of a large message there is nothing to do for most of its frames.
+        if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
+            self._read(call, ended)
+        if not self._hub.account(call):
+            self.finish(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
 
-    def _feed(self, call: Call, data: bytes, ended: bool) -> None:
-        """Let a call take bytes, and open the window for more once it has taken what is there."""
+    def _read(self, call: Call, ended: bool) -> None:
+        """Let a call take what came, and open the window for more once it has."""
         try:
-            call.feed(data, ended)
+            call.read(ended)
         except RequestError as error:
             self.finish(call, error)
         except Exception as error:
@@ -235,8 +239,7 @@ class Connection(asyncio.Protocol):
         if call.unread and (call.has_room or call.done):
             self._acknowledge(call.id, call.unread)
             call.unread = 0
-        if not self._hub.account(call):
-            self.finish(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
+        self._hub.account(call)
 
     def _acknowledge(self, stream: int, size: int) -> None:
         if size:
