@@ -252,6 +252,11 @@ def _asyncio_run(main: Any) -> None:
 
 
 def _listeners(host: str, port: int, front: Front, guarded: bool) -> tuple[socket.socket, socket.socket | None]:
+    if front.grpc is not None and (front.tls is None) != (front.grpc_tls is None):
+        raise UsageError(
+            "One of HTTP and gRPC would speak TLS and the other not.",
+            remedy="Give both tls and grpc_tls: hasten.serve.tls.server_context makes them.",
+        )
     listener = _listen(host, port, guarded)
     try:
         return listener, None if front.grpc is None else _listen(*front.grpc, guarded, "--grpc")
