@@ -164,6 +164,15 @@ def test_the_second_wave_turns_only_knobs_that_the_engine_obeys() -> None:
     assert all(wish.wants == best[0].wants for wish in wave)
 
 
+def test_a_knob_is_not_turned_on_top_of_another() -> None:
+    best = [wish for wish in plan(Imagined(), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
+    bound = second_wave(best, {"onnxruntime": frozenset({"io_binding"})})[-1]
+    assert bound.id.endswith("-bound")
+    wave = second_wave([bound], {"onnxruntime": frozenset({"io_binding", "flush_denormals"})})
+    assert not any(wish.target.runtime.turned() - {"io_binding"} for wish in wave)
+    assert not any(wish.id.endswith("-bound-bound") for wish in wave)
+
+
 def test_the_best_is_tried_at_lower_resolutions_before_its_numbers_are_looked_at() -> None:
     best = [wish for wish in plan(Imagined(opset=11), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
     smaller = [Want(step=Step(transform="reduce_resolution", options={"scale": 0.75}))]

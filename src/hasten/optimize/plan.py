@@ -109,6 +109,8 @@ def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]], smalle
         if target.threads > 1 and wish.wants:
             id_ = _id(wish.id.rpartition("-")[0], threads=1)
             wave.append(_varied(wish, id_, msgspec.structs.replace(target, threads=1)))
+        if target.runtime.turned():
+            continue  # one knob at a time: what a second adds is less than a trial can tell
         if target.pin and target.threads > 1 and target.engine in _PINNING:
             free = msgspec.structs.replace(target, pin=False)
             wave.append(_varied(wish, f"{wish.id}-unpinned", free))
