@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
+
+
+# Engines, libraries, logs.
+_OWN_FILES = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +91,7 @@ def serve_forever(
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
+    allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
     listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
@@ -282,6 +287,20 @@ def _listen(host: str, port: int, guarded: bool, option: str = "--http") -> sock
             remedy=f"Choose another address with {option} HOST:PORT.",
         ) from error
     return listener
+
+
+def allow_files(connections: int) -> None:
+    """Let this process open a file for each connection, and for those that are turned away, as far as it may."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OWN_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def require_guard(host: str, guarded: bool) -> None:
