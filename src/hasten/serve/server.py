@@ -91,7 +91,7 @@ def serve_forever(
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
-    allow_files(front.limits.connections)
+    allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
     listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
