@@ -1,0 +1,142 @@
+"""What the scheduler predicts: work that waits, when a request would be answered, how loaded the next window is.
+
+Work is counted in engine seconds of the ladder's first variant in full batches, so that it can be added up when it
+comes and still be right when the level changes. Pure: time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+from hasten.serve.events import Waiting
+from hasten.serve.ladder import Ladder
+from hasten.serve.lanes import Lanes
+from hasten.serve.latency import LatencyTable
+from hasten.serve.policy import Policy
+from hasten.serve.roster import Roster
+from hasten.serve.scale import Scaler
+
+__all__ = ["Outlook"]
+
+# How much of the last window's load goes into what is expected of the next.
+_LOAD_WEIGHT = 0.3
+# A lane that others leave nothing to is still taken to get this share: predictions stay finite.
+_LEAST_RATE = 0.01
+
+
+class Outlook:
+    """Predictions about one model's queue, and the two things that follow load: level and number of instances."""
+
+    def __init__(self, policy: Policy, table: LatencyTable, lanes: Lanes, roster: Roster) -> None:
+        self._policy = policy
+        self._table = table
+        self._lanes = lanes
+        self._roster = roster
+        self.ladder = Ladder(policy)
+        self._scaler = Scaler(policy)
+        self._scales = policy.scale[0] != policy.scale[1]
+        self._numbers = range(len(policy.lanes))
+        self._costs = [1.0] * len(policy.ladder)
+        self._offered = [0.0] * len(policy.lanes)
+        self._loads = [0.0] * len(policy.lanes)
+        self._ends: float | None = None
+        # Nobody asks for loads where nothing depends on them.
+        self.watches = self._scales or self.ladder.moves or len(policy.lanes) > 1
+
+    def variant(self, lane: int) -> str:
+        """The variant that serves a lane now."""
+        return self._policy.ladder[self.ladder.rung(lane)].variant
+
+    def work(self, rows: int, key: Hashable) -> float:
+        """Engine seconds of the first variant that so many rows take in full batches."""
+        size = self._policy.max_batch
+        return self._table.seconds(self._policy.ladder[0].variant, size, key) * rows / size
+
+    def offer(self, lane: int, work: float) -> None:
+        """Work came, whether or not it is let in."""
+        self._offered[lane] += work
+
+    def drains_in(self, lane: int) -> float:
+        """Seconds until the lane's queue is empty if nothing else comes: when coming back makes sense."""
+        urgent = self._policy.lanes[lane].priority
+        work = sum(self._waits(n) for n in self._numbers if self._policy.lanes[n].priority <= urgent)
+        return work / self._instances
+
+    def answered_in(self, request: Waiting, now: float) -> tuple[float, float]:
+        """Return seconds until the request would start, and how long its batch then takes at most."""
+        number = request.lane
+        size = self._policy.max_batch
+        lane, variant = self._policy.lanes[number], self.variant(request.lane)
+        own = self._lanes.work_before(request) * self._cost(number)
+        if self._lanes.shapes(number) == 1:
+            # What does not fill a batch before this request goes together with it.
+            own -= math.fmod(own, self._table.seconds(variant, size, request.key))
+        before, rate = own, 1.0
+        for other in self._numbers:
+            if other == number:
+                continue
+            rival = self._policy.lanes[other]
+            if rival.priority < lane.priority:
+                before += self._waits(other)
+                rate -= self._loads[other] * self._cost(other)
+            elif rival.priority == lane.priority:
+                before += min(self._waits(other), own * rival.weight / lane.weight)
+            elif self._lanes.length(other):
+                rate -= rival.min_share
+        rate = max(rate, lane.min_share, _LEAST_RATE)
+        company = min(size, self._lanes.line_rows(number, request.key) + request.rows)
+        run = self._table.bound(variant, max(company, request.rows), request.key)
+        return self._roster.starts_in(now) + before / self._instances / rate, run
+
+    def takes_little(self, lane: int) -> bool:
+        """Whether background work is shed now and the lane's share of the next second is already waiting."""
+        chosen = self._policy.lanes[lane]
+        return self.ladder.shedding and chosen.background and self._waits(lane) >= chosen.min_share * self._instances
+
+    def end_windows(self, now: float) -> int:
+        """Look at the windows that ended; move the level; return how many instances there should be."""
+        window, wanted = self._policy.window_s, self._roster.wanted
+        if self._ends is None:
+            self._ends = now + window
+        # After a long rest only as many empty windows count as can change anything.
+        longest = 2 * max(self._policy.calm_s, self._policy.idle_s) + window
+        while self._ends <= now:
+            self._end_window(self._ends)
+            if self._scales:
+                load = sum(o * self._cost(n) for n, o in enumerate(self._offered)) / window
+                waiting = sum(self._waits(n) for n in self._numbers)
+                wanted = self._scaler.target(self._ends, wanted, load, waiting)
+            self._offered = [0.0] * len(self._offered)
+            self._ends = max(self._ends + window, now - longest)
+        return wanted
+
+    def next_end(self) -> float | None:
+        """When the window ends, where something may follow from it."""
+        unsettled = self.ladder.level > 0 or self._roster.wanted > self._policy.scale[0] or any(self._offered)
+        return self._ends if unsettled and (self._scales or self.ladder.moves) else None
+
+    def _end_window(self, at: float) -> None:
+        capacity = self._instances * self._policy.window_s
+        loads = [offered / capacity for offered in self._offered]
+        for number, load in enumerate(loads):
+            self._loads[number] += _LOAD_WEIGHT * (load - self._loads[number])
+        if self.ladder.moves:
+            size = self._policy.max_batch
+            first, *_ = seconds = [self._table.seconds(rung.variant, size, None) for rung in self._policy.ladder]
+            self._costs = [one / first for one in seconds]
+            waiting = sum(self._waits(n) for n in self._numbers) / self._instances
+            self.ladder.observe(at, loads, waiting, self._costs)
+
+    @property
+    def _instances(self) -> int:
+        """Instances that share the work; at least one is taken to come back."""
+        return max(1, self._roster.count("idle", "busy"))
+
+    def _cost(self, lane: int) -> float:
+        """The time of the variant that serves a lane now, relative to the first one's."""
+        return self._costs[self.ladder.rung(lane)]
+
+    def _waits(self, lane: int) -> float:
+        """Engine seconds that wait in a lane, at its present variant."""
+        return self._lanes.work(lane) * self._cost(lane)
