@@ -3,5 +3,6 @@
 from hasten.testing.clock import ManualClock
 from hasten.testing.fake_arm import FakeArm, FakeLoader
 from hasten.testing.fake_engine import FakeEngine
+from hasten.testing.replay import Arrival, Ended, Replayed, replay
 
-__all__ = ["FakeArm", "FakeEngine", "FakeLoader", "ManualClock"]
+__all__ = ["Arrival", "Ended", "FakeArm", "FakeEngine", "FakeLoader", "ManualClock", "Replayed", "replay"]
