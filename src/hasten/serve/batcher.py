@@ -71,7 +71,7 @@ class Batcher:
         `strict` gives up what would be late, `at_once` waits for nobody, `idle` says that no engine runs anything.
         """
         batch, rows = self._fit(line)
-        if strict and any(request.deadline != math.inf for request in batch):
+        if strict and min([request.deadline for request in batch]) < now + seconds(rows):
             timely = self._timely(batch, rows, now, seconds)
             if not timely:
                 return Formed([], late=(batch[0],))

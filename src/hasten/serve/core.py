@@ -93,15 +93,15 @@ class Core:
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at time `now` (seconds) and return commands, in the order to carry them out."""
         commands = self._commands = []
-        for request in self.lanes.expired(now):
-            self._give_up(request, "expired" if request.deadline <= now else "too old")
-        if self._outlook.watches:
+        limit = self.lanes.next_limit()
+        if limit is not None and limit <= now:
+            for request in self.lanes.expired(now):
+                self._give_up(request, "expired" if request.deadline <= now else "too old")
+        if self._outlook.ends <= now:
             self._scale(self._outlook.end_windows(now))
         self._takes[type(event)](event, now)
         until = self._dispatch(now) if len(self.lanes) else None
-        times = [time for time in (self.lanes.next_limit(), until) if time is not None]
-        if self._outlook.watches and (ends := self._outlook.next_end()) is not None:
-            times.append(ends)
+        times = [time for time in (self.lanes.next_limit(), until, self._outlook.next_end()) if time is not None]
         if times:
             commands.append(Wake(min(times)))
         return commands
@@ -135,7 +135,7 @@ class Core:
     def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
         if self.draining:
             return refuse(event.id, "draining", self._outlook.drains_in(request.lane))
-        loss = self._roster.loss()
+        loss = self._roster.loss
         if loss is not None:
             return refuse(event.id, "no engine", loss.retry_after_s)
         malformed = self._door.malformed(event, request.deadline, now)
@@ -192,7 +192,7 @@ class Core:
             self.table.learn(instance.variant, instance.rows, batch[0].key, event.seconds / instance.slowness)
             self.outcomes.move(batch[0].lane, "running", "finish", len(batch))
             instance.batch = []
-        if instance.move("finished") and instance.state == "off":
+        if self._roster.move(instance, "finished") and instance.state == "off":
             self._commands.append(StopInstance(instance.number))
 
     def _down(self, event: EngineDown, now: float) -> None:
@@ -200,13 +200,13 @@ class Core:
         if instance.batch:
             self.outcomes.move(instance.batch[0].lane, "running", "engine down", len(instance.batch))
             instance.batch = []
-        instance.move("engine down")
+        self._roster.move(instance, "engine down")
 
     def _engine_lost(self, event: EngineLost, now: float) -> None:
         instance = self._roster.instances[event.instance]
         instance.loss = event
-        instance.move("engine lost")
-        loss = self._roster.loss()
+        self._roster.move(instance, "engine lost")
+        loss = self._roster.loss
         if loss is not None:
             for request in self.lanes.all():
                 self._give_up(request, "no engine", loss.retry_after_s)
@@ -214,7 +214,7 @@ class Core:
     def _up(self, event: EngineUp, now: float) -> None:
         instance = self._roster.instances[event.instance]
         instance.loss = None
-        instance.move("engine up")
+        self._roster.move(instance, "engine up")
 
     def _drain(self, event: Drain, now: float) -> None:
         self.draining = True
@@ -227,7 +227,7 @@ class Core:
         while not self.draining and self._roster.wanted != wanted:
             more = self._roster.wanted < wanted
             instance = self._roster.startable() if more else self._roster.stoppable()
-            if instance is None or not instance.move("start" if more else "stop"):
+            if instance is None or not self._roster.move(instance, "start" if more else "stop"):
                 return
             if instance.state == "starting":
                 self._commands.append(StartInstance(instance.number))
@@ -248,7 +248,7 @@ class Core:
                 lambda rows, v=variant, k=head.key, s=instance.slowness: self.table.bound(v, rows, k) * s,
                 strict=self.table.knows(variant),
                 at_once=self.draining,
-                idle=not self._roster.count("busy", "leaving"),
+                idle=not self._roster.runs,
             )
             for request in formed.late:
                 self._give_up(request, "too late to start")
@@ -265,7 +265,7 @@ class Core:
         for request in batch:
             self._leave(request)
         self.outcomes.move(batch[0].lane, "waiting", "dispatch", len(batch))
-        instance.move("dispatch")
+        self._roster.move(instance, "dispatch")
         instance.batch, instance.rows, instance.variant = batch, rows, variant
         instance.busy_until = now + seconds
         self._commands.append(Dispatch(tuple([r.id for r in batch]), rows, instance.number, variant))

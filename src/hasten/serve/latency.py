@@ -90,6 +90,7 @@ class LatencyTable:
             points = (measured or {}).get(rung.variant) or [(rows, s / rung.speed) for rows, s in first]
             self._curves[rung.variant] = _Curve(points, spread if points else _UNMEASURED)
         self._cells: dict[tuple[str, int, Hashable], _Cell] = {}
+        self._guesses: dict[tuple[str, int], _Cell] = {}
 
     @classmethod
     def of_times(
@@ -108,11 +109,11 @@ class LatencyTable:
 
     def seconds(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes on average."""
-        return self._cell(variant, rows, key).mean
+        return (self._cells.get((variant, rows, key)) or self._guessed(variant, rows)).mean
 
     def bound(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes at most, but for rare cases."""
-        return self._cell(variant, rows, key).bound
+        return (self._cells.get((variant, rows, key)) or self._guessed(variant, rows)).bound
 
     def learn(self, variant: str, rows: int, key: Hashable, seconds: float) -> None:
         """A batch took so long."""
@@ -121,17 +122,21 @@ class LatencyTable:
         curve = self._curves[variant]
         if not curve.seeded and len(curve.points) < _MOST_SIZES and all(size != rows for size, _ in curve.points):
             insort(curve.points, (rows, seconds))
-        cell = self._cell(variant, rows, key)
-        if (variant, rows, key) not in self._cells:
+        cell = self._cells.get((variant, rows, key))
+        if cell is None:
+            cell = _Cell(curve.seconds(rows), curve.overall.ratio, curve.overall.deviation)
             if len(self._cells) >= _MOST_CELLS:
                 del self._cells[next(iter(self._cells))]
             self._cells[variant, rows, key] = cell
         curve.overall.learn(seconds / cell.seed)
         cell.learn(seconds)
+        self._guesses.clear()
 
-    def _cell(self, variant: str, rows: int, key: Hashable) -> _Cell:
-        found = self._cells.get((variant, rows, key))
-        if found is not None:
-            return found
-        curve = self._curves[variant]
-        return _Cell(curve.seconds(rows), curve.overall.ratio, curve.overall.deviation)
+    def _guessed(self, variant: str, rows: int) -> _Cell:
+        """What was not seen: the curve, and what the variant's batches were like on the whole."""
+        found = self._guesses.get((variant, rows))
+        if found is None:
+            curve = self._curves[variant]
+            found = _Cell(curve.seconds(rows), curve.overall.ratio, curve.overall.deviation)
+            self._guesses[variant, rows] = found
+        return found

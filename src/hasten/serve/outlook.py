@@ -40,13 +40,16 @@ class Outlook:
         self._costs = [1.0] * len(policy.ladder)
         self._offered = [0.0] * len(policy.lanes)
         self._loads = [0.0] * len(policy.lanes)
-        self._ends: float | None = None
+        self._lane_costs = [1.0] * len(policy.lanes)
+        self._variants = [policy.ladder[0].variant] * len(policy.lanes)
         # Nobody asks for loads where nothing depends on them.
         self.watches = self._scales or self.ladder.moves or len(policy.lanes) > 1
+        # When the present window ends; it begins with the first event.
+        self.ends = -math.inf if self.watches else math.inf
 
     def variant(self, lane: int) -> str:
         """The variant that serves a lane now."""
-        return self._policy.ladder[self.ladder.rung(lane)].variant
+        return self._variants[lane]
 
     def work(self, rows: int, key: Hashable) -> float:
         """Engine seconds of the first variant that so many rows take in full batches."""
@@ -59,6 +62,8 @@ class Outlook:
 
     def drains_in(self, lane: int) -> float:
         """Seconds until the lane's queue is empty if nothing else comes: when coming back makes sense."""
+        if len(self._numbers) == 1:
+            return self._waits(lane) / self._instances
         urgent = self._policy.lanes[lane].priority
         work = sum(self._waits(n) for n in self._numbers if self._policy.lanes[n].priority <= urgent)
         return work / self._instances
@@ -73,10 +78,9 @@ class Outlook:
             # What does not fill a batch before this request goes together with it.
             own -= math.fmod(own, self._table.seconds(variant, size, request.key))
         before, rate = own, 1.0
-        for other in self._numbers:
+        for other, rival in enumerate(self._policy.lanes):
             if other == number:
                 continue
-            rival = self._policy.lanes[other]
             if rival.priority < lane.priority:
                 before += self._waits(other)
                 rate -= self._loads[other] * self._cost(other)
@@ -91,30 +95,34 @@ class Outlook:
 
     def takes_little(self, lane: int) -> bool:
         """Whether background work is shed now and the lane's share of the next second is already waiting."""
+        if not self.ladder.shedding:
+            return False
         chosen = self._policy.lanes[lane]
-        return self.ladder.shedding and chosen.background and self._waits(lane) >= chosen.min_share * self._instances
+        return chosen.background and self._waits(lane) >= chosen.min_share * self._instances
 
     def end_windows(self, now: float) -> int:
         """Look at the windows that ended; move the level; return how many instances there should be."""
         window, wanted = self._policy.window_s, self._roster.wanted
-        if self._ends is None:
-            self._ends = now + window
+        if self.ends == -math.inf:
+            self.ends = now + window
         # After a long rest only as many empty windows count as can change anything.
         longest = 2 * max(self._policy.calm_s, self._policy.idle_s) + window
-        while self._ends <= now:
-            self._end_window(self._ends)
+        while self.ends <= now:
+            self._end_window(self.ends)
             if self._scales:
                 load = sum(o * self._cost(n) for n, o in enumerate(self._offered)) / window
                 waiting = sum(self._waits(n) for n in self._numbers)
-                wanted = self._scaler.target(self._ends, wanted, load, waiting)
+                wanted = self._scaler.target(self.ends, wanted, load, waiting)
             self._offered = [0.0] * len(self._offered)
-            self._ends = max(self._ends + window, now - longest)
+            self.ends = max(self.ends + window, now - longest)
         return wanted
 
     def next_end(self) -> float | None:
         """When the window ends, where something may follow from it."""
+        if not (self._scales or self.ladder.moves):
+            return None
         unsettled = self.ladder.level > 0 or self._roster.wanted > self._policy.scale[0] or any(self._offered)
-        return self._ends if unsettled and (self._scales or self.ladder.moves) else None
+        return self.ends if unsettled else None
 
     def _end_window(self, at: float) -> None:
         capacity = self._instances * self._policy.window_s
@@ -127,16 +135,19 @@ class Outlook:
             self._costs = [one / first for one in seconds]
             waiting = sum(self._waits(n) for n in self._numbers) / self._instances
             self.ladder.observe(at, loads, waiting, self._costs)
+            rungs = [self.ladder.rung(lane) for lane in self._numbers]
+            self._lane_costs = [self._costs[rung] for rung in rungs]
+            self._variants = [self._policy.ladder[rung].variant for rung in rungs]
 
     @property
     def _instances(self) -> int:
         """Instances that share the work; at least one is taken to come back."""
-        return max(1, self._roster.count("idle", "busy"))
+        return max(1, self._roster.working)
 
     def _cost(self, lane: int) -> float:
         """The time of the variant that serves a lane now, relative to the first one's."""
-        return self._costs[self.ladder.rung(lane)]
+        return self._lane_costs[lane]
 
     def _waits(self, lane: int) -> float:
         """Engine seconds that wait in a lane, at its present variant."""
-        return self._lanes.work(lane) * self._cost(lane)
+        return self._lanes.work(lane) * self._lane_costs[lane]

@@ -63,7 +63,13 @@ class Instance:
 
 
 class Roster:
-    """All instances that the policy allows, of which some may be off."""
+    """All instances that the policy allows, of which some may be off. What is counted of them follows each `move`."""
+
+    free: bool
+    runs: bool
+    working: int
+    wanted: int
+    loss: EngineLost | None
 
     def __init__(self, policy: Policy, up: bool) -> None:
         most = policy.scale[1]
@@ -73,36 +79,33 @@ class Roster:
             Instance(number, ("idle" if up else "down") if number < policy.instances else "off", 1 / speeds[number])
             for number in range(most)
         ]
+        self._count()
 
-    def count(self, *states: State) -> int:
-        """How many are in one of these states."""
-        return sum(instance.state in states for instance in self.instances)
+    def move(self, instance: Instance, happening: Happening) -> bool:
+        """Change an instance's state by the table; whether it names this change."""
+        moved = instance.move(happening)
+        if moved:
+            self._count()
+        return moved
 
-    @property
-    def wanted(self) -> int:
-        """How many are up, or are meant to be."""
-        return len(self.instances) - self.count("off", "leaving")
-
-    @property
-    def free(self) -> bool:
-        """Whether one takes a batch now."""
-        return any(instance.state == "idle" for instance in self.instances)
-
-    def loss(self) -> EngineLost | None:
-        """The loss that comes back first, where every instance that should be up is lost."""
+    def _count(self) -> None:
+        """Every event asks, and few events change anything: counted when something changes."""
+        states = [instance.state for instance in self.instances]
+        # Whether one takes a batch now; whether one runs something; how many share the work; how many should be up.
+        self.free = "idle" in states
+        self.runs = "busy" in states or "leaving" in states
+        self.working = states.count("idle") + states.count("busy")
+        self.wanted = len(states) - states.count("off") - states.count("leaving")
         losses = [instance.loss for instance in self.instances if instance.state == "lost" and instance.loss]
-        if not losses or len(losses) < self.wanted:
-            return None
-        return min(losses, key=lambda loss: loss.retry_after_s)
+        all_lost = bool(losses) and len(losses) >= self.wanted
+        # The loss that comes back first, where every instance that should be up is lost.
+        self.loss = min(losses, key=lambda loss: loss.retry_after_s) if all_lost else None
 
     def starts_in(self, now: float) -> float:
         """Seconds until an instance is free, as predicted; 0 where one is, or where none is up."""
-        busy: list[float] = []
-        for instance in self.instances:
-            if instance.state == "idle":
-                return 0.0
-            if instance.state == "busy":
-                busy.append(instance.busy_until)
+        if self.free:
+            return 0.0
+        busy = [instance.busy_until for instance in self.instances if instance.state == "busy"]
         return max(0.0, min(busy) - now) if busy else 0.0
 
     def best(self, now: float, seconds: Callable[[], float], *, lone: bool) -> Instance | None:
@@ -110,10 +113,8 @@ class Roster:
         that is busy would still answer it sooner. `seconds` predicts its run on an instance of slowness 1.
         """
         free = [instance for instance in self.instances if instance.state == "idle"]
-        if not free:
-            return None
-        if self.alike:
-            return free[0]
+        if not free or self.alike:
+            return free[0] if free else None
         chosen = min(free, key=lambda instance: instance.slowness)
         if not lone:
             return chosen
