@@ -95,6 +95,24 @@ def test_a_request_on_trial_runs_although_it_is_predicted_to_be_late() -> None:
     assert ids(form(waiting(1, deadline=0.001, trial=True), strict=True)) == [1]
 
 
+def test_company_of_other_lines_fills_the_batch_up_as_far_as_the_deadlines_of_all_allow() -> None:
+    batcher = Batcher(Policy(max_batch=4))
+    others = [waiting(i) for i in range(10, 20)]
+
+    def filled(deadline: float, company: list[Waiting]) -> list[int]:
+        return ids(batcher.form([waiting(1, deadline=deadline)], 0.0, seconds, company=company, strict=True))
+
+    assert filled(math.inf, others) == [1, 10, 11, 12]
+    assert filled(0.0125, others) == [1, 10]
+    assert filled(0.020, [waiting(30, deadline=0.001), *others]) == [1, 10, 11, 12]
+    assert filled(0.020, [waiting(30, rows=9), waiting(31, rows=2), *others]) == [1, 31, 10]
+
+
+def test_a_full_line_takes_no_company() -> None:
+    batcher = Batcher(Policy(max_batch=2))
+    assert ids(batcher.form([waiting(1), waiting(2)], 0.0, seconds, company=[waiting(3)])) == [1, 2]
+
+
 def adaptive(gap_s: float, *, arrivals: int = 50) -> tuple[Batcher, float]:
     """A batcher that saw arrivals in even gaps, and the time of the last one."""
     mode: Literal["adaptive"] = "adaptive"

@@ -33,7 +33,7 @@ def lanes(*requests: Waiting, share: float = 0.0, max_age_s: float | None = None
 def served(queue: Lanes, now: float = 0.0) -> Waiting:
     """Send the next request as a batch of its own."""
     head = queue.pick(now, lambda _: BATCH_S)
-    queue.charge(head.lane, BATCH_S)
+    queue.charge(head.lane, {head.lane: BATCH_S})
     queue.remove(head.id)
     return head
 
@@ -62,6 +62,23 @@ def test_a_line_holds_one_lane_and_one_shape_in_order() -> None:
     head = waiting(1)
     queue = lanes(head, waiting(2, key="b"), waiting(3), waiting(4, BACKGROUND))
     assert [request.id for request in queue.line(head)] == [1, 3]
+
+
+def test_company_is_of_the_same_shape_from_the_lanes_allowed_the_most_urgent_first() -> None:
+    queue = Lanes([Lane(name="c", priority=3), Lane(name="b", priority=2), Lane(name="a", priority=1)])
+    for request in (waiting(1, 0), waiting(2, 1), waiting(3, 1, key="b"), waiting(4, 2), head := waiting(5, 2)):
+        queue.add(request)
+    assert [request.id for request in queue.company(head, [0, 1, 2])] == [2, 1]
+    assert list(queue.company(head, [0, 2])) == []
+    queue.remove(2), queue.remove(3)
+    assert [request.id for request in queue.company(head, [0, 2])] == [1]
+
+
+def test_the_one_that_could_wait_best_is_the_last_of_the_least_urgent_lane_below() -> None:
+    queue = lanes(waiting(1), waiting(2, BACKGROUND), waiting(3, BACKGROUND))
+    last = queue.last_below(CRITICAL)
+    assert last is not None and last.id == 3
+    assert queue.last_below(BACKGROUND) is None
 
 
 def test_a_saturated_background_lane_gets_its_share_and_no_more() -> None:

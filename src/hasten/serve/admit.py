@@ -35,6 +35,7 @@ REASONS: dict[str, Reason] = {
     "late on arrival": Reason("deadline", "The deadline had passed on arrival.", passes=False),
     "queue full": Reason("overloaded", "The queue is full."),
     "lane full": Reason("overloaded", "The queue of this lane is full."),
+    "displaced": Reason("overloaded", "The queue is full of more urgent requests."),
     "tenant full": Reason("overloaded", "Too many requests of this tenant are waiting."),
     "shed": Reason("overloaded", "The server is overloaded and takes little background work."),
     "would be late": Reason("overloaded", "The answer would come too late."),

@@ -62,13 +62,15 @@ class Batcher:
         now: float,
         seconds: Callable[[int], float],
         *,
+        company: Iterable[Waiting] = (),
         strict: bool = False,
         at_once: bool = False,
         idle: bool = False,
     ) -> Formed:
         """Decide about the next batch of a line that is not empty. `seconds` is how long so many rows take at most.
 
-        `strict` gives up what would be late, `at_once` waits for nobody, `idle` says that no engine runs anything.
+        `company` are requests of other lines that may fill the batch up. `strict` gives up what would be late,
+        `at_once` waits for nobody, `idle` says that no engine runs anything.
         """
         batch, rows = self._fit(line)
         if strict and min([request.deadline for request in batch]) < now + seconds(rows):
@@ -77,6 +79,8 @@ class Batcher:
                 return Formed([], late=(batch[0],))
             if len(timely) < len(batch):
                 return Formed(timely)
+        if rows < self._max_batch:
+            rows = self._fill(batch, rows, company, now, seconds, strict)
         if at_once or rows >= self._max_batch or not self._max_delay_s:
             return Formed(batch)
         until = self._until(batch, rows, seconds, idle)
@@ -94,6 +98,33 @@ class Batcher:
             if rows >= self._max_batch:
                 break
         return batch, rows
+
+    def _fill(
+        self,
+        batch: list[Waiting],
+        rows: int,
+        company: Iterable[Waiting],
+        now: float,
+        seconds: Callable[[int], float],
+        strict: bool,
+    ) -> int:
+        """Add company as long as it fits and makes nobody late; return the rows."""
+        earliest = min([request.deadline for request in batch if not request.trial], default=math.inf)
+        for request in company:
+            if rows + request.rows > self._max_batch:
+                continue
+            soonest = min(earliest, request.deadline)
+            if strict and now + seconds(rows + request.rows) > soonest:
+                # Whoever is late alone is found out as the head of its own lane.
+                if now + seconds(rows + 1) > earliest:
+                    break
+                continue
+            batch.append(request)
+            rows += request.rows
+            earliest = soonest
+            if rows >= self._max_batch:
+                break
+        return rows
 
     def _timely(self, batch: list[Waiting], rows: int, now: float, seconds: Callable[[int], float]) -> list[Waiting]:
         """The longest beginning of the batch that meets all its deadlines, or nothing: then the first is given up."""
@@ -113,12 +144,13 @@ class Batcher:
 
     def _until(self, batch: list[Waiting], rows: int, seconds: Callable[[int], float], idle: bool) -> float:
         """Until when company is waited for: the past for not at all."""
-        patience = min(request.arrived for request in batch) + self._max_delay_s
-        latest = min(request.deadline for request in batch) - seconds(rows)
-        if not self._adaptive:
-            return min(patience, latest)
-        last, gap = self._gaps.get(batch[0].key, (-math.inf, math.inf))
-        saved = seconds(rows) + seconds(1) - seconds(rows + 1)
-        # The engine rests for a gap and saves what a run of its own would have cost the next one.
-        pays = not idle and gap < saved
-        return min(patience, latest, last + _GAPS * gap) if pays else -math.inf
+        expected = math.inf
+        if self._adaptive:
+            last, gap = self._gaps.get(batch[0].key, (0.0, math.inf))
+            # The engine rests for a gap and saves what a run of its own would have cost the next one.
+            if idle or gap >= seconds(rows) + seconds(1) - seconds(rows + 1):
+                return -math.inf
+            expected = last + _GAPS * gap
+        patience = min([request.arrived for request in batch]) + self._max_delay_s
+        latest = min([request.deadline for request in batch]) - seconds(rows)
+        return min(patience, latest, expected)

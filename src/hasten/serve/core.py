@@ -7,7 +7,7 @@ tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from hasten.serve.admit import Door, refuse
@@ -32,7 +32,7 @@ from hasten.serve.events import (
 )
 from hasten.serve.lanes import Lanes
 from hasten.serve.latency import LatencyTable
-from hasten.serve.outcomes import Outcomes
+from hasten.serve.outcomes import Happening, Outcomes, State
 from hasten.serve.outlook import Outlook
 from hasten.serve.policy import Lane, Policy, Rung
 from hasten.serve.roster import Instance, Roster
@@ -128,9 +128,7 @@ class Core:
             deadline = now + lane.deadline_s
         limit = deadline if lane.max_age_s is None else min(deadline, now + lane.max_age_s)
         work = self._outlook.work(event.rows, event.key)
-        return Waiting(
-            event.id, event.rows, event.key, now, deadline, limit, lane=number, work=work, tenant=event.tenant
-        )
+        return Waiting(event.id, event.rows, event.key, now, deadline, limit, math.inf, number, work, event.tenant)
 
     def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
         if self.draining:
@@ -143,7 +141,12 @@ class Core:
             return malformed
         if self._outlook.watches:
             self._outlook.offer(request.lane, request.work)
-        reason = self._door.full(request.lane, request.tenant) or self._unlikely(request, now)
+        reason = self._door.full(request.lane, request.tenant)
+        last = self.lanes.last_below(request.lane) if reason == "queue full" else None
+        if reason is None or last is not None:
+            reason = self._unlikely(request, now)
+        if reason is None and last is not None:
+            self._give_up(last, "displaced")
         return refuse(event.id, reason, self._outlook.drains_in(request.lane)) if reason else None
 
     def _unlikely(self, request: Waiting, now: float) -> str | None:
@@ -190,7 +193,7 @@ class Core:
         batch = instance.batch
         if batch:
             self.table.learn(instance.variant, instance.rows, batch[0].key, event.seconds / instance.slowness)
-            self.outcomes.move(batch[0].lane, "running", "finish", len(batch))
+            self._move(batch, "running", "finish")
             instance.batch = []
         if self._roster.move(instance, "finished") and instance.state == "off":
             self._commands.append(StopInstance(instance.number))
@@ -198,7 +201,7 @@ class Core:
     def _down(self, event: EngineDown, now: float) -> None:
         instance = self._roster.instances[event.instance]
         if instance.batch:
-            self.outcomes.move(instance.batch[0].lane, "running", "engine down", len(instance.batch))
+            self._move(instance.batch, "running", "engine down")
             instance.batch = []
         self._roster.move(instance, "engine down")
 
@@ -246,6 +249,7 @@ class Core:
                 self.lanes.line(head),
                 now,
                 lambda rows, v=variant, k=head.key, s=instance.slowness: self.table.bound(v, rows, k) * s,
+                company=self._company(head),
                 strict=self.table.knows(variant),
                 at_once=self.draining,
                 idle=not self._roster.runs,
@@ -261,14 +265,35 @@ class Core:
     def _send(self, batch: list[Waiting], instance: Instance, variant: str, now: float) -> None:
         rows = sum(request.rows for request in batch)
         seconds = self.table.seconds(variant, rows, batch[0].key) * instance.slowness
-        self.lanes.charge(batch[0].lane, seconds)
+        shares: dict[int, float] = {}
+        for request in batch:
+            shares[request.lane] = shares.get(request.lane, 0.0) + seconds * request.rows / rows
+        self.lanes.charge(batch[0].lane, shares)
         for request in batch:
             self._leave(request)
-        self.outcomes.move(batch[0].lane, "waiting", "dispatch", len(batch))
+        self._move(batch, "waiting", "dispatch")
         self._roster.move(instance, "dispatch")
         instance.batch, instance.rows, instance.variant = batch, rows, variant
         instance.busy_until = now + seconds
         self._commands.append(Dispatch(tuple([r.id for r in batch]), rows, instance.number, variant))
+
+    def _company(self, head: Waiting) -> Iterable[Waiting]:
+        """Who may fill up the head's batch: other lanes whose floor the variant meets.
+
+        Company makes a batch longer. A lane without deadlines goes alone, for then nothing says how long it may take.
+        """
+        if len(self.policy.lanes) == 1:
+            return ()
+        if head.deadline == math.inf and not self.policy.lanes[head.lane].background:
+            return ()
+        return self.lanes.company(head, self._outlook.served_alike(head.lane))
+
+    def _move(self, batch: list[Waiting], state: State, happening: Happening) -> None:
+        if len(self.policy.lanes) == 1:
+            self.outcomes.move(0, state, happening, len(batch))
+            return
+        for request in batch:
+            self.outcomes.move(request.lane, state, happening)
 
     def _bound(self, request: Waiting) -> float:
         """How long a full batch like this request takes at most on the first instance."""

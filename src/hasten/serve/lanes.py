@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from hasten.serve.events import Waiting
 from hasten.serve.policy import Lane
@@ -151,6 +151,29 @@ class Lanes:
         """The requests of the same lane and shape, in order; begins with `request` where that is the lane's head."""
         return (entry[2] for entry in self._lanes[request.lane].lines[request.key])
 
+    def company(self, request: Waiting, lanes: Sequence[int]) -> Iterator[Waiting]:
+        """Requests of the same shape in other lanes, the most urgent lane first, up to the first lane that waits and is
+        not among `lanes`: nobody rides past those who may not.
+        """
+        allowed = [self._lanes[number] for number in lanes]
+        for lane in self._urgent_first:
+            if lane is self._lanes[request.lane] or not lane.order:
+                continue
+            if lane not in allowed:
+                return
+            for entry in lane.lines.get(request.key, ()):
+                yield entry[2]
+
+    def last_below(self, number: int) -> Waiting | None:
+        """The request that could wait best: the last one of the least urgent lane below this one."""
+        urgent = self._lanes[number].lane.priority
+        for lane in reversed(self._urgent_first):
+            if lane.lane.priority <= urgent:
+                return None
+            if lane.order:
+                return lane.order[-1][2]
+        return None
+
     def pick(self, now: float, seconds: Callable[[Waiting], float]) -> Waiting:
         """Return the head of the lane that goes next; something must wait. `seconds` predicts a request's batch."""
         if len(self._lanes) == 1:
@@ -158,35 +181,40 @@ class Lanes:
         waiting = [lane for lane in self._urgent_first if lane.order]
         if len(waiting) == 1:
             return waiting[0].head
-        entitled = max(waiting, key=lambda lane: lane.owed)
-        if entitled.owed > 0:
-            return entitled.head
+        for lane in waiting:
+            if lane.owed > 0:
+                return lane.head
         for place, lane in enumerate(waiting):
             if place and _is_old(lane, now) and _is_harmless(lane.head, waiting[:place], now, seconds):
                 return lane.head
-        priority = waiting[0].lane.priority
-        return min((lane for lane in waiting if lane.lane.priority == priority), key=lambda lane: lane.passed).head
+        chosen = waiting[0]
+        for lane in waiting:
+            if lane.lane.priority == chosen.lane.priority and lane.passed < chosen.passed:
+                chosen = lane
+        return chosen.head
 
-    def charge(self, number: int, seconds: float) -> None:
-        """A batch of a lane was sent, predicted to take so long: others are owed, or it was paid. Call it before the
-        batch is removed.
+    def charge(self, picked: int, shares: Mapping[int, float]) -> None:
+        """A batch was sent for a lane, and takes `shares` seconds of each lane that has requests in it. Call it before
+        they are removed.
         """
         if len(self._lanes) == 1:
             return
-        served = self._lanes[number]
-        served.passed += seconds / served.lane.weight
-        others = any(lane.order for lane in self._lanes if lane is not served)
-        for lane in self._lanes:
-            share = lane.lane.min_share
-            if not share:
+        total = sum(shares.values())
+        contended = sum(bool(lane.order) for lane in self._lanes) > 1
+        for number, lane in enumerate(self._lanes):
+            own = shares.get(number, 0.0)
+            lane.passed += own / lane.lane.weight
+            if not lane.lane.min_share:
                 continue
-            if lane is not served:
-                lane.owed += seconds * share / (1 - share)
-                if not lane.order:
-                    # An idle lane pays debts back, and saves nothing up.
-                    lane.owed = min(lane.owed, 0.0)
-            elif lane.owed > 0 and others:
-                lane.owed -= seconds
+            balance = lane.owed + lane.lane.min_share * total - own
+            if number == picked and lane.owed > 0 and contended:
+                lane.owed = balance
+            elif not lane.order:
+                # An idle lane pays debts back, and saves nothing up.
+                lane.owed = min(balance, 0.0)
+            else:
+                # What is left over by others costs nothing.
+                lane.owed = max(balance, min(lane.owed, 0.0))
 
     def _wake(self, lane: _Lane) -> None:
         """A lane that was empty begins level with those of its priority: it saved nothing up."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
-__all__ = ["REQUEST", "Outcomes"]
+__all__ = ["REQUEST", "Happening", "Outcomes", "State"]
 
 State = Literal["arriving", "waiting", "running", "refused", "cancelled", "finished", "lost"]
 Happening = Literal["admit", "refuse", "dispatch", "cancel", "finish", "engine down"]

@@ -51,6 +51,11 @@ class Outlook:
         """The variant that serves a lane now."""
         return self._variants[lane]
 
+    def served_alike(self, lane: int) -> list[int]:
+        """The lanes whose floors allow the variant that serves this lane now."""
+        accuracy = self._policy.ladder[self.ladder.rung(lane)].accuracy
+        return [n for n in self._numbers if self._policy.lanes[n].accuracy_floor <= accuracy]
+
     def work(self, rows: int, key: Hashable) -> float:
         """Engine seconds of the first variant that so many rows take in full batches."""
         size = self._policy.max_batch
@@ -89,7 +94,10 @@ class Outlook:
             elif self._lanes.length(other):
                 rate -= rival.min_share
         rate = max(rate, lane.min_share, _LEAST_RATE)
-        company = min(size, self._lanes.line_rows(number, request.key) + request.rows)
+        # Other lanes fill batches up: then only an empty queue gives a small one.
+        alone = len(self._numbers) == 1
+        waiting = self._lanes.line_rows(number, request.key) if alone else self._lanes.rows
+        company = min(size, waiting + request.rows)
         run = self._table.bound(variant, max(company, request.rows), request.key)
         return self._roster.starts_in(now) + before / self._instances / rate, run
 

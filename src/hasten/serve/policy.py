@@ -122,4 +122,7 @@ class Policy:
         """The place of a lane in `lanes`; None where there is none of that name. "" is the first."""
         if not name:
             return 0
-        return next((number for number, lane in enumerate(self.lanes) if lane.name == name), None)
+        for number, lane in enumerate(self.lanes):
+            if lane.name == name:
+                return number
+        return None
