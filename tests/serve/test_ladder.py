@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -154,5 +155,5 @@ def test_load_that_oscillates_at_one_hertz_moves_the_level_at_most_once_in_ten_s
     for _ in range(40):
         world.windows(1, phase * high + (1 - phase) * low)
         world.windows(1, (1 - phase) * high + phase * low)
-    for (before, _), (after, _) in zip(world.moved, world.moved[1:], strict=False):
+    for (before, _), (after, _) in pairwise(world.moved):
         assert after - before == pytest.approx(10.0, abs=1e-6) or after - before > 10.0
