@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen techniques zoo-base docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-core overload-sim techniques zoo-base docs format clean
 
 setup: $(STAMP)
 
@@ -60,6 +60,12 @@ bench-loadgen: zoo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[loadgen]'
 	$(BIN)/python benchmarks/loadgen.py
 
+bench-core: setup
+	$(BIN)/python benchmarks/core.py
+
+overload-sim: setup
+	$(BIN)/python benchmarks/overload_sim.py
+
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
 
@@ -69,6 +75,7 @@ zoo-base: zoo
 docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
+	$(BIN)/python docs/make_scheduling.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -10,13 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from hasten.serve.core import Core, Dispatch, Lane, LatencyTable, Policy, Rung
-from hasten.testing.replay import Arrival, Ended, Replayed, replay
+from hasten.testing.replay import Arrival, Replayed, replay
 
 PAGE = Path(__file__).parent.parent / "docs" / "scheduling.md"
 BEGIN, END = "<!-- simulated: begin -->\n", "<!-- simulated: end -->\n"
@@ -80,8 +79,8 @@ def play(kind: str, load: float, *, ladder: bool, mix: Sequence[float] = MIX, se
     """One run: requests of all lanes, drawn by `mix`, at so many times the capacity of the first variant."""
     rng = np.random.default_rng((seed, KINDS.index(kind), int(load * 100)))
     times = arrivals(kind, load, rng, SECONDS)
-    lanes = rng.choice(len(LANES), size=len(times), p=list(mix))
-    requests = [Arrival(at=at, lane=LANES[n].name, within_s=LANES[n].deadline_s) for at, n in zip(times, lanes, strict=True)]
+    drawn = [LANES[number] for number in rng.choice(len(LANES), size=len(times), p=list(mix))]
+    requests = [Arrival(at=at, lane=of.name, within_s=of.deadline_s) for at, of in zip(times, drawn, strict=True)]
     chosen = policy(ladder=ladder)
     speeds = {rung.variant: rung.speed for rung in LADDER}
     rows, seconds = zip(*BATCHES, strict=True)
@@ -95,40 +94,75 @@ def play(kind: str, load: float, *, ladder: bool, mix: Sequence[float] = MIX, se
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Shares of 1: on-time answers of the capacity, of each lane's requests, background of all answers; accuracy."""
+    """Shares of 1: answers in time of the capacity, of each lane's requests, background of all answers, each variant of
+    all answers; accuracy weighted by answers; and in a step run, seconds from the fall of the load to the last answer
+    of a cheaper variant.
+    """
 
     goodput: float
     attainment: tuple[float, ...]
     background: float
-    accuracy: float
     variants: tuple[float, ...]
+    accuracy: float
+    recovery_s: float | None
 
 
-def summary(played: Replayed) -> Summary:
+def summary(kind: str, played: Replayed) -> Summary:
     ended = list(played.ended.values())
     answered = [one for one in ended if one.outcome == "answered"]
-    accuracies = {rung.variant: rung.accuracy for rung in LADDER}
+    fell = 2 * SECONDS / 3
+    cheaper = [one.at for one in answered if one.variant != LADDER[0].variant and one.at > fell]
+    variants = tuple(_share([one.variant == rung.variant for one in answered]) for rung in LADDER)
     return Summary(
         goodput=sum(one.on_time for one in ended) / SECONDS / CAPACITY,
-        attainment=tuple(_share([e for e in ended if e.arrival.lane == lane.name], _on_time) for lane in LANES),
-        background=_share(answered, lambda one: one.arrival.lane == "background"),
-        accuracy=float(np.mean([accuracies[one.variant] for one in answered])),
-        variants=tuple(_share(answered, lambda one, v=rung.variant: one.variant == v) for rung in LADDER),
+        attainment=tuple(_share([e.on_time for e in ended if e.arrival.lane == lane.name]) for lane in LANES),
+        background=_share([one.arrival.lane == "background" for one in answered]),
+        variants=variants,
+        accuracy=sum(share * rung.accuracy for share, rung in zip(variants, LADDER, strict=True)),
+        recovery_s=max(cheaper) - fell if kind == "step" and cheaper else None,
     )
 
 
-def recovery_s(played: Replayed, fell_at: float) -> float | None:
-    """Seconds from the fall of the load to the last batch of a cheaper variant that a better one could have served."""
-    cheaper = [at for at, _, commands in played.log for c in commands if isinstance(c, Dispatch) and c.variant != "f32"]
-    return max(cheaper) - fell_at if cheaper and max(cheaper) > fell_at else None
+def row(kind: str, load: float, found: Summary, *, ladder: bool) -> str:
+    cells = [kind, f"{load:g}", f"{found.goodput:.2f}", *(f"{share:.2%}" for share in found.attainment)]
+    cells.append(f"{found.background:.1%}")
+    if ladder:
+        cells += [" / ".join(f"{share:.0%}" for share in found.variants), f"{found.accuracy:.4f}"]
+        cells.append("" if found.recovery_s is None else f"{found.recovery_s:.1f} s")
+    return f"| {' | '.join(cells)} |"
 
 
-def _on_time(one: Ended) -> bool:
-    return one.on_time
+def tables() -> str:
+    """Play everything and return what stands between the marks of the page."""
+    rungs = ", ".join(f"{r.variant} ({r.speed:g} times as fast, accuracy {r.accuracy:g})" for r in LADDER)
+    lanes = ", ".join(f"{share:.0%} {lane.name}" for lane, share in zip(LANES, MIX, strict=True))
+    parts = [
+        f"**Simulated, not measured.** {INSTANCES} instances, batches of at most 8 rows; a batch of the first variant takes "
+        f"{BATCHES[0][1] * 1e3:g} ms for 1 row and {BATCHES[-1][1] * 1e3:g} ms for 8 (single runs vary by {NOISE:.0%}), so "
+        f"that it carries {CAPACITY:.0f} requests/s. Lanes: {lanes}; critical wants answers within 250 ms, standard within "
+        "500 ms and at least 0.89 accuracy, background has a minimum share of 5 % and a maximum age of 10 s. Runs of "
+        f"{SECONDS:g} s, one each; load and goodput as multiples of that capacity. A refused request counts as missed. "
+        "Step: half of the capacity, for a third of the time the load named, and half again; recovery is from the fall of "
+        "the load to the last answer of a cheaper variant.",
+    ]
+    head = "arrivals | load | goodput | critical | standard | background | background of answers"
+    for ladder in (False, True):
+        title = f"With the ladder {rungs}" if ladder else "With the first variant only"
+        columns = head + (" | variants | accuracy | recovery" if ladder else "")
+        lines = [f"{title}: answered in time, by lane:", "", f"| {columns} |", "|---" * (columns.count("|") + 1) + "|"]
+        for kind in KINDS:
+            for load in LOADS:
+                found = summary(kind, play(kind, load, ladder=ladder))
+                lines.append(row(kind, load, found, ladder=ladder))
+                print(lines[-1], flush=True)
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
-def _share(items: Sequence[Ended], holds: object) -> float:
-    return sum(bool(holds(item)) for item in items) / len(items) if items else float("nan")  # type: ignore[operator]
+def main() -> int:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}{tables()}{END}{rest.partition(END)[2]}")
+    return 0
 
 
 def _within(gaps: np.ndarray, seconds: float) -> list[float]:
@@ -136,14 +170,8 @@ def _within(gaps: np.ndarray, seconds: float) -> list[float]:
     return times[times < seconds].tolist()
 
 
-def main() -> int:
-    for ladder in (False, True):
-        for kind in KINDS:
-            for load in LOADS:
-                played = play(kind, load, ladder=ladder)
-                s = summary(played)
-                print(ladder, kind, load, f"good {s.goodput:.3f}", "att", *(f"{a:.4f}" for a in s.attainment), f"bg {s.background:.3f} acc {s.accuracy:.4f}", *(f"{v:.2f}" for v in s.variants), recovery_s(played, 2*SECONDS/3), flush=True)
-    return 0
+def _share(holds: Sequence[bool]) -> float:
+    return sum(holds) / len(holds) if holds else float("nan")
 
 
 if __name__ == "__main__":

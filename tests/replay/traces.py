@@ -8,7 +8,6 @@ difference before it is committed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +74,9 @@ def record(name: str, run: Run, seed: int, count: int, rate: float, *, lanes: tu
     (FOLDER / f"{name}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
 
-def runs() -> Iterator[Path]:
+def runs() -> list[Path]:
     """The recorded runs."""
-    return iter(sorted(FOLDER.glob("*.jsonl")))
+    return sorted(FOLDER.glob("*.jsonl"))
 
 
 LANES = (
@@ -98,4 +97,4 @@ if __name__ == "__main__":
         instances=1, max_instances=3, max_batch=8, max_delay_s=0.01, company="adaptive", lanes=LANES, ladder=LADDER,
         idle_s=5.0,
     )  # fmt: skip
-    record("ladder", Run(ladder, {"f32": MEASURED}), 4, 1000, 900.0, lanes=("critical", "background"))
+    record("ladder", Run(ladder, {"f32": MEASURED}), 4, 250, 900.0, lanes=("critical", "background"))

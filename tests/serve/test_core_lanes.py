@@ -149,6 +149,21 @@ def test_background_work_rides_in_the_free_rows_of_a_critical_batch() -> None:
     assert Dispatch((2, 1), 2) in core.handle(Finished(0.01), now=0.01)
 
 
+def test_a_batch_with_free_rows_takes_the_better_variant_that_its_company_needs() -> None:
+    lanes = (Lane(name="any", priority=1, deadline_s=0.1), Lane(name="exact", priority=2, accuracy_floor=0.9))
+    policy = Policy(max_batch=8, lanes=lanes, ladder=LADDER)
+    core = busy(policy, lane="any")
+    for id_ in range(1, 300):
+        assert refusals(core.handle(Arrived(id_, deadline=0.101, lane="any"), now=0.1))
+    core.handle(Tick(), now=0.5)
+    assert core.level == 1
+    core.handle(Arrived(1001, lane="any"), now=0.51)
+    core.handle(Arrived(1002, lane="exact"), now=0.51)
+    assert Dispatch((1001, 1002), 2, variant="f32") in core.handle(Finished(0.01), now=0.52)
+    core.handle(Arrived(1003, lane="any"), now=0.52)
+    assert Dispatch((1003,), 1, variant="int8") in core.handle(Finished(0.012), now=0.532)
+
+
 def test_a_critical_lane_without_deadlines_takes_no_company() -> None:
     lanes = (Lane(name="critical", priority=1), Lane(name="background", priority=2, background=True))
     core = busy(Policy(max_batch=8, lanes=lanes))

@@ -244,12 +244,13 @@ class Core:
             instance = self._roster.best(now, partial(self._bound, head), lone=self.lanes.rows <= self.policy.max_batch)
             if instance is None:
                 return None
-            variant = self._outlook.variant(head.lane)
+            rung = self._outlook.rung(head, now)
+            variant = self.policy.ladder[rung].variant
             formed = self._batcher.form(
                 self.lanes.line(head),
                 now,
                 lambda rows, v=variant, k=head.key, s=instance.slowness: self.table.bound(v, rows, k) * s,
-                company=self._company(head),
+                company=self._company(head, rung),
                 strict=self.table.knows(variant),
                 at_once=self.draining,
                 idle=not self._roster.runs,
@@ -277,7 +278,7 @@ class Core:
         instance.busy_until = now + seconds
         self._commands.append(Dispatch(tuple([r.id for r in batch]), rows, instance.number, variant))
 
-    def _company(self, head: Waiting) -> Iterable[Waiting]:
+    def _company(self, head: Waiting, rung: int) -> Iterable[Waiting]:
         """Who may fill up the head's batch: other lanes whose floor the variant meets.
 
         Company makes a batch longer. A lane without deadlines goes alone, for then nothing says how long it may take.
@@ -286,7 +287,7 @@ class Core:
             return ()
         if head.deadline == math.inf and not self.policy.lanes[head.lane].background:
             return ()
-        return self.lanes.company(head, self._outlook.served_alike(head.lane))
+        return self.lanes.company(head, self._outlook.served_by(rung))
 
     def _move(self, batch: list[Waiting], state: State, happening: Happening) -> None:
         if len(self.policy.lanes) == 1:

@@ -51,9 +51,28 @@ class Outlook:
         """The variant that serves a lane now."""
         return self._variants[lane]
 
-    def served_alike(self, lane: int) -> list[int]:
-        """The lanes whose floors allow the variant that serves this lane now."""
-        accuracy = self._policy.ladder[self.ladder.rung(lane)].accuracy
+    def rung(self, head: Waiting, now: float) -> int:
+        """The place on the ladder of the variant for a batch of this head.
+
+        That of its lane; or a more accurate one where the batch has free rows, a lane that needs it waits to ride
+        along, and the head would still be in time: two half-empty batches cost more than a better variant.
+        """
+        own = self.ladder.rung(head.lane)
+        if own == 0 or head.deadline == math.inf or len(self._numbers) == 1:
+            return own
+        rows = self._lanes.line_rows(head.lane, head.key)
+        if rows >= self._policy.max_batch:
+            return own
+        needed = own
+        for number, lane in enumerate(self._policy.lanes):
+            if not lane.background and self._lanes.line_rows(number, head.key):
+                needed = min(needed, self.ladder.rung(number))
+        variant = self._policy.ladder[needed].variant
+        return needed if now + self._table.bound(variant, rows, head.key) <= head.deadline else own
+
+    def served_by(self, rung: int) -> list[int]:
+        """The lanes whose floors allow a variant."""
+        accuracy = self._policy.ladder[rung].accuracy
         return [n for n in self._numbers if self._policy.lanes[n].accuracy_floor <= accuracy]
 
     def work(self, rows: int, key: Hashable) -> float:
