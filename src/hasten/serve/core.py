@@ -60,6 +60,8 @@ class Core:
         self._door = Door(policy)
         self._batcher = Batcher(policy)
         self._trial = -math.inf
+        self._held: Waiting | None = None
+        self._held_until = -math.inf
         self._commands: list[Command] = []
         self._takes: dict[type[Event], Callable[..., None]] = {
             Arrived: self._arrived,
@@ -221,6 +223,7 @@ class Core:
 
     def _drain(self, event: Drain, now: float) -> None:
         self.draining = True
+        self._held = None
 
     def _tick(self, event: Tick, now: float) -> None:
         """Time has passed, and that is looked at with every event."""
@@ -241,6 +244,8 @@ class Core:
         """Send batches to the instances that are free; return until when what is left waits for company."""
         while len(self.lanes) and self._roster.free:
             head = self.lanes.pick(now, self._bound)
+            if head is self._held and now < self._held_until and self._may_rest(head):
+                return self._held_until
             instance = self._roster.best(now, partial(self._bound, head), lone=self.lanes.rows <= self.policy.max_batch)
             if instance is None:
                 return None
@@ -260,8 +265,22 @@ class Core:
             if formed.batch:
                 self._send(formed.batch, instance, variant, now)
             elif formed.until is not None:
+                self._hold(head, formed.until)
                 return formed.until
         return None
+
+    def _may_rest(self, head: Waiting) -> bool:
+        """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""
+        full = self.lanes.rows_of(head.key) >= self.policy.max_batch
+        return not full and (self._roster.runs or self.policy.company == "window")
+
+    def _hold(self, head: Waiting, until: float) -> None:
+        """Ask again only when the wait is over, the batch may be full, or another head leads: not with every event.
+
+        Company makes a batch longer; where the head's deadline leaves no room for that, every event is looked at.
+        """
+        roomy = not self.draining and until + self._bound(head) <= head.deadline
+        self._held, self._held_until = (head, until) if roomy else (None, -math.inf)
 
     def _send(self, batch: list[Waiting], instance: Instance, variant: str, now: float) -> None:
         rows = sum(request.rows for request in batch)

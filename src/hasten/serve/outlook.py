@@ -40,6 +40,9 @@ class Outlook:
         self._costs = [1.0] * len(policy.ladder)
         self._offered = [0.0] * len(policy.lanes)
         self._loads = [0.0] * len(policy.lanes)
+        self._served = [
+            [n for n in self._numbers if policy.lanes[n].accuracy_floor <= rung.accuracy] for rung in policy.ladder
+        ]
         self._lane_costs = [1.0] * len(policy.lanes)
         self._variants = [policy.ladder[0].variant] * len(policy.lanes)
         # Nobody asks for loads where nothing depends on them.
@@ -72,8 +75,7 @@ class Outlook:
 
     def served_by(self, rung: int) -> list[int]:
         """The lanes whose floors allow a variant."""
-        accuracy = self._policy.ladder[rung].accuracy
-        return [n for n in self._numbers if self._policy.lanes[n].accuracy_floor <= accuracy]
+        return self._served[rung]
 
     def work(self, rows: int, key: Hashable) -> float:
         """Engine seconds of the first variant that so many rows take in full batches."""
