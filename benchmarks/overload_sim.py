@@ -142,8 +142,8 @@ def tables() -> str:
         f"{NOISE:.0%}), so that it carries {CAPACITY:.0f} requests/s. Lanes: {lanes}; critical wants answers within "
         "250 ms, standard within 500 ms and at least 0.89 accuracy, background has a minimum share of 5 % and a "
         f"maximum age of 10 s. One run of {SECONDS:g} s each; load and goodput as multiples of that capacity. A "
-        "refused request counts as missed. Step: half of the capacity, the load named for a third of the time, and half "
-        "again; recovery is from the fall of the load to the last answer of a cheaper variant.",
+        "refused request counts as missed. Step: half of the capacity, the load named for a third of the time, and "
+        "half again; recovery is from the fall of the load to the last answer of a cheaper variant.",
     ]
     head = "arrivals | load | goodput | critical | standard | background | background of answers"
     for ladder in (False, True):
