@@ -131,7 +131,7 @@ class _Play:
             case Refuse():
                 self._played.refused += 1
             case StartInstance() | StopInstance():
-                pass  # only a policy with a scale asks for these
+                raise AssertionError("policies that are simulated here have a fixed number of instances")
 
     def _answer(self, ids: tuple[int, ...], now: float) -> None:
         self._played.latencies_s += [now - self._arrived[id_] for id_ in ids]
