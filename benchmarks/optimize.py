@@ -71,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("work") / "benchmarks")
     parser.add_argument("--olive", type=Path, default=Path("work") / "olive" / "bin" / "olive", help="Olive's command")
     parser.add_argument("--resume", action="store_true", help="use what an earlier run finished")
+    parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
     parser.add_argument("--page", type=Path, default=PAGE)
     return parser.parse_args()
 
@@ -169,7 +170,7 @@ def _write(results: dict[str, Result], failed: dict[str, str], given: argparse.N
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | _olive_version(given.olive)
     ordered = [results[name] for name in SUBJECTS if name in results]
     missing = {name: failed.get(name, "") for name in SUBJECTS if name not in results}
-    given.page.write_text(page(ordered, environment(), versions, HASTEN, missing))
+    given.page.write_text(page(ordered, environment(), versions, HASTEN, missing, given.note))
 
 
 def _olive_version(olive: Path) -> dict[str, str]:

@@ -22,11 +22,14 @@ def page(
     versions: dict[str, str],
     hasten: str,
     missing: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> str:
     """The whole page. `missing` are the models that have no result, each with the reason or an empty one: a mean over
-    some of them is not one over all.
+    some of them is not one over all. `note` is a sentence on the circumstances.
     """
     lines = [*_head(host, versions, results)]
+    if note:
+        lines += ["", f"**{_plain(note)}**"]
     if missing:
         told = ", ".join(f"{name} ({_plain(reason)})" if reason else name for name, reason in missing.items())
         lines += ["", f"**Not measured: {told}.** The means below are over the others only."]

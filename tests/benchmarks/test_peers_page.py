@@ -86,3 +86,8 @@ def test_a_gain_that_is_a_repair_is_told_and_means_are_given_without_it() -> Non
     assert "| latency against the usual engine without padded | 3.00 (2.90 to 3.10) | 2.00 | reached |" in text
     assert "padded: hasten cuts the padding off." in text
     assert "without" not in "\n".join(lines_of(RESULT))
+
+
+def test_a_word_on_the_circumstances_stands_before_any_figure() -> None:
+    text = page([RESULT], environment(), {"hasten": "1"}, "hasten", None, "Other work ran beside it.")
+    assert text.index("**Other work ran beside it.**") < text.index("## Summary")
