@@ -29,7 +29,7 @@ def page(
     """
     lines = [*_head(host, versions, results)]
     if note:
-        lines += ["", f"**{_plain(note)}**"]
+        lines += ["", f"**{_plain(note)}.**"]
     if missing:
         told = ", ".join(f"{name} ({_plain(reason)})" if reason else name for name, reason in missing.items())
         lines += ["", f"**Not measured: {told}.** The means below are over the others only."]
