@@ -203,6 +203,25 @@ def test_critical_deadlines_are_met_and_background_keeps_its_share_at_three_time
     assert len(answered) >= 0.95 * 333 * 10
 
 
+def test_of_ten_requests_too_many_exactly_ten_are_refused_with_a_time_to_come_back() -> None:
+    """R9."""
+    core = busy(Policy(queue_capacity=32))
+    told = [c for id_ in range(1, 43) for c in core.handle(Arrived(id_), now=0.0) if isinstance(c, Refuse)]
+    assert [refusal.id for refusal in told] == list(range(33, 43))
+    assert {(refusal.code, refusal.reason) for refusal in told} == {("overloaded", "queue full")}
+    assert all(refusal.retry_after_s == pytest.approx(0.32) for refusal in told)
+
+
+def test_three_times_the_capacity_costs_those_who_are_let_in_neither_goodput_nor_their_deadline() -> None:
+    """R10 and R11: the queue stays short by prediction, and nothing runs that nobody waits for any more."""
+    policy = Policy(max_batch=8, lanes=(Lane(name="only", deadline_s=0.2),), queue_capacity=10**6)
+    _, played = run(policy, merged(steady(1000, "only"), steady(100, "only", start=10.0, until=12.0)))
+    answered = [one for one in played.ended.values() if one.outcome == "answered"]
+    assert all(one.on_time for one in answered)
+    assert sum(one.at <= 10.0 for one in answered) >= 0.95 * 333 * 10
+    assert all(one.at - one.arrival.at <= 0.05 for one in answered if one.arrival.at > 10.5)
+
+
 def test_overload_is_answered_by_the_cheaper_variant_and_the_first_returns_after_calm() -> None:
     policy = Policy(max_batch=8, lanes=(Lane(name="critical", deadline_s=0.1),), ladder=LADDER)
     core, played = run(policy, merged(steady(500, until=5.0), steady(50, start=5.0, until=20.0)))

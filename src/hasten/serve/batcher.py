@@ -146,9 +146,11 @@ class Batcher:
         """Until when company is waited for: the past for not at all."""
         expected = math.inf
         if self._adaptive:
+            if idle:
+                return -math.inf
             last, gap = self._gaps.get(batch[0].key, (0.0, math.inf))
             # The engine rests for a gap and saves what a run of its own would have cost the next one.
-            if idle or gap >= seconds(rows) + seconds(1) - seconds(rows + 1):
+            if gap >= seconds(rows) + seconds(1) - seconds(rows + 1):
                 return -math.inf
             expected = last + _GAPS * gap
         patience = min([request.arrived for request in batch]) + self._max_delay_s

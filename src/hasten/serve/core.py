@@ -99,9 +99,9 @@ class Core:
             self._scale(self._outlook.end_windows(now))
         self._takes[type(event)](event, now)
         until = self._dispatch(now) if len(self.lanes) else None
-        times = [time for time in (self.lanes.next_limit(), until, self._outlook.next_end()) if time is not None]
-        if times:
-            commands.append(Wake(min(times)))
+        limit, ends = self.lanes.next_limit(), self._outlook.next_end()
+        if limit is not None or until is not None or ends is not None:
+            commands.append(Wake(min([time for time in (limit, until, ends) if time is not None])))
         return commands
 
     def _arrived(self, event: Arrived, now: float) -> None:

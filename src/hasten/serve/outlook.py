@@ -111,8 +111,9 @@ class Outlook:
             if other == number:
                 continue
             if rival.priority < lane.priority:
-                before += self._waits(other)
-                rate -= self._loads[other] * self._cost(other)
+                cost = self._lane_costs[other]
+                before += self._lanes.work(other) * cost
+                rate -= self._loads[other] * cost
             elif rival.priority == lane.priority:
                 before += min(self._waits(other), own * rival.weight / lane.weight)
             elif self._lanes.length(other):

@@ -112,9 +112,14 @@ class Roster:
         """The free instance that answers first. None: none is free, or the batch waits alone (`lone`) and an instance
         that is busy would still answer it sooner. `seconds` predicts its run on an instance of slowness 1.
         """
+        if self.alike:
+            for instance in self.instances:
+                if instance.state == "idle":
+                    return instance
+            return None
         free = [instance for instance in self.instances if instance.state == "idle"]
-        if not free or self.alike:
-            return free[0] if free else None
+        if not free:
+            return None
         chosen = min(free, key=lambda instance: instance.slowness)
         if not lone:
             return chosen
