@@ -7,7 +7,7 @@ events; tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hasten.serve.batcher import Batcher, Waiting
 
@@ -88,11 +88,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run these requests together on this instance."""
+    """Run these requests together on this instance. `closed` says why no more are waited for: the batch is full, the
+    delay is over, the server drains, or an engine is free and nothing makes a request wait.
+    """
 
     ids: tuple[int, ...]
     rows: int
     instance: int = 0
+    closed: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +233,19 @@ class Core:
             if batch:
                 instance.running_rows = sum(request.rows for request in batch)
                 ids = tuple(request.id for request in batch)
-                commands.append(Dispatch(ids, instance.running_rows, number))
+                commands.append(Dispatch(ids, instance.running_rows, number, self._closed(instance.running_rows)))
         times = [self.batcher.next_deadline()]
         if self.free:
             times.append(self.batcher.ready_at())
         known = [time for time in times if time is not None]
         return [*commands, Wake(min(known))] if known else commands
+
+    def _closed(self, rows: int) -> str:
+        if rows >= self.policy.max_batch:
+            return "full"
+        if self.draining:
+            return "drain"
+        return "delay" if self.policy.max_delay_s > 0 else "free"
 
     def _learn(self, seconds: float, rows: int) -> None:
         """Seconds per row, smoothed over about ten batches; instances work side by side."""

@@ -23,7 +23,7 @@ from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
 from hasten.serve.repository import Repository
 from hasten.serve.tls import HANDSHAKE_S
-from hasten.spec.event import Served
+from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def serve_forever(
     insecure: bool = False,
     queue_capacity: int = 256,
     limits: Limits | None = None,
-    sink: Callable[[Served], None] | None = None,
+    sink: Sink | None = None,
     front: Front | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -102,7 +102,7 @@ def serve_bundle(
     port: int = 0,
     queue_capacity: int = 256,
     limits: Limits | None = None,
-    sink: Callable[[Served], None] | None = None,
+    sink: Sink | None = None,
     front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
@@ -157,7 +157,7 @@ async def _main(
     listener: socket.socket,
     queue_capacity: int,
     limits: Limits,
-    sink: Callable[[Served], None] | None,
+    sink: Sink | None,
     front: Front,
     on_ready: Callable[[Running, Callable[[], object]], object],
     *,
