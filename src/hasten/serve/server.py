@@ -22,8 +22,8 @@ from hasten.serve.driver import ModelService
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
 from hasten.serve.repository import Repository
+from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
-from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def serve_forever(
     insecure: bool = False,
     queue_capacity: int = 256,
     limits: Limits | None = None,
-    sink: Sink | None = None,
+    telemetry: Telemetry | None = None,
     front: Front | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -85,7 +85,7 @@ def serve_forever(
                 listener,
                 queue_capacity,
                 limits or Limits(),
-                sink,
+                telemetry or Telemetry(),
                 front,
                 lambda running, _: on_ready and on_ready(running.url),
             )
@@ -102,7 +102,7 @@ def serve_bundle(
     port: int = 0,
     queue_capacity: int = 256,
     limits: Limits | None = None,
-    sink: Sink | None = None,
+    telemetry: Telemetry | None = None,
     front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
@@ -125,7 +125,7 @@ def serve_bundle(
                     listener,
                     queue_capacity,
                     limits or Limits(),
-                    sink,
+                    telemetry or Telemetry(),
                     front,
                     ready,
                     signals=False,
@@ -157,14 +157,14 @@ async def _main(
     listener: socket.socket,
     queue_capacity: int,
     limits: Limits,
-    sink: Sink | None,
+    telemetry: Telemetry,
     front: Front,
     on_ready: Callable[[Running, Callable[[], object]], object],
     *,
     signals: bool = True,
 ) -> None:
-    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=sink))
-    frontend, hub = _http(repository, limits, front)
+    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=telemetry.sink))
+    frontend, hub = _http(repository, limits, front, telemetry)
     life = Lifecycle([hub], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
@@ -183,7 +183,7 @@ async def _main(
         await repository.close()
 
 
-def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Frontend, Hub]:
+def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -192,8 +192,8 @@ def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Fronten
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(repository, limits=limits, access=front.access)
-    return frontend, Hub(frontend, limits.body, front.limits)
+    frontend = Frontend(repository, limits=limits, access=front.access, telemetry=telemetry)
+    return frontend, Hub(frontend, limits.body, front.limits, refused=frontend.refused)
 
 
 def _url(listener: socket.socket, front: Front) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import time
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
@@ -12,7 +13,12 @@ from hasten.serve.driver import ModelService
 from hasten.serve.http.management import Management
 from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, internal, json_answer, refusal
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
+from hasten.serve.http.scrape import Scrape
+from hasten.serve.origin import Origin
 from hasten.serve.repository import Repository
+from hasten.serve.telemetry import Telemetry
+from hasten.serve.told import emit, refusal_event
+from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL
 from hasten.spec.request import Request, Response
 from hasten.wire.base import Limits
 from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
@@ -25,7 +31,16 @@ _KNOWN_TARGETS = 1024
 class Frontend:
     """The application behind the connections; a server that `is_draining` is not ready."""
 
-    def __init__(self, repository: Repository, *, limits: Limits | None = None, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        limits: Limits | None = None,
+        access: Access | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._sink = telemetry.sink
         self._services: Mapping[str, ModelService] = repository.services
         management = Management(repository)
         self._access = access or Access()
@@ -45,6 +60,7 @@ class Frontend:
             Operation.LOAD: management.load,
             Operation.UNLOAD: management.unload,
             Operation.API: management.api,
+            Operation.METRICS: Scrape(telemetry.page, repository).answer,
         }
         self.is_draining: Callable[[], bool] = lambda: False
 
@@ -61,6 +77,14 @@ class Frontend:
             self._service(route)
         self._remember(request.target, route)
         return self._handlers[route.operation]
+
+    def refused(self, request: HttpRequest, error: RequestError) -> None:
+        """Tell the observer of a request that the driver never saw. A model's name counts only where it is served."""
+        if self._sink is None:
+            return
+        named = request.route.model if request.route is not None else ""
+        model = (named if named in self._services else UNKNOWN_MODEL) if named else NO_MODEL
+        emit(self._sink, refusal_event(model, _origin(request), error))
 
     def _remember(self, target: bytes, route: Route) -> None:
         """Targets repeat, so that what they name is kept, within bounds."""
@@ -104,7 +128,7 @@ class Frontend:
         reply(200 if ready else 503, json_answer(b'{"name":"' + name + b'","ready":' + flag + b"}"))
 
     def _infer(self, request: HttpRequest, reply: Reply) -> Cancel:
-        service = self._named(request)
+        service, origin = self._named(request), _origin(request)
         manifest = service.bundle.manifest
         assert request.route is not None
         try:
@@ -114,19 +138,35 @@ class Frontend:
         except RequestError as error:
             service.tally.fail(error.code)
             raise
-        return service.submit(decoded, functools.partial(self._answered, decoded, request.headers, reply))
+        answer = functools.partial(self._answered, decoded, request.headers, origin, reply)
+        return service.submit(decoded, answer, origin)
 
     def _answered(
-        self, request: Request, headers: Mapping[str, str], reply: Reply, result: Response | RequestError
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        origin: Origin,
+        reply: Reply,
+        result: Response | RequestError,
     ) -> None:
         if isinstance(result, RequestError):
             reply(*refusal(result))
             return
         try:
             status, answer = 200, self._codec.encode(request, result, headers)
-        except RequestError as error:
-            # Outputs that JSON cannot carry.
-            status, answer = refusal(error)
+            origin.bytes_out = sum(map(len, answer.parts))
         except Exception as error:
-            status, answer = refusal(internal(error))
+            # Outputs that JSON cannot carry, or a bug of ours.
+            origin.error = error if isinstance(error, RequestError) else internal(error)
+            status, answer = refusal(origin.error)
         reply(status, answer)
+
+
+def _origin(request: HttpRequest) -> Origin:
+    return Origin(
+        time.monotonic(),
+        transport="http",
+        request_id=request.id,
+        trace=request.headers.get("traceparent", ""),
+        bytes_in=len(request.body),
+    )
