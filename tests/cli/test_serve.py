@@ -1,0 +1,63 @@
+"""What `hasten serve` makes of flags, variables and serve.toml. How it serves is tested in tests/serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ADMIN = "admin-token-of-a-test"
+
+
+def check(folder: Path, *words: str, status: int = 0, **variables: str) -> str:
+    """Run `hasten serve --check` and return what it says."""
+    command = [sys.executable, "-m", "hasten.cli", "serve", "--check", *words]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_check_says_what_would_be_served_and_serves_nothing(tmp_path: Path, small_bundle: Path) -> None:
+    (tmp_path / "serve.toml").write_text(f'bundles = ["{small_bundle}"]\n[http]\naddress = "127.0.0.1:1"\n')
+    assert "good: would serve linear" in check(tmp_path, "--config", "serve.toml")
+    assert json.loads(check(tmp_path, "--json", HASTEN_CONFIG="serve.toml"))["models"] == ["linear"]
+
+
+def test_flags_stand_over_variables_and_variables_over_the_file(tmp_path: Path, small_bundle: Path) -> None:
+    (tmp_path / "serve.toml").write_text('[http]\naddress = "from-the-file"\n')
+    words = [str(small_bundle), "--config", "serve.toml"]
+    assert "'from-the-file' is not HOST:PORT" in check(tmp_path, *words, status=2)
+    assert "'from-a-variable'" in check(tmp_path, *words, status=2, HASTEN_HTTP="from-a-variable")
+    flag = check(tmp_path, *words, "--http", "from-a-flag", status=2, HASTEN_HTTP="from-a-variable")
+    assert "'from-a-flag'" in flag
+
+
+def test_a_token_in_a_variable_stands_over_the_file_that_serve_toml_names(tmp_path: Path, small_bundle: Path) -> None:
+    (tmp_path / "serve.toml").write_text('repository_control = true\n[tokens]\nadmin = "nowhere"\n')
+    words = [str(small_bundle), "--config", "serve.toml"]
+    assert "nowhere cannot be read" in check(tmp_path, *words, status=2)
+    assert "good" in check(tmp_path, *words, HASTEN_ADMIN_TOKEN=ADMIN)
+    flag = check(tmp_path, *words, "--admin-tokens", "no-such-file", status=2, HASTEN_ADMIN_TOKEN=ADMIN)
+    assert "no-such-file cannot be read" in flag
+
+
+def test_a_token_opens_an_address_that_others_reach(tmp_path: Path, small_bundle: Path) -> None:
+    refused = check(tmp_path, str(small_bundle), "--http", "0.0.0.0:0", status=2)
+    assert "--infer-tokens" in refused and "--client-ca" in refused and "--insecure" in refused
+    assert "good" in check(tmp_path, str(small_bundle), "--http", "0.0.0.0:0", HASTEN_INFER_TOKEN=ADMIN)
+    assert "good" in check(tmp_path, str(small_bundle), "--http", "0.0.0.0:0", "--insecure")
+
+
+@pytest.mark.parametrize("words", [["--infer-token", ADMIN], ["--token", ADMIN]])
+def test_no_flag_takes_a_token_itself(tmp_path: Path, small_bundle: Path, words: list[str]) -> None:
+    said = check(tmp_path, str(small_bundle), *words, status=2)
+    assert "No such option" in said or "cannot be read" in said
+
+
+def test_without_a_bundle_there_is_nothing_to_serve(tmp_path: Path) -> None:
+    assert "hasten serve fast.bundle" in check(tmp_path, status=2)
