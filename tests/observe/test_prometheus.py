@@ -155,8 +155,7 @@ events = st.one_of(
 )
 
 
-# A page takes some milliseconds, on a busy machine many.
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(events))
 def test_every_event_is_counted_exactly_once(told: list[Event]) -> None:
     page = Page(told)

@@ -42,7 +42,7 @@ class Frontend:
         telemetry = telemetry or Telemetry()
         self._sink = telemetry.sink
         self._services: Mapping[str, ModelService] = repository.services
-        management = Management(repository)
+        management = Management(repository, telemetry.sink)
         self._access = access or Access()
         self._codec = OipHttp(limits or Limits())
         self._version = importlib.metadata.version("hasten")

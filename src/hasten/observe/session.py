@@ -1,0 +1,53 @@
+"""All observers of one server: put together by whoever starts it, closed when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hasten.errors import MissingError
+from hasten.observe.base import tee
+from hasten.observe.log import Log, logging_to
+from hasten.spec.event import Sink
+
+if TYPE_CHECKING:
+    from hasten.observe.prometheus import Metrics
+
+__all__ = ["Observation", "observing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The sink that hears everything, and the metrics whose `page` a server shows."""
+
+    sink: Sink
+    metrics: Metrics
+
+
+@contextmanager
+def observing(log_file: str = "", *, log_requests: bool = False) -> Generator[Observation]:
+    """Observe while the block runs. `log_file` "-" is standard error; without one, standard error gets warnings and
+    the audit only. Raises `UsageError` for a file that cannot be written, `MissingError` without the serve extra.
+    """
+    metrics_class = _metrics_class()
+    path = Path(log_file) if log_file not in ("", "-") else None
+    log = Log(path, all_levels=bool(log_file), requests=log_requests)
+    metrics = metrics_class(lost=log.lost)
+    with logging_to(log):
+        sink = tee([metrics, log])
+        assert sink is not None
+        yield Observation(sink, metrics)
+
+
+def _metrics_class() -> type[Metrics]:
+    try:
+        from hasten.observe.prometheus import Metrics
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"Metrics need the package {error.name!r}, which is not installed.",
+            remedy="Install it with: pip install 'hasten[serve]'",
+        ) from error
+    return Metrics
