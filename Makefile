@@ -64,6 +64,7 @@ docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
 	$(BIN)/python docs/make_serve.py
+	$(BIN)/python docs/make_observability.py
 
 format: setup
 	$(BIN)/ruff format .
