@@ -46,11 +46,24 @@ def ran(**fields: Any) -> Ran:
     )
 
 
+class FullDisk:
+    """An observer that has lost three records."""
+
+    def __call__(self, event: Event) -> None:
+        pass
+
+    def lost(self) -> dict[str, int]:
+        return {"error": 3}
+
+    def close(self) -> None:
+        pass
+
+
 class Page:
     """What a scraper reads: values by name and labels."""
 
     def __init__(self, events: Iterable[Event] = (), gauges: Iterable[Gauges] = (), accept: str = "") -> None:
-        metrics = Metrics(lost=lambda: {"disk": 3})
+        metrics = Metrics({"log": FullDisk()})
         for event in events:
             metrics(event)
         self.kind, body = metrics.page(accept, list(gauges))
@@ -127,7 +140,7 @@ def test_gauges_are_those_of_the_scrape() -> None:
     assert page.value("hasten_workers", **TINY) == 2
     assert page.value("hasten_workers_up", **TINY) == 1
     assert page.value("hasten_model_ready", **TINY) == 0
-    assert page.value("hasten_log_records_lost_total", reason="disk") == 3
+    assert page.value("hasten_observations_lost_total", observer="log", reason="error") == 3
 
 
 def test_the_scraper_chooses_the_format() -> None:

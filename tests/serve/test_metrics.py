@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from hasten.bundle.read import Bundle
+from hasten.observe.base import tee
 from hasten.observe.log import Log
 from hasten.observe.prometheus import Metrics
 from hasten.serve.access import Access, Scope
@@ -151,20 +152,16 @@ def test_a_page_that_fails_is_a_plain_error_and_serving_goes_on(bundle: Bundle) 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 def test_a_full_disk_for_the_log_stops_no_answer_and_is_counted(bundle: Bundle) -> None:
     log = Log(Path("/dev/full"), requests=True)
-    metrics = Metrics(lost=log.lost)
+    metrics = Metrics({"log": log})
 
-    def both(event: Any) -> None:
-        metrics(event)
-        log(event)
-
-    with serve_bundle(bundle, telemetry=Telemetry(sink=both, page=metrics.page)) as server:
+    with serve_bundle(bundle, telemetry=Telemetry(sink=tee([metrics, log]), page=metrics.page)) as server:
         client = Client(server)
         for _ in range(20):
             assert client.call("POST", INFER, GOOD)[0].status == 200
         log.close()
         page = client.scrape()
         client.close()
-    assert page["hasten_log_records_lost_total", "error"] == 21, "twenty answers, and the start of the worker"
+    assert page["hasten_observations_lost_total", "log", "error"] == 21, "twenty answers, and the start of the worker"
     assert page["hasten_request_duration_seconds_count", "default", "tiny", "reference", "1"] == 20
 
 

@@ -44,6 +44,7 @@ _FILE = click.Path(dir_okay=False)
 )  # fmt: skip
 @click.option("--log", envvar="HASTEN_LOG", metavar="FILE|-", help="Where to log JSON lines; - is standard error.")
 @click.option("--log-requests", is_flag=True, default=None, envvar="HASTEN_LOG_REQUESTS", help="Log each request, too.")
+@click.option("--observe", multiple=True, envvar="HASTEN_OBSERVE", help="A further observer, such as otel.")
 @click.option("--check", is_flag=True, help="Check the configuration and the bundles, and serve nothing.")
 @verb("serve")
 def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: bool, **flags: Any) -> None:
@@ -80,7 +81,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
         elif settings.log.file != "-":
             say(f"ready: {url}/v2/models/{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
 
-    with observing(settings.log.file, log_requests=settings.log.requests) as observation:
+    with observing(settings.log.file, log_requests=settings.log.requests, names=settings.observe) as observation:
         serve_forever(
             opened,
             host=host,
@@ -118,6 +119,7 @@ def _places(flags: dict[str, Any]) -> dict[tuple[str, ...], Any]:
         ("drain", "delay_s"): flags["drain_delay"],
         ("log", "file"): flags["log"],
         ("log", "requests"): flags["log_requests"],
+        ("observe",): flags["observe"],
     }
 
 

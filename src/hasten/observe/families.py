@@ -77,7 +77,12 @@ _ALL = (
     Family("hasten_workers", "gauge", _MODEL, "Engine instances that the model should have."),
     Family("hasten_workers_up", "gauge", _MODEL, "Engine instances that take work."),
     Family("hasten_model_ready", "gauge", _MODEL, "1 where the model takes requests, else 0."),
-    Family("hasten_log_records_lost", "counter", ("reason",), "Log records that could not be written."),
+    Family(
+        "hasten_observations_lost",
+        "counter",
+        ("observer", "reason"),
+        "Log records and spans that are gone: slow (too many waited), error (writing failed, as on a full disk).",
+    ),
     Family("hasten_build", "info", (), "Version of hasten, and of Python."),
 )
 FAMILIES = {family.name: family for family in _ALL}

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from hasten.observe.base import Sink
 from hasten.observe.families import FAMILIES
 from hasten.observe.histogram import COUNTS, SECONDS, Histogram
 from hasten.spec.event import UNKNOWN_MODEL, Changed, Event, Gauges, Ran, Refused, Served, WorkerChanged
@@ -58,10 +59,12 @@ class _Batches:
 
 
 class Metrics:
-    """A sink that counts, and the page of what it counted. `lost` tells log records that were lost, by reason."""
+    """A sink that counts, and the page of what it counted. `others` are further observers by name, whose losses it
+    shows.
+    """
 
-    def __init__(self, lost: Callable[[], Mapping[str, int]] = dict) -> None:
-        self._lost = lost
+    def __init__(self, others: Mapping[str, Sink] | None = None) -> None:
+        self._lost = {name: sink.lost for name, sink in (others or {}).items()}
         self._requests: dict[tuple[str, ...], _Requests] = {}
         self._batches: dict[tuple[str, ...], _Batches] = {}
         self._refusals: Counter[tuple[str, ...]] = Counter()
@@ -83,6 +86,10 @@ class Metrics:
     def __call__(self, event: Event) -> None:
         """Count an event."""
         self._hear[type(event)](event)
+
+    def lost(self) -> dict[str, int]:
+        """Nothing ever is."""
+        return {}
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -106,7 +113,8 @@ class Metrics:
             yield _counter(name, rows)
         yield _counter("hasten_model_changes", self._changes)
         yield from self._of_gauges()
-        yield _counter("hasten_log_records_lost", {(reason,): count for reason, count in self._lost().items()})
+        lost = {(name, reason): n for name, ask in self._lost.items() for reason, n in ask().items()}
+        yield _counter("hasten_observations_lost", lost)
         about = {"version": importlib.metadata.version("hasten"), "python": platform.python_version()}
         yield InfoMetricFamily("hasten_build", FAMILIES["hasten_build"].help, value=about)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hasten.errors import MissingError
-from hasten.observe.base import tee
+from hasten.observe.base import Sink, exporters, tee
 from hasten.observe.log import Log, logging_to
-from hasten.spec.event import Sink
+from hasten.spec.event import Sink as Hears
 
 if TYPE_CHECKING:
     from hasten.observe.prometheus import Metrics
@@ -23,23 +23,26 @@ __all__ = ["Observation", "observing"]
 class Observation:
     """The sink that hears everything, and the metrics whose `page` a server shows."""
 
-    sink: Sink
+    sink: Hears
     metrics: Metrics
 
 
 @contextmanager
-def observing(log_file: str = "", *, log_requests: bool = False) -> Generator[Observation]:
+def observing(log_file: str = "", *, log_requests: bool = False, names: Sequence[str] = ()) -> Generator[Observation]:
     """Observe while the block runs. `log_file` "-" is standard error; without one, standard error gets warnings and
-    the audit only. Raises `UsageError` for a file that cannot be written, `MissingError` without the serve extra.
+    the audit only. `names` are further exporters. Raises `UsageError` for a file that cannot be written or an unknown
+    name, `MissingError` without the extra that something needs.
     """
     metrics_class = _metrics_class()
     path = Path(log_file) if log_file not in ("", "-") else None
     log = Log(path, all_levels=bool(log_file), requests=log_requests)
-    metrics = metrics_class(lost=log.lost)
-    with logging_to(log):
-        sink = tee([metrics, log])
-        assert sink is not None
-        yield Observation(sink, metrics)
+    with logging_to(log), ExitStack() as stack:
+        others: dict[str, Sink] = {"log": log}
+        for name in names:
+            others[name] = exporters.get(name).open()
+            stack.callback(others[name].close)
+        metrics = metrics_class(others)
+        yield Observation(tee([metrics, *others.values()]), metrics)
 
 
 def _metrics_class() -> type[Metrics]:

@@ -110,6 +110,7 @@ class ServeConfig(Value, frozen=True):
     times: Times = Times()
     drain: Drain = Drain()
     log: Log = Log()
+    observe: Annotated[tuple[str, ...], Meta(description="Further observers by name, such as otel.")] = ()
 
 
 # What names a file or folder, and is relative to the folder of serve.toml.

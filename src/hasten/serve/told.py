@@ -69,6 +69,7 @@ class Teller:
             rows=request.rows,
             closed=ran.closed,
             wire_s=arrived - origin.received + now - answering,
+            decode_s=arrived - origin.received,
             batch_s=batch_s,
             total_s=now - origin.received,
             bytes_in=origin.bytes_in,

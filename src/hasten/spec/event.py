@@ -36,9 +36,10 @@ class Served(Value, frozen=True):
     """One answered request: which variant gave the answer, and where its time went.
 
     `batch` is the number of requests that ran together, `closed` why no more joined them. Stages: `wire_s` decoding,
-    encoding and handing over to the socket; `queue_s` waiting while every instance was busy; `batch_s` waiting for
-    company while one was free; `engine_s` running. `total_s` is from the complete request to the written answer; what
-    the stages leave of it went by between them.
+    encoding and handing over to the socket, of which `decode_s` came before the queue; `queue_s` waiting while every
+    instance was busy; `batch_s` waiting for company while one was free; `engine_s` running. `total_s` is from the
+    complete request to the written answer; what the stages leave of it went by between them. `trace` is the client's
+    traceparent.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Served(Value, frozen=True):
     rows: int = 1
     closed: str = ""
     wire_s: float = 0.0
+    decode_s: float = 0.0
     batch_s: float = 0.0
     total_s: float = 0.0
     bytes_in: int = 0
