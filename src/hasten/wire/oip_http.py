@@ -204,27 +204,34 @@ def _check_known(item: _Input, signature: Signature) -> None:
 
 
 def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature) -> Request:
-    known = [spec.name for spec in signature.outputs]
-    wanted = [item.name for item in body.outputs]
-    for name in wanted:
-        if name not in known:
-            raise invalid(f"The output {name[:100]!r} is unknown; the model gives: {', '.join(known)}.")
-    if len(set(wanted)) != len(wanted):
-        raise invalid("An output is asked for twice.")
     _check_parameters(body)
     by_default = _flag(body.parameters, "binary_data_output", False)
-    asked = {item.name: _flag(item.parameters, "binary_data", by_default) for item in body.outputs}
-    binary = [name for name in (wanted or known) if asked.get(name, by_default)]
+    known = [spec.name for spec in signature.outputs]
+    wanted = _wanted(body, known) if body.outputs else ()
+    if body.outputs:
+        binary = [item.name for item in body.outputs if _flag(item.parameters, "binary_data", by_default)]
+    else:
+        binary = known if by_default else ()
     return Request(
         model=model,
         version=version,
         id=body.id,
         inputs=inputs,
-        outputs=tuple(wanted),
+        outputs=wanted,
         binary_outputs=frozenset(binary),
         priority=_whole(body.parameters, "priority"),
         timeout_us=_whole(body.parameters, "timeout"),
     )
+
+
+def _wanted(body: _Body, known: list[str]) -> tuple[str, ...]:
+    wanted = tuple(item.name for item in body.outputs)
+    for name in wanted:
+        if name not in known:
+            raise invalid(f"The output {name[:100]!r} is unknown; the model gives: {', '.join(known)}.")
+    if len(set(wanted)) != len(wanted):
+        raise invalid("An output is asked for twice.")
+    return wanted
 
 
 def _raw_request(model: str, version: str, content: bytes, signature: Signature) -> Request:
