@@ -136,10 +136,9 @@ class Metrics:
         self._refusals[self._known(event.model), event.code] += 1
 
     def _ran(self, event: Ran) -> None:
-        who = (self._known(event.model), event.version, event.variant)
-        row = self._batches.get(who)
+        row = self._batches.get((event.model, event.version, event.variant))
         if row is None:
-            row = self._batches[who] = _Batches()
+            row = self._batches.setdefault((self._known(event.model), event.version, event.variant), _Batches())
         row.requests.add(event.requests)
         row.rows.add(event.rows)
         row.closed[event.closed] += 1

@@ -38,7 +38,7 @@ from hasten.serve.core import (
 from hasten.serve.origin import Origin
 from hasten.serve.pool import EngineWorker, Tensors
 from hasten.serve.tally import Tally
-from hasten.serve.told import Batch, Teller
+from hasten.serve.told import NEWS, Batch, Teller
 from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Request, Response
 from hasten.spec.serving import Serving
@@ -194,12 +194,13 @@ class ModelService:
             instance.thread.shutdown()
 
     def _handle(self, event: Event) -> None:
-        now = time.monotonic()
-        if type(event) in _FREEING and not self._core.free:
+        now, kind = time.monotonic(), type(event)
+        if kind in _FREEING and not self._core.free:
             self._free_since = now
         for command in self._core.handle(event, now):
             self._carry_out(command)
-        self._teller.happened(event)
+        if kind in NEWS:
+            self._teller.happened(event)
 
     def _carry_out(self, command: Command) -> None:
         match command:

@@ -17,13 +17,15 @@ from hasten.serve.origin import Origin
 from hasten.spec.event import Event, Ran, Refused, Served, Sink, WorkerChanged
 from hasten.spec.request import Request
 
-__all__ = ["Batch", "Teller", "emit", "refusal_event"]
+__all__ = ["NEWS", "Batch", "Teller", "emit", "refusal_event"]
 
 _STATES: dict[type[Happening], Literal["started", "died", "lost"]] = {
     EngineUp: "started",
     EngineDown: "died",
     EngineLost: "lost",
 }
+# What of the scheduler's events observers are told: instances that come and go.
+NEWS = frozenset(_STATES)
 
 
 @dataclass(slots=True, eq=False)
@@ -103,10 +105,9 @@ class Teller:
 
     def happened(self, event: Happening) -> None:
         """Tell of an engine instance that comes or goes; anything else is no news."""
-        state = _STATES.get(type(event))
-        if state is None or self._sink is None:
+        if self._sink is None or not isinstance(event, EngineUp | EngineDown | EngineLost):
             return
-        assert isinstance(event, EngineUp | EngineDown | EngineLost)
+        state = _STATES[type(event)]
         again = state == "started" and event.instance in self._started
         self._started.add(event.instance)
         news = WorkerChanged(

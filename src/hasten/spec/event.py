@@ -1,7 +1,8 @@
 """What serving tells whoever observes it. Plain values; the listener decides what becomes of them.
 
 Every request ends in exactly one `Served` or `Refused`, whichever transport it came by; every batch in one `Ran`.
-Gauges are not told, they are asked for. Seconds are of the monotonic clock, bytes of bodies as they were sent.
+Gauges are not told, they are asked for. Seconds are of the monotonic clock, bytes of bodies as they were sent. What
+holds nothing but texts and numbers is spared the garbage collector.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ UNKNOWN_MODEL = "_unknown"
 NO_MODEL = "_none"
 
 
-class Served(Value, frozen=True):
+class Served(Value, frozen=True, gc=False):
     """One answered request: which variant gave the answer, and where its time went.
 
     `batch` is the number of requests that ran together, `closed` why no more joined them. Stages: `wire_s` decoding,
@@ -62,7 +63,7 @@ class Served(Value, frozen=True):
     trace: str = ""
 
 
-class Refused(Value, frozen=True):
+class Refused(Value, frozen=True, gc=False):
     """One request that got an error, or nothing because its client left (`code` cancelled).
 
     `code` is one of `hasten.wire.base.STATUS`. `model` is `UNKNOWN_MODEL` where the request named one that is not
@@ -80,7 +81,7 @@ class Refused(Value, frozen=True):
     trace: str = ""
 
 
-class Ran(Value, frozen=True):
+class Ran(Value, frozen=True, gc=False):
     """One batch that an engine instance ran in `seconds`, and why it `closed`; `failed` where nothing came of it."""
 
     model: str
