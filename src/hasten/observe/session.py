@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from hasten.spec.event import Sink as Hears
 if TYPE_CHECKING:
     from hasten.observe.prometheus import Metrics
 
-__all__ = ["Observation", "observing"]
+__all__ = ["Observation", "counting", "observing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ def observing(log_file: str = "", *, log_requests: bool = False, names: Sequence
     the audit only. `names` are further exporters. Raises `UsageError` for a file that cannot be written or an unknown
     name, `MissingError` without the extra that something needs.
     """
-    metrics_class = _metrics_class()
     path = Path(log_file) if log_file not in ("", "-") else None
     log = Log(path, all_levels=bool(log_file), requests=log_requests)
     with logging_to(log), ExitStack() as stack:
@@ -41,11 +40,12 @@ def observing(log_file: str = "", *, log_requests: bool = False, names: Sequence
         for name in names:
             others[name] = exporters.get(name).open()
             stack.callback(others[name].close)
-        metrics = metrics_class(others)
+        metrics = counting(others)
         yield Observation(tee([metrics, *others.values()]), metrics)
 
 
-def _metrics_class() -> type[Metrics]:
+def counting(others: Mapping[str, Sink] | None = None) -> Metrics:
+    """Return metrics, which show also what `others` lost. Raises `MissingError` without the serve extra."""
     try:
         from hasten.observe.prometheus import Metrics
     except ModuleNotFoundError as error:
@@ -53,4 +53,4 @@ def _metrics_class() -> type[Metrics]:
             f"Metrics need the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    return Metrics
+    return Metrics(others)
