@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-memory bench-optimize bench-loadgen techniques zoo-base docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-core overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,12 @@ unit: zoo
 bench: zoo
 	$(BIN)/python benchmarks/agree.py
 
+bench-search: zoo
+	$(BIN)/python benchmarks/search.py --resume
+
+bench-calibration: zoo
+	$(BIN)/python benchmarks/calibration.py --resume
+
 bench-memory: zoo
 	$(BIN)/python benchmarks/memory.py
 
@@ -54,8 +60,21 @@ bench-loadgen: zoo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[loadgen]'
 	$(BIN)/python benchmarks/loadgen.py
 
+bench-workers: setup
+	$(BIN)/python benchmarks/worker_transport.py
+
+bench-core: setup
+	$(BIN)/python benchmarks/core.py
+
+overload-sim: setup
+	$(BIN)/python benchmarks/overload_sim.py
+
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
+
+proto: setup
+	cd src/hasten/wire/proto && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. \
+		--descriptor_set_out=descriptors.binpb open_inference.proto health.proto
 
 zoo-base: zoo
 	$(BIN)/python benchmarks/zoo_base.py
@@ -65,6 +84,7 @@ docs: setup
 	$(BIN)/python docs/make_hardware.py
 	$(BIN)/python docs/make_serve.py
 	$(BIN)/python docs/make_observability.py
+	$(BIN)/python docs/make_scheduling.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -32,16 +32,13 @@ def test_architecture_names_no_room_that_is_not_there() -> None:
         assert (PACKAGE / name.rstrip("/")).exists(), name
 
 
-def test_importing_hasten_is_fast_and_loads_nothing_heavy() -> None:
-    # Best of five fresh processes: other load on the machine can only add time.
-    code = (
-        "import sys, time; t = time.perf_counter(); import hasten; e = time.perf_counter() - t;"
-        "print(e, [m for m in ('numpy', 'onnx', 'torch', 'onnxruntime', 'rich') if m in sys.modules])"
-    )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
-    elapsed = min(float(run.stdout.split()[0]) for run in runs)
-    assert runs[0].stdout.split(maxsplit=1)[1].strip() == "[]"
-    assert elapsed < 0.060
+def test_importing_hasten_loads_nothing_heavy() -> None:
+    """Modules are counted instead of milliseconds, which are the machine's: the interpreter's own are some thirty."""
+    code = "import sys; before = set(sys.modules); import hasten; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert len(loaded) < 60, loaded
+    assert not {name.partition(".")[0] for name in loaded} & {"numpy", "onnx", "torch", "onnxruntime", "rich", "click"}
 
 
 def test_public_functions_stay_functions_when_rooms_of_the_same_name_are_imported() -> None:
@@ -73,6 +70,7 @@ def test_every_verb_is_documented() -> None:
 def test_the_python_example_of_the_readme_runs(tmp_path: Path, make_linear) -> None:  # type: ignore[no-untyped-def]
     make_linear("model.onnx")
     [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = code.replace("budget_s=60", "budget_s=10")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert re.search(r"http://127\.0\.0\.1:\d+ \[\]", done.stdout), done.stdout

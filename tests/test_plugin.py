@@ -45,7 +45,8 @@ def site(tmp_path: Path) -> Path:
 
 
 def python(site: Path, *words: str, cwd: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    places = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, env=environment, cwd=cwd, timeout=120
     )

@@ -37,7 +37,9 @@ class Row(Value, frozen=True):
 
 
 class Result(Value, frozen=True):
-    """All contestants on one model, measured in the same rounds."""
+    """All contestants on one model, measured in the same rounds. `repair` says what hasten mends there that is no
+    acceleration of the model; where it is not empty, means are told without this model, too.
+    """
 
     model: str
     about: str
@@ -50,6 +52,7 @@ class Result(Value, frozen=True):
     budget_s: float
     hasten: str
     rows: tuple[Row, ...]
+    repair: str = ""
 
     def row(self, id_: str) -> Row:
         """The contestant called `id_`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hasten.spec.environment import Environment
 from hasten.spec.measurement import Figure, MetricInfo
@@ -17,12 +17,19 @@ _BOUNDS = {"accepted": "met", "unproven": "unproven", "rejected": "rejected", "a
 
 
 def page(
-    results: Sequence[Result], host: Environment, versions: dict[str, str], hasten: str, missing: Sequence[str] = ()
+    results: Sequence[Result],
+    host: Environment,
+    versions: dict[str, str],
+    hasten: str,
+    missing: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole page. `missing` are the models that have no result: a mean over some of them is not one over all."""
+    """The whole page. `missing` are the models that have no result, each with the reason or an empty one: a mean over
+    some of them is not one over all.
+    """
     lines = [*_head(host, versions, results)]
     if missing:
-        lines += ["", f"**Not measured yet: {', '.join(missing)}.** The means below are over the others only."]
+        told = ", ".join(f"{name} ({_plain(reason)})" if reason else name for name, reason in missing.items())
+        lines += ["", f"**Not measured: {told}.** The means below are over the others only."]
     lines += [*_summary(results, hasten), *_losses(results, hasten)]
     for result in results:
         lines += _model(result, hasten)
@@ -66,15 +73,26 @@ def _summary(results: Sequence[Result], hasten: str) -> list[str]:
         ratio = f"{times(own.ratio)} ({_label(result, result.reference)})"
         words = (result.model, peer, times(lead), reached(lead, BARS["each"]), other, times(rate), ratio)
         lines.append(f"| {' | '.join(words)} |")
-    means = (
-        ("latency against the best peers", "peers", geometric_mean([lead for _, (_, lead), _ in rows])),
-        ("throughput against the best peers", "peers", geometric_mean([rate for _, _, (_, rate) in rows])),
-        ("latency against the usual engine", "reference", geometric_mean([r.row(hasten).ratio for r in results])),
-    )
-    lines += ["", "| geometric mean over models | hasten | bar | |", "|---|---|---|---|"]
-    for name, bar, figure in means:
-        lines.append(f"| {name} | {times(figure)} | {BARS[bar]:.2f} | {reached(figure, BARS[bar])} |")
+    lines += ["", "| geometric mean over models | hasten | bar | |", "|---|---|---|---|", *_means(results, hasten, "")]
+    repaired = [result for result in results if result.repair]
+    if repaired and len(repaired) < len(results):
+        names = ", ".join(result.model for result in repaired)
+        lines += _means([result for result in results if not result.repair], hasten, f" without {names}")
+        lines += ["", *(f"{result.model}: {result.repair}" for result in repaired)]
     return lines
+
+
+def _means(results: Sequence[Result], hasten: str, which: str) -> list[str]:
+    means = (
+        ("latency against the best peers", "peers", [_lead(r, hasten)[1] for r in results]),
+        ("throughput against the best peers", "peers", [_lead(r, hasten, throughput=True)[1] for r in results]),
+        ("latency against the usual engine", "reference", [r.row(hasten).ratio for r in results]),
+    )
+    return [
+        f"| {name}{which} | {times(mean)} | {BARS[bar]:.2f} | {reached(mean, BARS[bar])} |"
+        for name, bar, figures in means
+        for mean in (geometric_mean(figures),)
+    ]
 
 
 def _lead(result: Result, hasten: str, *, throughput: bool = False) -> tuple[str, Figure]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -31,16 +33,17 @@ from hasten.measure.load import Load
 from hasten.measure.traffic import run_load
 from hasten.optimize.deploy import Asked
 from hasten.spec.measurement import Figure
-from hasten.spec.serving import Deployment, Rehearsal
+from hasten.spec.serving import Deployment, Prediction, Rehearsal, Serving
 from hasten.stats.percentiles import values_needed
 from hasten.targets import UrlTarget
 from hasten.wire.oip_http import encode_request
 
-__all__ = ["RealDeployer", "served"]
+__all__ = ["Beside", "RealDeployer", "measure_beside", "predict_beside", "rehearse_at", "served"]
 
 _IDLE_REQUESTS = 60
 _OTHERS = 6
 _SATURATED_S = 3.0
+_SAME_LOAD = 0.02
 _SHORTEST_S, _LONGEST_S = 6.0, 40.0
 
 
@@ -63,36 +66,52 @@ class RealDeployer:
                 return _tried(asked, deployment, target)
 
 
-def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deployment:
-    question = _question(asked, overhead_ms=_overhead_ms(target, deployment))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What simulation over engine times cannot know: the milliseconds that a request spends outside the engine, what
+    the server carries with every instance busy, and how fast the engine is beside server and clients (1: as alone).
+    """
+
+    overhead_ms: float
+    capacity_rps: Figure
+    speed: float
+
+
+def measure_beside(target: UrlTarget, deployment: Deployment) -> Beside:
+    """Ask an idle server, then a saturated one."""
+    overhead_ms = _overhead_ms(target, deployment)
     capacity = _capacity(target, deployment)
-    load = asked.goal.slo.throughput_rps or COMFORTABLE * (capacity.value or 1.0)
-    speed = _speed(deployment, capacity)
-    predicted = predict(question, deployment.serving, load, speed=speed)
+    return Beside(overhead_ms=overhead_ms, capacity_rps=capacity, speed=_speed(deployment, capacity))
+
+
+def predict_beside(question: Question, serving: Serving, load_rps: float, beside: Beside) -> Prediction:
+    """What a served variant gives at a load, beside its server and clients."""
+    served_question = replace(question, overhead_ms=beside.overhead_ms)
+    return predict(served_question, serving, load_rps, speed=beside.speed)
+
+
+def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deployment:
+    question = _question(asked)
+    beside = measure_beside(target, deployment)
+    load = asked.goal.slo.throughput_rps or COMFORTABLE * (beside.capacity_rps.value or 1.0)
     # The others anew as well: next to each other stand only predictions for one load on one machine.
-    others = [
-        (serving, predict(question, serving, load, speed=speed)) for serving, _ in deployment.considered[:_OTHERS]
-    ]
-    found = _rehearse(target, load)
+    others = [serving for serving, _ in deployment.considered[:_OTHERS]]
+    predicted = predict_beside(question, deployment.serving, load, beside)
+    considered = tuple((serving, predict_beside(question, serving, load, beside)) for serving in others)
+    duration_s = float(np.clip(1.5 * values_needed(99) / load, _SHORTEST_S, _LONGEST_S))
+    found = rehearse_at(target, load, duration_s)
     return msgspec.structs.replace(
         deployment,
         predicted=predicted,
         rehearsed=found,
-        considered=tuple(others),
-        capacity_rps=capacity,
-        reason=deployment.reason + _told(asked, deployment, found, speed),
+        considered=considered,
+        capacity_rps=beside.capacity_rps,
+        reason=deployment.reason + _moved(deployment, load) + _told(asked, deployment, found, beside.speed),
     )
 
 
-def _question(asked: Asked, overhead_ms: float = 0.0) -> Question:
-    return Question(
-        variant=asked.variant,
-        times=asked.times,
-        keys=asked.keys,
-        goal=asked.goal,
-        overhead_ms=overhead_ms,
-        seed=asked.seed,
-    )
+def _question(asked: Asked) -> Question:
+    return Question(variant=asked.variant, times=asked.times, keys=asked.keys, goal=asked.goal, seed=asked.seed)
 
 
 @contextlib.contextmanager
@@ -101,7 +120,7 @@ def served(bundle: Path) -> Generator[str]:
     command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle), "--http", "127.0.0.1:0", "--json"]
     # A file for its errors: a pipe that nobody reads fills up and stops the server.
     log = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, after the process)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=_environment())
     try:
         assert process.stdout is not None
         document = _document(process.stdout)
@@ -123,6 +142,12 @@ def served(bundle: Path) -> Generator[str]:
         log.close()
 
 
+def _environment() -> dict[str, str]:
+    """Ours, without what configures the user's own server: a rehearsal is not to ask for its tokens."""
+    kept = ("HASTEN_CACHE_DIR", "HASTEN_HISTORY")
+    return {name: value for name, value in os.environ.items() if not name.startswith("HASTEN_") or name in kept}
+
+
 def _document(stream: IO[bytes]) -> dict[str, Any]:
     """The first JSON document of a stream, which may span lines; an empty one where the stream ends before."""
     text = b""
@@ -133,10 +158,9 @@ def _document(stream: IO[bytes]) -> dict[str, Any]:
     return {}
 
 
-def _rehearse(target: UrlTarget, load_rps: float) -> Rehearsal:
-    """An open loop long enough for its percentiles."""
-    duration = float(np.clip(1.5 * values_needed(99) / load_rps, _SHORTEST_S, _LONGEST_S))
-    result = run_load(target, Load(kind="poisson", value=load_rps), duration, seed=1)
+def rehearse_at(target: UrlTarget, load_rps: float, duration_s: float, *, seed: int = 1) -> Rehearsal:
+    """Put an open loop of Poisson arrivals on a server for so long. Percentiles are measured where there are enough."""
+    result = run_load(target, Load(kind="poisson", value=load_rps), duration_s, seed=seed)
     return Rehearsal(
         load_rps=load_rps,
         offered_rps=result.offered_rps or load_rps,
@@ -175,6 +199,13 @@ def _speed(deployment: Deployment, capacity: Figure) -> float:
     own = [t for t in deployment.times if (t.instances, t.threads) == layout and t.batch <= serving.max_batch]
     most = max((t.rows_per_s.value or 0.0 for t in own), default=0.0)
     return min(1.0, (capacity.value or most) / most) if most else 1.0
+
+
+def _moved(deployment: Deployment, load_rps: float) -> str:
+    """Where the load was a share of what the engine carries, the server may carry less."""
+    if abs(deployment.predicted.load_rps / load_rps - 1) < _SAME_LOAD:
+        return ""
+    return f" Beside its server it was tried at {load_rps:.4g} requests/s, the same share of what the two carry."
 
 
 def _told(asked: Asked, deployment: Deployment, found: Rehearsal, speed: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,7 @@ def optimize(
     budget_s: float = BUDGET_S,
     fold_preprocess: bool = False,
     rehearse: bool = True,
+    exhaustive: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener = ignore,
@@ -96,8 +97,9 @@ def optimize(
     default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of
     at most 0.005. `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw
     pixels. `rehearse` chooses serving defaults for the answer and tries the real server with them, which takes up to a
-    minute beside the budget; without it, objectives at a load stay open. Raises `UserError` for bad input,
-    `MissingError` for what this machine lacks, `StorageError` for a full disk.
+    minute beside the budget; without it, objectives at a load stay open. `exhaustive` tries every candidate in full
+    instead of what promises most, however long that takes: to check the search itself. Raises `UserError` for bad
+    input, `MissingError` for what this machine lacks, `StorageError` for a full disk.
     """
     if data is None and not str(model).startswith(PREFIX):
         raise DataError(
@@ -108,6 +110,7 @@ def optimize(
     path = model_file(model, dataset, Path(out), listener)
     goal = slo if isinstance(slo, Goal) else load_goal(slo)
     title = name or plain_name(_said(model))
+    chosen = {"--fold-preprocess": fold_preprocess, "--no-rehearse": not rehearse, "--exhaustive": exhaustive}
     job = Job(
         model=path,
         data=dataset,
@@ -118,11 +121,10 @@ def optimize(
         prepare=_preparation(dataset) if fold_preprocess else (),
         seed=seed,
         budget_s=budget_s,
+        exhaustive=exhaustive,
         resume=resume,
         overwrite=overwrite,
-        command=_command(
-            _said(model), data, slo, metric, out, seed, fold_preprocess=fold_preprocess, rehearse=rehearse
-        ),
+        command=_command(_said(model), data, slo, metric, out, seed, budget_s, chosen),
         listener=listener,
         history=_history_file(),
         deployer=RealDeployer() if rehearse else None,
@@ -317,9 +319,8 @@ def _command(
     metric: str | None,
     out: str | Path,
     seed: int,
-    *,
-    fold_preprocess: bool,
-    rehearse: bool,
+    budget_s: float,
+    chosen: Mapping[str, bool],
 ) -> str:
     """The command line that runs this again; a dataset or goal made in Python is named as such."""
     words = ["hasten optimize", model]
@@ -329,8 +330,5 @@ def _command(
         words.append("--slo <a goal made in Python>" if isinstance(slo, Goal) else f"--slo {slo}")
     if metric:
         words.append(f"--metric {metric}")
-    if fold_preprocess:
-        words.append("--fold-preprocess")
-    if not rehearse:
-        words.append("--no-rehearse")
-    return " ".join([*words, f"--out {out}", f"--seed {seed}"])
+    words += [flag for flag, is_chosen in chosen.items() if is_chosen]
+    return " ".join([*words, f"--out {out}", f"--budget {budget_s:g}s", f"--seed {seed}"])

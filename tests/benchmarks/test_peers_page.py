@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure, MetricInfo
 from peers.outcome import Result, Row
@@ -67,8 +69,20 @@ def test_means_are_held_to_their_bars() -> None:
     assert "| latency against the best peers | 3.00 (2.90 to 3.10) | 1.15 | reached |" in text
 
 
-def test_models_without_a_result_are_named_before_any_mean() -> None:
-    text = page([RESULT], environment(), {"hasten": "1"}, "hasten", ["magika", "minilm"])
-    assert "**Not measured yet: magika, minilm.**" in text
-    assert text.index("Not measured yet") < text.index("geometric mean")
-    assert "Not measured yet" not in "\n".join(lines_of(RESULT))
+def test_models_without_a_result_are_named_with_the_reason_before_any_mean() -> None:
+    missing = {"magika": "", "minilm": "the reference | failed"}
+    text = page([RESULT], environment(), {"hasten": "1"}, "hasten", missing)
+    assert "**Not measured: magika, minilm (the reference \\| failed).**" in text
+    assert text.index("Not measured") < text.index("geometric mean")
+    assert "Not measured" not in "\n".join(lines_of(RESULT))
+
+
+def test_a_gain_that_is_a_repair_is_told_and_means_are_given_without_it() -> None:
+    repaired = msgspec.structs.replace(RESULT, model="padded", repair="hasten cuts the padding off.", rows=(
+        measured("usual", 1.0, 12.0), measured("hasten", 12.0, 1.0),
+    ))  # fmt: skip
+    text = "\n".join(lines_of(RESULT, repaired))
+    assert "| latency against the usual engine | 6.00" in text
+    assert "| latency against the usual engine without padded | 3.00 (2.90 to 3.10) | 2.00 | reached |" in text
+    assert "padded: hasten cuts the padding off." in text
+    assert "without" not in "\n".join(lines_of(RESULT))

@@ -110,6 +110,14 @@ def test_a_ladder_step_without_accepted_evidence_does_not_serve(bundle: Path) ->
         opened.require_servable()
 
 
+def test_evidence_of_a_newer_version_says_so_and_is_no_bug(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    path = bundle / "evidence" / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "telepathy": []}))
+    with pytest.raises(BundleError, match=r"another version of hasten.*telepathy"):
+        opened.record()
+
+
 def test_golden_outputs_that_do_not_come_back_name_the_variant(bundle: Path) -> None:
     opened = open_bundle(bundle)
     for id_ in opened.manifest.variants:

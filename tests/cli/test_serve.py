@@ -91,3 +91,10 @@ def test_a_log_that_cannot_be_written_is_known_before_anything_is_loaded(tmp_pat
     )
     assert done.returncode == 2
     assert "--log FILE" in done.stderr
+
+
+def test_grpc_has_an_address_of_its_own_and_needs_the_same_guard(tmp_path: Path, small_bundle: Path) -> None:
+    bundle = str(small_bundle)
+    assert "good" in check(tmp_path, bundle, "--grpc", "127.0.0.1:0")
+    assert "'nowhere' is not HOST:PORT" in check(tmp_path, bundle, status=2, HASTEN_GRPC="nowhere")
+    assert "--infer-tokens" in check(tmp_path, bundle, "--grpc", "0.0.0.0:0", status=2)

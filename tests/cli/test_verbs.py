@@ -39,7 +39,7 @@ def test_a_users_own_model_and_data_from_first_look_to_served_answer(
     )
     (tmp_path / "slo.toml").write_text("[slo]\naccuracy_drop_max = 0.02\n")
     command = ["optimize", "mine.onnx", "--data", "mydata:rows", "--slo", "slo.toml", "--out", "b", "--json"]
-    document = json.loads(hasten(*command, "--budget", "30s", cwd=tmp_path).stdout)
+    document = json.loads(hasten(*command, "--budget", "15s", cwd=tmp_path).stdout)
     assert next(iter(document)) == "schema"
     assert document["verdict"] in ("accepted", "keep_reference")
     assert document["picked"]["metric"] == "agreement"
@@ -82,7 +82,7 @@ def test_magika_is_optimized_on_files_of_this_machine(zoo_file: Callable[[str], 
     zoo_file("magika")
     (tmp_path / "slo.toml").write_text("[slo]\naccuracy_drop_max = 0.02\n")
     done = hasten(
-        "optimize", "zoo:magika", "--slo", "slo.toml", "--out", "m", "--budget", "60s", "--json", cwd=tmp_path
+        "optimize", "zoo:magika", "--slo", "slo.toml", "--out", "m", "--budget", "20s", "--json", cwd=tmp_path
     )
     document = json.loads(done.stdout)
     assert document["verdict"] in ("accepted", "keep_reference")
@@ -165,7 +165,7 @@ def test_an_address_that_others_reach_is_refused_without_insecure(tmp_path: Path
 def test_ctrl_c_keeps_finished_trials_and_resume_uses_them(make_linear: Callable[..., Path], tmp_path: Path) -> None:
     make_linear("m.onnx", features=64)
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32))
-    command = ["optimize", "m.onnx", "--data", "d.npz", "--out", "b", "--budget", "60s"]
+    command = ["optimize", "m.onnx", "--data", "d.npz", "--out", "b", "--budget", "20s"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hasten.cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )

@@ -35,6 +35,13 @@ def test_a_folder_joins_its_files_in_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.inputs(6)["x"], X[0] + 100)
 
 
+def test_a_folder_says_what_its_classes_are_called(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, labels=np.arange(len(X)) % 2)
+    (tmp_path / "dataset.toml").write_text('class_names = ["cat", "dog"]')
+    data = open_data(str(tmp_path))
+    assert [data.class_name(data.label(index)) for index in (0, 1)] == ["cat", "dog"]
+
+
 def test_a_function_returns_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mydata_a.py").write_text(
         "import numpy as np\nfrom hasten.data import Dataset\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,63 +12,99 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from hasten.engine.frames import Frame, pack, read_frame
-from hasten.errors import EngineCrashed
+from hasten.engine.frames import Frame, Layout, read_frame
+from hasten.errors import EngineCrashed, EngineRunError
+from hasten.spec.tensor import NUMPY_NAMES, DType
 
-DTYPES = st.sampled_from(["bool", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64"])
-ARRAYS = DTYPES.flatmap(lambda d: npst.arrays(d, npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
+Array = np.ndarray[Any, Any]
+KINDS = sorted({NUMPY_NAMES[dtype] for dtype in get_args(DType)})
+SHAPES = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
+TEXTS = st.binary(max_size=20) | st.text(max_size=5).map(str.encode)
+
+
+def arrays(kind: str, shape: Any) -> st.SearchStrategy[Array]:
+    return npst.arrays(object, shape, elements=TEXTS) if kind == "object" else npst.arrays(kind, shape)
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> list[Array]:
+    """Arrays that agree on type and trailing axes."""
+    kind, trailing = draw(st.sampled_from(KINDS)), draw(npst.array_shapes(min_dims=0, max_dims=3, min_side=0))
+    rows = draw(st.lists(st.integers(0, 4), min_size=1, max_size=4))
+    return [draw(arrays(kind, (count, *trailing))) for count in rows]
+
+
+ARRAYS = st.sampled_from(KINDS).flatmap(lambda kind: arrays(kind, SHAPES))
+ARGS = st.dictionaries(st.text(), st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(), max_size=3)
 
 
 def through(frame: Frame) -> Frame:
-    stream = memoryview(b"".join(pack(frame)))
-    place = 0
-
-    def read(size: int) -> bytearray:
-        nonlocal place
-        place += size
-        return bytearray(stream[place - size : place])
-
-    return read_frame(read)
+    return read_frame(frame.layout().to_bytes())
 
 
-@given(st.dictionaries(st.text(min_size=1), ARRAYS, max_size=4))
-def test_tensors_come_out_as_they_went_in(tensors: dict[str, np.ndarray]) -> None:
-    out = through(Frame("run", {"slot": 3}, tensors))
-    assert out.op == "run"
-    assert out.args == {"slot": 3}
-    assert list(out.tensors) == list(tensors)
+@given(ARGS, st.dictionaries(st.text(), ARRAYS, max_size=4))
+def test_what_comes_out_is_what_went_in(args: dict[str, Any], tensors: dict[str, Array]) -> None:
+    out = through(Frame("run", args, tensors))
+    assert (out.op, out.args, list(out.tensors)) == ("run", args, list(tensors))
     for name, array in tensors.items():
-        assert out.tensors[name].dtype == array.dtype
+        assert (out.tensors[name].dtype, out.tensors[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(out.tensors[name], array)
 
 
-@given(st.lists(st.binary(max_size=20), max_size=6))
-def test_strings_come_out_as_bytes(items: list[bytes]) -> None:
-    array = np.empty(len(items), dtype=object)
-    array[:] = items
-    assert list(through(Frame("run", tensors={"s": array})).tensors["s"]) == items
+@given(st.lists(stacks(), max_size=3))
+def test_parts_come_out_stacked(tensors: list[list[Array]]) -> None:
+    layout = Layout("run", {}, {str(number): parts for number, parts in enumerate(tensors)})
+    out = read_frame(layout.to_bytes())
+    for number, parts in enumerate(tensors):
+        wanted = np.concatenate(parts)
+        assert out.tensors[str(number)].dtype == wanted.dtype
+        np.testing.assert_array_equal(out.tensors[str(number)], wanted)
 
 
-@given(st.binary(min_size=1, max_size=40))
-def test_a_damaged_head_is_an_error_of_the_worker_and_nothing_else(noise: bytes) -> None:
-    stream = struct.pack("<IQ", len(noise), 0) + noise
-    place = 0
+@given(st.dictionaries(st.text(max_size=5), ARRAYS, max_size=4), st.integers(0, 255))
+def test_a_frame_stays_within_its_size_and_needs_all_of_it(tensors: dict[str, Array], fill: int) -> None:
+    layout = Frame("run", tensors=tensors).layout()
+    memory = bytearray([fill]) * (layout.size + 64)
+    layout.write(memory)
+    assert memory[layout.size :] == bytes([fill]) * 64
+    with pytest.raises(EngineCrashed):
+        read_frame(memory[: layout.size - 1])
 
-    def read(size: int) -> bytearray:
-        nonlocal place
-        place += size
-        return bytearray(stream[place - size : place])
 
+@given(st.dictionaries(st.text(max_size=9), npst.arrays("float32", SHAPES), min_size=1, max_size=4))
+def test_tensors_begin_where_vector_instructions_like_it(tensors: dict[str, Array]) -> None:
+    memory = Frame("run", tensors=tensors).layout().to_bytes()
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    for array in read_frame(memory).tensors.values():
+        assert not array.size or (array.ctypes.data - start) % 64 == 0
+
+
+@given(st.binary(max_size=60))
+def test_noise_is_an_error_of_the_worker_and_nothing_else(noise: bytes) -> None:
+    for memory in (noise, struct.pack("<I", len(noise)) + noise):
+        with contextlib.suppress(EngineCrashed):
+            assert isinstance(read_frame(bytearray(memory)).op, str)
+
+
+@given(st.data())
+def test_a_damaged_frame_is_an_error_of_the_worker_and_nothing_else(data: st.DataObject) -> None:
+    tensors = {"x": np.arange(3, dtype=np.int16), "s": np.array([b"a", b""], dtype=object)}
+    memory = Frame("run", {"n": 1}, tensors).layout().to_bytes()
+    memory[data.draw(st.integers(0, len(memory) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(EngineCrashed):
-        assert isinstance(read_frame(read).op, str)
+        assert isinstance(read_frame(memory).op, str)
 
 
-def test_a_tensor_that_is_not_contiguous_is_carried_right() -> None:
-    array = np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::3]
-    np.testing.assert_array_equal(through(Frame("run", tensors={"a": array})).tensors["a"], array)
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::3], np.arange(6, dtype=">i4"), np.array(["a", "é"])],
+    ids=["strided", "big-endian", "unicode"],
+)
+def test_any_memory_layout_is_carried_right(array: Array) -> None:
+    wanted = [item.encode() for item in array] if array.dtype.kind == "U" else array
+    np.testing.assert_array_equal(through(Frame("run", tensors={"a": array})).tensors["a"], wanted)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2)])
-def test_empty_and_scalar_tensors_keep_their_shape(shape: tuple[int, ...]) -> None:
-    out = through(Frame("run", tensors={"a": np.zeros(shape, np.int64)}))
-    assert out.tensors["a"].shape == shape
+def test_elements_that_are_neither_numbers_nor_strings_are_refused_by_name() -> None:
+    with pytest.raises(EngineRunError, match=r"'when'.*datetime64"):
+        Frame("run", tensors={"when": np.zeros(1, "datetime64[s]")}).layout()

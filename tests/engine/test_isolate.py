@@ -8,17 +8,19 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psutil
 import pytest
+from tests.engine.subjects import copy_of, sample_of
 
 from hasten.engine.host import cores_for
-from hasten.engine.isolate import load_isolated, probe_isolated
+from hasten.engine.isolate import IsolatedSession, load_isolated, probe_isolated
 from hasten.engine.race import race
 from hasten.errors import EngineCrashed, EngineLoadError, EngineRunError
 from hasten.spec.target import Target
+from hasten.spec.tensor import DType
 
 Make = Callable[..., Path]
 ROW = {"x": np.ones((1, 4), np.float32)}
@@ -104,7 +106,7 @@ def broken_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("Dies", "Hangs", "Raises", "Nowhere")
     points = "".join(f"{name.lower()} = broken_engines:{name}\n" for name in names)
     (info / "entry_points.txt").write_text(f"[hasten.engine]\n{points}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
 
 @pytest.mark.usefixtures("broken_engines")
@@ -167,6 +169,17 @@ def test_samples_larger_than_a_pipe_are_carried_and_timed(make_linear: Make) -> 
         session.put(0, {"x": x})
         assert len(session.time_ms([0])) == 1
         assert session.run({"x": x})["y"].shape == (300_000, 3)
+
+
+def test_every_element_type_crosses_both_ways_unchanged(tmp_path: Path) -> None:
+    with IsolatedSession(Target(engine="onnxruntime", threads=1)) as session:
+        for dtype in get_args(DType):
+            session.load(copy_of("onnxruntime", tmp_path, dtype), 60)
+            sample = sample_of(dtype)
+            for x in (sample, sample[:0], np.repeat(sample, 5000, axis=0), sample[::-1]):
+                y = session.run({"x": x})["y"]
+                assert (y.dtype, y.shape) == (x.dtype, x.shape), dtype
+                np.testing.assert_array_equal(y, x)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are pinned on Linux only")

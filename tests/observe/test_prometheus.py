@@ -129,7 +129,7 @@ def test_gauges_are_those_of_the_scrape() -> None:
                 instances=2,
                 instances_up=1,
                 capacity=9,
-                lanes=(Lane(requests=3, rows=6, work_s=0.5), Lane(lane="low")),
+                lanes=(Lane(requests=3, work_s=0.5), Lane(lane="low")),
             )
         ]
     )

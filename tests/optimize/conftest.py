@@ -43,7 +43,7 @@ def answering(wrong_share: float) -> Callable[[Any], dict[str, np.ndarray]]:
     return answer
 
 
-def nothing_applies(step: Step, source: Path, folder: Path, samples: Path) -> Any:
+def nothing_applies(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float = 9.0) -> Any:
     """Recipes are for other tests: here no technique applies to the model."""
     raise TransformFailed(f"{step.transform} does not apply: this world has no techniques.")
 

@@ -6,57 +6,88 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hasten.data import Dataset
 from hasten.data.split import Splits, split
 from hasten.model.open import open_model
-from hasten.optimize.effort import effort_for
-from hasten.optimize.pick import MOST
+from hasten.optimize.effort import TUNING_SHARE, claim_effort, effort_for, time_for_claims
 from hasten.spec.slo import Slo
 from hasten.testing import FakeArm
+
+EACH_S = 0.020
 
 
 class Uneven(FakeArm):
     """One lucky run in ten takes a tenth of the time of the others."""
 
     def time_ms(self, slots: Sequence[int], *, warmup: int = 0) -> list[float]:
-        return [2.0 if at == 0 else 20.0 for at, _ in enumerate(slots)]
+        return [2.0 if at == 0 else EACH_S * 1e3 for at, _ in enumerate(slots)]
 
 
 def world(make_linear: Callable[..., Path], samples: int = 6000) -> tuple[Uneven, Splits]:
     signature = open_model(make_linear("m.onnx")).signature
     rows = np.random.default_rng(0).normal(size=(samples, 4)).astype(np.float32)
-    return Uneven(signature, dict, ms=20.0), split(Dataset(inputs={"x": rows}))
+    return Uneven(signature, dict, ms=EACH_S * 1e3), split(Dataset(inputs={"x": rows}))
 
 
-def test_all_claims_together_fit_their_share_at_the_usual_speed(make_linear: Callable[..., Path]) -> None:
-    arm, splits = world(make_linear)
-    budget_s, each_s = 240.0, 0.020
-    effort = effort_for(arm, splits, 10, budget_s, Slo())
-    one_s = each_s * (effort.holdout_samples + 2 * effort.holdout.rounds * (effort.holdout.runs + 1))
-    assert one_s * (MOST + 1) <= budget_s * 0.41
+def claims_s(gains: Sequence[float], left_s: float, there: int = 100_000, slo: Slo | None = None) -> float:
+    """What the claims that are planned take, by the plan's own assumptions."""
+    plan = claim_effort(EACH_S, gains, left_s, slo or Slo(), there)
+    times = [EACH_S / gain for gain in gains[: plan.picks]]
+    answers = plan.samples * (EACH_S + sum(times))
+    return answers + plan.rounds * (plan.plan.runs + 1) * (2 * EACH_S + sum(EACH_S + time for time in times))
 
 
-def test_stages_leave_room_for_run_off_and_serving(make_linear: Callable[..., Path]) -> None:
-    arm, splits = world(make_linear)
-    assert effort_for(arm, splits, 10, 240.0, Slo()).tuning_share + 0.4 < 0.86
+@given(st.lists(st.floats(1.0, 8.0), max_size=3), st.floats(90.0, 600.0))
+def test_all_claims_together_fit_the_time_that_is_left(gains: list[float], left_s: float) -> None:
+    assert claims_s(gains, left_s) <= left_s * 1.01
 
 
-def test_a_claim_gets_the_samples_that_its_bound_needs_before_more_rounds(make_linear: Callable[..., Path]) -> None:
-    arm, splits = world(make_linear)
-    loose, strict = (effort_for(arm, splits, 10, 200.0, Slo(accuracy_drop_max=drop)) for drop in (0.02, 0.006))
-    assert strict.holdout_samples >= 637 > loose.holdout_samples
-    assert strict.holdout.rounds < loose.holdout.rounds
+def test_trials_and_claims_leave_room_for_run_off_and_serving() -> None:
+    assert TUNING_SHARE * 240 + time_for_claims(240.0, TUNING_SHARE * 240) <= 0.86 * 240
+
+
+def test_trials_that_took_less_leave_more_for_the_claims() -> None:
+    assert time_for_claims(100.0, 20.0) == pytest.approx(65.0)
+    assert time_for_claims(100.0, 90.0) == pytest.approx(30.0)
+
+
+def test_a_claim_gets_the_samples_that_its_bound_needs_before_more_rounds() -> None:
+    loose, strict = (claim_effort(EACH_S, [1.5], 60.0, Slo(accuracy_drop_max=d), 9000) for d in (0.02, 0.004))
+    assert strict.samples >= 957 > loose.samples
+    assert strict.rounds < loose.rounds
+
+
+def test_a_faster_pick_is_claimed_on_more_samples() -> None:
+    slow, fast = (claim_effort(EACH_S, [gain], 40.0, Slo(accuracy_drop_max=0.001), 9000) for gain in (1.0, 4.0))
+    assert fast.samples > slow.samples
+
+
+def test_where_time_does_not_suffice_for_all_it_is_for_the_first() -> None:
+    strict = Slo(accuracy_drop_max=0.004)
+    assert claim_effort(EACH_S, [1.5, 1.4, 1.3], 60.0, strict, 9000).picks == 1
+    assert claim_effort(EACH_S, [1.5, 1.4, 1.3], 600.0, strict, 9000).picks == 3
+    assert claim_effort(EACH_S, [1.5, 1.4, 1.3], 60.0, Slo(accuracy_drop_max=0.05), 9000).picks == 3
+
+
+def test_nothing_picked_claims_the_reference_alone() -> None:
+    assert claim_effort(EACH_S, [], 60.0, Slo(), 9000).picks == 0
 
 
 def test_a_longer_budget_measures_more_and_never_more_than_there_is(make_linear: Callable[..., Path]) -> None:
     arm, splits = world(make_linear)
-    short, long = (effort_for(arm, splits, 10, seconds, Slo()) for seconds in (120.0, 100_000.0))
+    short, long = (effort_for(arm, splits, 10, seconds, Slo()) for seconds in (60.0, 100_000.0))
     assert short.holdout_samples < long.holdout_samples == len(splits.holdout)
     assert short.tuning_samples < long.tuning_samples == len(splits.tuning)
 
 
-def test_an_objective_on_the_tail_gets_the_runs_that_it_needs(make_linear: Callable[..., Path]) -> None:
-    arm, splits = world(make_linear)
-    effort = effort_for(arm, splits, 10, 30.0, Slo(latency_p99_ms=50))
-    assert effort.holdout.rounds * effort.holdout.runs >= 368
+def test_one_lucky_run_does_not_pass_for_the_usual_speed(make_linear: Callable[..., Path]) -> None:
+    assert effort_for(*world(make_linear), 10, 240.0, Slo()).seconds == EACH_S
+
+
+def test_an_objective_on_the_tail_gets_the_runs_that_it_needs() -> None:
+    plan = claim_effort(EACH_S, [1.2], 5.0, Slo(latency_p99_ms=50), 9000)
+    assert plan.rounds * plan.plan.runs >= 368

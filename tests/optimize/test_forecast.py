@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten.engine.host import environment
+from hasten.optimize import forecast as forecast_module
 from hasten.optimize.forecast import WORTH, Forecast, Lesson, Prospect, techniques_of, traits_of
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.target import Precision, Runtime, Target
@@ -53,6 +56,25 @@ def test_a_trial_says_nothing_about_candidates_that_share_only_the_model() -> No
     before = outlook(forecast, other).gain
     forecast.learn(lesson(wish("openvino", "f32"), 0.3))
     assert outlook(forecast, other).gain > before * 0.8
+
+
+def test_padding_that_one_engine_gained_much_by_is_expected_of_every_engine() -> None:
+    forecast, other = Forecast(), wish("onnxruntime", "int8", "trim_padding", "quantize_dynamic")
+    before = outlook(forecast, other).gain
+    forecast.learn(lesson(wish("openvino", "f32", "trim_padding"), 5.0))
+    assert outlook(forecast, other).gain > 2 * before
+
+
+@pytest.mark.parametrize(("precision", "feature"), [("int8", "avx512_vnni"), ("int8", "asimddp"), ("bf16", "amx_bf16")])
+def test_more_is_expected_of_a_precision_that_the_processor_has_instructions_for(
+    precision: Precision, feature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expected(*features: str) -> float:
+        host = msgspec.structs.replace(environment(), features=features)
+        monkeypatch.setattr(forecast_module, "environment", lambda: host)
+        return outlook(Forecast(), wish("openvino", precision)).gain
+
+    assert expected("avx2", feature) > 1.2 * expected("avx2")
 
 
 def test_what_was_tried_itself_is_known_almost_exactly() -> None:

@@ -30,14 +30,15 @@ pytestmark = pytest.mark.usefixtures("two_cores")
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans depend on the number of cores; these tests mean a machine of two."""
+    """Plans and forecasts depend on the machine; these tests mean one of two cores without special instructions."""
     import msgspec
 
     from hasten.engine.host import environment
-    from hasten.optimize import plan
+    from hasten.optimize import forecast, plan
 
-    two = msgspec.structs.replace(environment(), cores_logical=2, cores_physical=2)
-    monkeypatch.setattr(plan, "environment", lambda: two)
+    two = msgspec.structs.replace(environment(), cores_logical=2, cores_physical=2, features=("avx2",))
+    for module in (plan, forecast):
+        monkeypatch.setattr(module, "environment", lambda: two)
 
 
 def test_the_fastest_safe_candidate_is_picked_claimed_and_packed(make_job: Make) -> None:
@@ -90,7 +91,9 @@ def test_a_candidate_whose_engine_crashes_costs_only_itself(make_job: Make) -> N
     assert "SIGSEGV" in rejection.reason
 
 
-def quantizing(step: Step, source: Path, folder: Path, samples: Path) -> tuple[Path, Applied]:
+def quantizing(
+    step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float = 9.0
+) -> tuple[Path, Applied]:
     """Every quantizer applies and leaves the file as it is; the fake arms tell what it does to answers."""
     if not step.transform.startswith("quantize"):
         raise TransformFailed(f"{step.transform} does not apply: nothing to do.")
@@ -117,6 +120,35 @@ def test_a_mix_that_cannot_be_built_costs_only_itself(make_job: Make, monkeypatc
     ).record
     assert any("-mixed: It died while it was mixed." in note for note in notes)
     assert record.picked == "openvino-bf16-2t"
+
+
+def test_a_mix_is_not_begun_where_its_builds_would_take_more_than_is_left(
+    make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hasten.optimize.tuning import Tuning
+
+    mixed: list[str] = []
+    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial: mixed.append(trial.variant.id))
+    clock = ManualClock()
+
+    def slowly(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float) -> tuple[Path, Applied]:
+        clock.advance(25.0 if step.transform.startswith("quantize") else 0.0)
+        return quantizing(step, source, folder, samples, timeout_s=timeout_s)
+
+    cpu = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=("f32", "bf16", "int8"))
+    for budget_s, begun in ((180.0, False), (3000.0, True)):
+        mixed.clear()
+        run(
+            make_job(
+                {("openvino", "int8", threads): (1.0, 0.3) for threads in (1, 2)},
+                apply=slowly,
+                probe=lambda: [Probe(engine="openvino", version="1", devices=(cpu,))],
+                budget_s=budget_s,
+                clock=clock,
+                overwrite=True,
+            )
+        )
+        assert bool(mixed) is begun
 
 
 def test_a_run_off_whose_engine_dies_leaves_the_trials_figures(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,17 +224,17 @@ def test_transforms_are_given_calibration_samples_only(
     given: list[Sequence[int]] = []
 
     class Spy(module.Builder):
-        def __init__(self, source: Path, calibration: Subset, folder: Path, apply: Any) -> None:
+        def __init__(self, source: Path, calibration: Subset, *rest: Any) -> None:
             given.append(calibration.indices)
-            super().__init__(source, calibration, folder, apply)
+            super().__init__(source, calibration, *rest)
 
     monkeypatch.setattr(module, "Builder", Spy)
     run(make_job())
     assert [set(indices) for indices in given] == [set(split(dataset).calibration.indices)]
 
 
-def test_a_pick_whose_claim_fails_is_not_replaced_by_the_next(make_job: Make, dataset: Dataset) -> None:
-    """Right on tuning data, wrong on holdout data: the runner-up would pass, and is not taken all the same."""
+def overfitting(make_job: Make, dataset: Dataset) -> dict[tuple[str, str, int], Any]:
+    """A variant that is right on tuning data and wrong on holdout data, and faster than one that is always right."""
     seen = {float(dataset.inputs(i)["x"][3]) for i in split(dataset).tuning.indices}
     signature = open_model(make_job().model).signature
 
@@ -212,12 +244,26 @@ def test_a_pick_whose_claim_fails_is_not_replaced_by_the_next(make_job: Make, da
         known = np.array([float(row[3]) in seen for row in x])
         return {"y": np.eye(3, dtype=np.float32)[np.where(known, right, (right + 1) % 3)]}
 
-    overfit = {("openvino", "bf16", n): lambda n=n: FakeArm(signature, answer, ms=7.0 - n / 8) for n in (1, 2)}
-    record = run(make_job(overfit)).record
+    return {("openvino", "bf16", n): lambda n=n: FakeArm(signature, answer, ms=7.0 - n / 8) for n in (1, 2)}
+
+
+def test_where_the_claim_of_the_first_pick_fails_a_spare_stands_in(make_job: Make, dataset: Dataset) -> None:
+    record = run(make_job(overfitting(make_job, dataset))).record
+    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
+    assert record.verdict == "accepted"
+    assert record.picked == "openvino-f32-2t"
+    assert record.ladder == ("openvino-f32-2t", "reference")
+    assert "It stands in for openvino-bf16-2t, which did not hold on holdout data" in record.summary
+
+
+def test_a_spare_that_passes_only_as_a_first_pick_would_does_not_stand_in(make_job: Make, dataset: Dataset) -> None:
+    """Of 586 samples none changes: within 0.9 points at 95 %, and not at 99 %."""
+    goal = Goal(slo=Slo(accuracy_drop_max=0.009))
+    record = run(make_job(overfitting(make_job, dataset), goal=goal)).record
+    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
     assert record.verdict == "keep_reference"
     assert record.ladder == ("reference",)
     assert "openvino-bf16-2t did not hold on holdout data" in record.summary
-    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
 
 
 def test_an_interrupted_run_resumes_with_its_finished_trials(make_job: Make) -> None:
@@ -303,6 +349,45 @@ def test_what_cannot_win_any_more_is_not_tried_and_says_what_was_expected(make_j
     assert all("Not worth a trial" in r.reason and "the reference itself" in r.reason for r in untried)
 
 
+def test_an_exhaustive_run_measures_every_candidate_in_full(make_job: Make) -> None:
+    slow = {("openvino", "f32", n): (90.0, 0.0) for n in (1, 2)}
+    record = run(make_job(slow, exhaustive=True)).record
+    assert {item.variant.id for item in record.tuning} >= {
+        "openvino-f32-1t", "openvino-f32-2t", "openvino-bf16-1t", "openvino-bf16-2t",
+    }  # fmt: skip
+    assert not [r for r in record.rejected if r.stage in ("budget", "forecast") or "Stopped after" in r.reason]
+    assert record.picked == "openvino-bf16-2t"
+
+
+def test_picks_that_the_budget_leaves_no_time_to_claim_are_named(make_job: Make) -> None:
+    clock = ManualClock()
+
+    def late(progress: Progress) -> None:
+        if progress.stage.startswith("run-off:"):
+            clock.advance(20.0)
+
+    close = {("openvino", "f32", 2): (4.2, 0.0)}
+    record = run(make_job(close, budget_s=11.0, clock=clock, listener=late)).record
+    assert [item.variant.id for item in record.holdout] == ["openvino-bf16-2t"]
+    assert [r.variant.id for r in record.rejected if "left time for the claims of 1 before it" in r.reason] == [
+        "openvino-f32-2t"
+    ]
+
+
+def test_a_build_may_take_what_is_left_for_trying_and_no_more(make_job: Make) -> None:
+    limits: list[float] = []
+    clock = ManualClock()
+
+    def slow(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float) -> Any:
+        limits.append(timeout_s)
+        clock.advance(timeout_s)
+        raise TransformFailed("took too long")
+
+    run(make_job(apply=slow, budget_s=400.0, clock=clock, exhaustive=True))
+    assert limits[0] == pytest.approx(180.0)
+    assert limits[1:] == [30.0] * len(limits[1:])
+
+
 def test_where_memory_is_what_counts_nothing_is_stopped_for_its_speed(make_job: Make) -> None:
     slow = {("openvino", p, n): (30.0, 0.0) for p in ("f32", "bf16") for n in (1, 2)}
     record = run(make_job(slow, goal=Goal(objective=Objective(minimize="memory_mb")))).record
@@ -315,3 +400,104 @@ def test_a_run_that_ended_leaves_its_lessons_to_the_next(make_job: Make, tmp_pat
     run(make_job(history=tmp_path / "history.sqlite"))
     lessons = History(tmp_path / "history.sqlite").lessons()
     assert any("engine=openvino" in lesson.traits and (lesson.log_gain or 0) > 0 for lesson in lessons)
+
+
+def test_the_claim_is_told_class_by_class_on_holdout_data(make_job: Make) -> None:
+    record = run(make_job()).record
+    [found] = [item for item in record.classes if item.variant == "openvino-bf16-2t"]
+    claim = next(item for item in record.holdout if item.variant.id == "openvino-bf16-2t")
+    assert sum(item.samples for item in found.changes) == claim.measurement.accuracy_change.n
+    assert {item.name for item in found.changes} == {"0", "1", "2"}
+
+
+def test_samples_of_stories_are_kept_as_the_data_shows_them(make_job: Make, dataset: Dataset) -> None:
+    x = np.stack([dataset.inputs(i)["x"] for i in range(len(dataset))])
+    labels = [dataset.label(i) for i in range(len(dataset))]
+    data = Dataset(inputs={"x": x}, labels=labels, describe=lambda index: f"row {index}", name="rows")
+    record = run(make_job({("openvino", "bf16", n): (3.0, 0.3) for n in (1, 2)}, data=data)).record
+    assert {item.sample: item.text for item in record.shown} == {s.sample: f"row {s.sample}" for s in record.stories}
+    holdout = set(split(data).holdout.open([]).indices)
+    assert record.shown
+    assert not holdout & {item.sample for item in record.shown}
+
+
+class Profiled(FakeArm):
+    """Notes when it was profiled."""
+
+    def profile(self, slots: Sequence[int], *, warmup: int = 1) -> Any:
+        PROFILED.append(self)
+        return super().profile(slots, warmup=warmup)
+
+
+PROFILED: list[FakeArm] = []
+
+
+def profiled_arms(make_job: Make) -> dict[tuple[str, str, int], Any]:
+    signature = open_model(make_job().model).signature
+    PROFILED.clear()
+
+    def arm(ms: float) -> Callable[[], FakeArm]:
+        answer = lambda inputs: {"y": np.eye(3, dtype=np.float32)[inputs["x"][:, :3].argmax(1)]}  # noqa: E731
+        return lambda: Profiled(signature, answer, ms=ms, kinds={"MatMul": ms * 900, "Add": ms * 100})
+
+    return {("onnxruntime", "f32", 0): arm(10.0), ("openvino", "bf16", 2): arm(4.0)}
+
+
+def test_operators_are_timed_once_every_claim_is_made(make_job: Make) -> None:
+    before: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.stage.startswith("holdout/"):
+            before.append(len(PROFILED))
+
+    record = run(make_job(profiled_arms(make_job), listener=listen)).record
+    assert before
+    assert set(before) == {0}
+    assert [item.variant for item in record.operators] == ["reference", "openvino-bf16-2t"]
+    assert [item.total_us.value for item in record.operators] == pytest.approx([10_000, 4_000])
+    assert [kind.kind for kind in record.operators[1].kinds] == ["MatMul", "Add"]
+
+
+def test_engines_without_profilers_leave_a_reason_and_the_verdict_as_it_is(make_job: Make) -> None:
+    record = run(make_job()).record
+    assert record.verdict == "accepted"
+    assert [item.reason for item in record.operators] == ["The fake engine has no profiler."] * 2
+
+
+def test_a_pick_that_does_not_load_again_to_be_profiled_leaves_a_reason(
+    make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hasten.optimize import explain
+
+    def dying(*arguments: object, **options: object) -> None:
+        raise EngineCrashed("It died when it was loaded once more.")
+
+    monkeypatch.setattr(explain, "operator_times", dying)
+    record = run(make_job()).record
+    assert record.verdict == "accepted"
+    assert [item.reason for item in record.operators] == ["It died when it was loaded once more."]
+
+
+def test_where_the_reference_is_kept_there_is_no_before_and_after(make_job: Make) -> None:
+    slow = {("openvino", p, n): (15.0, 0.0) for p in ("f32", "bf16") for n in (1, 2)}
+    assert run(make_job(slow)).record.operators == ()
+
+
+def test_a_resumed_run_profiles_and_tells_classes_from_the_log(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.optimize.pack import Packer
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    arms = profiled_arms(make_job)
+    with monkeypatch.context() as patched:
+        patched.setattr(Packer, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(make_job(arms))
+    assert PROFILED
+    PROFILED.clear()
+    record = run(make_job(arms, resume=True)).record
+    assert PROFILED == []
+    assert len(record.operators) == 2
+    assert record.operators[0].reason is None
+    assert record.classes

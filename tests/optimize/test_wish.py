@@ -19,7 +19,7 @@ from hasten.transform.base import TransformFailed
 CALLS: list[str] = []
 
 
-def apply(step: Step, source: Path, folder: Path, samples: Path) -> tuple[Path, Applied]:
+def apply(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float = 9.0) -> tuple[Path, Applied]:
     CALLS.append(step.transform)
     if step.transform in ("layout", "quantize_static"):
         (folder / "rubbish").write_text("half a model")

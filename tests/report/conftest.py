@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from hasten.spec.environment import Environment
-from hasten.spec.evidence import Check, Evidence, Outcome, Record, Rejection, Story
+from hasten.spec.evidence import (
+    Check,
+    ClassChange,
+    ClassChanges,
+    Evidence,
+    KindTime,
+    OperatorTimes,
+    Outcome,
+    Record,
+    Rejection,
+    Shown,
+    Story,
+)
 from hasten.spec.measurement import Figure, Measurement, MetricInfo, Split, unmeasured
 from hasten.spec.slo import Goal, Prices, Slo
 from hasten.spec.target import Precision, Target
@@ -246,6 +259,67 @@ def error_rate_record() -> Record:
     return msgspec.structs.replace(
         base, tuning=tuning, holdout=holdout, reference=holdout[0], rejected=base.rejected[2:]
     )
+
+
+def class_change(name: str, samples: int, before: float, after: float, half: float = 0.05) -> ClassChange:
+    small = unmeasured(f"{samples} samples: too few to say anything")
+    return ClassChange(
+        name=name,
+        samples=samples,
+        reference=fig(before, 0.04, samples),
+        accuracy=fig(after, 0.04, samples),
+        change=small if samples < 10 else fig(after - before, half, samples),
+    )
+
+
+def kind(name: str, count: int, us: float) -> KindTime:
+    return KindTime(kind=name, count=count, time_us=fig(us, us * 0.05, 6))
+
+
+def picture_of(side: int = 24) -> bytes:
+    from hasten.data.show import picture
+
+    return picture(np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def full_record() -> Record:
+    """The accepted run with everything that people can look at: classes, samples, operators."""
+    base = sample_record()
+    changes = (
+        class_change("shirt", 60, 0.9, 0.7),
+        class_change("coat", 60, 0.9, 0.92),
+        class_change("bag", 4, 1.0, 0.5),
+    )
+    same = tuple(class_change(f"kind {n}", 40, 0.9, 0.9) for n in range(20))
+    told = tuple(
+        Story(variant=OV_BF16.id, sample=sample, label="coat", reference="coat", answer="shirt") for sample in (17, 3)
+    )
+    return msgspec.structs.replace(
+        base,
+        stories=(*base.stories, *told),
+        shown=(Shown(sample=17, picture=picture_of()), Shown(sample=58, text="Total: 1,204.50 EUR, on paper")),
+        classes=(
+            ClassChanges(variant=OV_F32.id, metric=EXACT, total=20, changes=same),
+            ClassChanges(variant=OV_BF16.id, metric=EXACT, total=230, changes=(*changes, *same)),
+        ),
+        operators=(
+            OperatorTimes(
+                variant=REFERENCE,
+                total_us=fig(14_000.0, 300.0, 6),
+                kinds=(kind("Conv", 36, 12_000.0), kind("MatMul", 4, 1_900.0), kind("Mystery", 1, 100.0)),
+            ),
+            OperatorTimes(
+                variant=OV_BF16.id,
+                total_us=fig(5_000.0, 200.0, 6),
+                kinds=(kind("FullyConnected", 4, 3_000.0), kind("Convolution", 36, 1_990.0), kind("Convert", 2, 10.0)),
+            ),
+        ),
+    )
+
+
+@pytest.fixture
+def full() -> Record:
+    return full_record()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,34 @@ import pytest
 from hasten.errors import StorageError
 from hasten.report import render, write_report
 from hasten.report.page import page_of
-from hasten.spec.evidence import Record
+from hasten.spec.evidence import Record, Rejection
+from hasten.spec.measurement import Figure, Measurement
 
 HOSTILE = '<img src=x onerror=alert(1)>$\\frac{1}{2}$"javascript:alert(1)'
+
+
+def fig(value: float) -> Figure:
+    return Figure(value=value, low=value * 0.9, high=value * 1.1, n=30)
+
+
+class Tree(HTMLParser):
+    """Checks that every element is closed by its own tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, self.getpos()
 
 
 def text_of(html: str) -> str:
@@ -27,10 +53,11 @@ def test_the_verdict_comes_before_everything_else(accepted: Record) -> None:
 
 def test_every_candidate_and_every_reason_is_on_the_page(accepted: Record) -> None:
     page = page_of(accepted, "m")
-    tried = {item.how for item in page.tried}
+    candidates = [*page.tried, *(item for group in page.untried for item in group.members)]
+    tried = {item.how for item in candidates}
     for rejection in accepted.rejected:
         assert any(str(rejection.variant.target) in how for how in tried), rejection.variant.id
-    reasons = " ".join(item.reason for item in page.tried)
+    reasons = " ".join(item.reason for item in candidates)
     assert all(rejection.reason in reasons for rejection in accepted.rejected)
 
 
@@ -91,3 +118,34 @@ def test_writing_is_all_or_nothing(accepted: Record, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
         write_report(accepted, tmp_path / "file" / "report.html", title="m")
+
+
+def test_the_page_with_everything_on_it_is_well_formed(full: Record) -> None:
+    Tree(render(full, title="m"))
+
+
+def test_candidates_that_share_their_fate_are_told_together(accepted: Record) -> None:
+    late = tuple(
+        Rejection(
+            variant=msgspec.structs.replace(accepted.rejected[2].variant, id=f"late-{n}"), stage="budget", reason="r"
+        )
+        for n in range(5)
+    )
+    page = page_of(msgspec.structs.replace(accepted, rejected=(*accepted.rejected, *late)), "m")
+    [group] = [group for group in page.untried if group.outcome == "not tried, time was up"]
+    assert len(group.members) == 5
+
+
+def test_what_was_stopped_after_a_glance_shows_the_speed_that_it_had(accepted: Record) -> None:
+    glanced = msgspec.structs.replace(
+        accepted.rejected[0],
+        variant=msgspec.structs.replace(accepted.rejected[0].variant, id="glanced"),
+        evidence=msgspec.structs.replace(
+            accepted.tuning[1],
+            variant=msgspec.structs.replace(accepted.rejected[0].variant, id="glanced"),
+            measurement=Measurement(split="tuning", metric=accepted.tuning[1].measurement.metric, speedup=fig(0.5)),
+        ),
+    )
+    page = page_of(msgspec.structs.replace(accepted, rejected=(*accepted.rejected, glanced)), "m")
+    [row] = [item for item in page.tried if item.speed.value == "0.50×"]
+    assert row.accuracy.value == "–"

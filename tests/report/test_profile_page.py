@@ -65,3 +65,22 @@ def test_without_ceilings_there_is_no_roofline_and_the_page_says_so() -> None:
 
 def test_equal_profiles_give_equal_pages() -> None:
     assert render_profile(profile()) == render_profile(profile())
+
+
+def test_most_operators_are_folded_and_none_is_lost() -> None:
+    page = profile_page(profile(*(operator(f"op{n}", 300.0 - n, share=0.01) for n in range(60))))
+    assert (len(page.rows), len(page.more)) == (24, 36)
+    assert page.more_label == "36 more operators take 36.0 % together."
+
+
+def test_folders_that_all_names_share_are_written_once() -> None:
+    names = ("graph_of_everything/block/conv1", "graph_of_everything/block/conv2")
+    page = profile_page(profile(*(operator(name, 10.0) for name in names), operator("Reorder", 5.0)))
+    assert page.prefix == "graph_of_everything/block/"
+    assert [row.label for row in page.rows] == ["…/conv1", "…/conv2", "Reorder"]
+
+
+def test_little_work_is_told_in_small_units() -> None:
+    sizes = (12, 8_000, 250_000_000)
+    page = profile_page(profile(*(operator(f"n{size}", 9.0, flops=size, bytes_moved=None) for size in sizes)))
+    assert [row.work for row in page.rows] == ["12 FLOP", "8 kFLOP", "250 MFLOP"]

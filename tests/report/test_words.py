@@ -33,7 +33,8 @@ def test_the_claims_are_picked_then_steps_then_the_reference_once(accepted: Reco
 
 
 def test_each_candidate_says_what_became_of_it(accepted: Record) -> None:
-    fates = {item.name: item.outcome for item in page_of(accepted, "m").tried}
+    page = page_of(accepted, "m")
+    fates = {item.name: item.outcome for item in (*page.tried, *(i for group in page.untried for i in group.members))}
     assert fates["onnxruntime int8"] == "refused"
     assert fates["onnxruntime f16"] == "could not run"
     assert fates["onnxruntime f32, 1 thread"] == "not taken"
@@ -69,3 +70,9 @@ def test_a_failed_write_leaves_no_half_page_behind(accepted: Record, tmp_path: P
     with pytest.raises(StorageError):
         write_report(accepted, tmp_path / "report.html", title="m")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_reasons_have_minus_signs_and_identifiers_keep_their_hyphens() -> None:
+    assert plainly("drops by -0.00 points (-3.47 to 3.47), openvino-bf16-2t, 2026-11-26, -r") == (
+        "drops by 0.00 points (−3.47 to 3.47), openvino-bf16-2t, 2026-11-26, -r"
+    )

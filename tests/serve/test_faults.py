@@ -25,10 +25,8 @@ from hasten.bundle.manifest import SCHEMA, FileEntry, Manifest, VariantEntry, en
 from hasten.bundle.read import Bundle, open_bundle, sha256_of
 from hasten.engine.host import environment
 from hasten.engine.isolate import load_isolated
-from hasten.errors import EngineRunError
 from hasten.serve import server
 from hasten.serve.driver import _PATH
-from hasten.serve.pool import EngineWorker, split_rows
 from hasten.serve.server import Running, serve_bundle
 from hasten.spec.measurement import NOT_MEASURED
 from hasten.spec.target import Target
@@ -145,33 +143,30 @@ def test_each_of_many_concurrent_requests_gets_its_own_answer(running: Running, 
 
 def test_a_bad_input_fails_alone_and_not_its_batch(tmp_path: Path) -> None:
     bundle = pack(tmp_path / "bundle", lookup_model(tmp_path / "m.onnx"), np.zeros(1, np.int64))
-    worker = EngineWorker(bundle, REFERENCE)
-    worker.start()
-    try:
-        first, bad, last = worker.run([{"x": np.array([index])} for index in (1, 99, 3)])
-    finally:
-        worker.close()
-    assert isinstance(first, dict)
-    assert isinstance(last, dict)
-    assert isinstance(bad, EngineRunError)
-    assert first["y"].tolist() == [[2.0, 3.0]]
-    assert last["y"].tolist() == [[6.0, 7.0]]
 
+    def lookup(index: int) -> tuple[int, Any]:
+        tensor = {"name": "x", "shape": [1], "datatype": "INT64", "data": [index]}
+        status, answer = call(running.url, "POST", INFER, json.dumps({"inputs": [tensor]}))
+        return status, answer["outputs"][0]["data"] if status == 200 else answer["code"]
 
-@pytest.mark.parametrize("shape", [(), (2, 3), (4, 3)])
-def test_outputs_that_do_not_follow_the_rows_are_never_handed_out(shape: tuple[int, ...]) -> None:
-    with pytest.raises(EngineRunError):
-        split_rows({"y": np.zeros(shape)}, [1, 2])
+    with serve_bundle(bundle) as running, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lookup, [1, 99, 3] * 8))
+    assert answers == [(200, [2.0, 3.0]), (500, "internal"), (200, [6.0, 7.0])] * 8
 
 
 def test_after_a_kill_the_engine_comes_back(running: Running) -> None:
-    pid = running.services["linear"].engine_pid
+    service = running.services["linear"]
+    pid = service.engine_pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    status, answer = infer(running.url)
-    assert (status, answer["code"]) == (503, "unavailable")
+    statuses = {infer(running.url)[0]}
+    deadline = time.monotonic() + 30
+    while service.engine_pid == pid or not service.ready:
+        statuses.add(infer(running.url)[0])
+        assert time.monotonic() < deadline, "an engine that died once comes back"
+    # At most what was on its way to the dead process failed; everything else waited for the new one.
+    assert statuses <= {200, 503}
     assert infer(running.url)[0] == 200
-    assert running.services["linear"].engine_pid != pid
 
 
 def test_requests_do_not_wait_for_an_engine_that_cannot_come_back(running: Running, bundle: Bundle) -> None:

@@ -165,7 +165,7 @@ def test_gauges_say_what_waits_and_how_much_work_that_is(bundle: Bundle) -> None
         await asyncio.sleep(0)
         busy = service.gauges()
         [lane] = busy.lanes
-        assert (lane.requests, lane.rows) == (3, 3)
+        assert lane.requests == 3
         assert lane.work_s > 0
         assert (busy.ready, busy.instances, busy.instances_up) == (True, 1, 1)
         await asyncio.gather(*answers)

@@ -59,8 +59,16 @@ class Bundle:
         return self.path / self.entry(variant).model
 
     def record(self) -> Record:
-        """Return the evidence: everything that was tried and measured."""
-        return msgspec.json.decode((self.path / EVIDENCE).read_bytes(), type=Record)
+        """Return the evidence: everything that was tried and measured. Raises `BundleError` for that of another
+        version, which older versions know less of.
+        """
+        try:
+            return msgspec.json.decode((self.path / EVIDENCE).read_bytes(), type=Record)
+        except msgspec.ValidationError as error:
+            raise BundleError(
+                f"{self.path / EVIDENCE} was written by another version of hasten: {error}.",
+                remedy="Open the bundle with the version that wrote it, or a newer one.",
+            ) from error
 
     def evidence(self, variant: str) -> Evidence:
         """Return the holdout evidence of one variant. Raises `BundleError` where there is none."""

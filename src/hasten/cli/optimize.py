@@ -30,6 +30,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 @click.option(
     "--rehearse/--no-rehearse", default=True, show_default=True, help="Try the real server with what was picked."
 )
+@click.option("--exhaustive", is_flag=True, help="Try every candidate in full, however long it takes.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run; finished trials are used again.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle at --out.")
 @verb("optimize")
@@ -44,6 +45,7 @@ def command(
     budget: str,
     fold_preprocess: bool,
     rehearse: bool,
+    exhaustive: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -68,6 +70,7 @@ def command(
             budget_s=seconds(budget),
             fold_preprocess=fold_preprocess,
             rehearse=rehearse,
+            exhaustive=exhaustive,
             resume=resume,
             overwrite=overwrite,
             listener=listener,

@@ -1,9 +1,10 @@
-"""`hasten serve`: serve bundles over HTTP."""
+"""`hasten serve`: serve bundles over HTTP and gRPC."""
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _FILE = click.Path(dir_okay=False)
 @click.argument("bundles", nargs=-1, type=click.Path())
 @click.option("--config", type=_FILE, envvar="HASTEN_CONFIG", help="A serve.toml; flags and variables stand over it.")
 @click.option("--http", envvar="HASTEN_HTTP", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8000]")
+@click.option("--grpc", envvar="HASTEN_GRPC", metavar="HOST:PORT", help="Where to speak gRPC too.")
 @click.option(
     "--insecure", is_flag=True, default=None, envvar="HASTEN_INSECURE",
     help="Allow an address that other machines reach, without authentication.",
@@ -56,7 +58,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     from hasten.observe.session import observing
     from hasten.serve.config import read_config
     from hasten.serve.options import front_of, limits_of
-    from hasten.serve.server import require_guard, serve_forever
+    from hasten.serve.server import Running, require_guard, serve_forever
     from hasten.serve.telemetry import Telemetry
 
     settings = read_config(Path(config) if config else None, {("bundles",): bundles, **_places(flags)})
@@ -65,6 +67,9 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     host, port = host_and_port(settings.http.address)
     front, insecure = front_of(settings, os.environ), settings.http.insecure
     require_guard(host, insecure or front.keeps_strangers_out)
+    if settings.grpc.address:
+        front = replace(front, grpc=host_and_port(settings.grpc.address))
+        require_guard(settings.grpc.address.rpartition(":")[0].strip("[]"), insecure or front.keeps_strangers_out)
     opened = [open_bundle(path) for path in settings.bundles]
     names = [bundle.manifest.name for bundle in opened]
     if check:
@@ -73,13 +78,15 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
         _say_good(names, as_json)
         return
 
-    def ready(url: str) -> None:
-        fields = {"event": "ready", "url": url, "models": names}
-        logging.getLogger("hasten.serve").info("ready: %s", url, extra={"fields": fields})
+    def ready(running: Running) -> None:
+        fields = {"event": "ready", "url": running.url, "grpc": running.grpc, "models": names}
+        logging.getLogger("hasten.serve").info("ready: %s", running.url, extra={"fields": fields})
         if as_json:
-            emit("serve", {"url": url, "models": names})
+            emit("serve", {"url": running.url, "models": names, "grpc": running.grpc or None})
         elif settings.log.file != "-":
-            say(f"ready: {url}/v2/models/{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            also = f"; gRPC at {running.grpc}" if running.grpc else ""
+            say(f"ready: {running.url}/v2/models/{names[0]}{more}{also}")
 
     with observing(settings.log.file, log_requests=settings.log.requests, names=settings.observe) as observation:
         serve_forever(
@@ -107,6 +114,7 @@ def _places(flags: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     """Where in serve.toml each flag belongs."""
     return {
         ("http", "address"): flags["http"],
+        ("grpc", "address"): flags["grpc"],
         ("http", "insecure"): flags["insecure"],
         ("http", "allow_hosts"): flags["allow_host"],
         ("http", "allow_origins"): flags["allow_origin"],

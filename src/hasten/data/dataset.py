@@ -33,7 +33,8 @@ class Dataset:
     into an answer that the metric compares with the label; by default the arg max over the last axis of the first
     output. `preprocess`: where the inputs are raw pixels, how they become what the model takes; `inputs(i)` then
     gives the model's input and `raw(i)` the pixels. `groups`: samples of one group stay in one split (frames of
-    one video, lines of one document).
+    one video, lines of one document). For people who read a report: `class_names` says what labels are called, by
+    label, and `describe(i)` puts a sample into words (the sentence behind its tokens).
 
     Raises `DataError` where lengths differ or there is nothing.
     """
@@ -47,9 +48,14 @@ class Dataset:
         decode: Decode | None = None,
         preprocess: Preprocess | None = None,
         groups: Sequence[Any] | None = None,
+        class_names: Sequence[str] | Mapping[Any, str] | None = None,
+        describe: Callable[[int], str] | None = None,
         name: str = "data",
     ) -> None:
         self.name = name
+        self.describe = describe
+        named = class_names or {}
+        self._class_names = named if isinstance(named, Mapping) else dict(enumerate(named))
         self.preprocess = preprocess
         self._samples: Sequence[Arrays] = _Columns(inputs) if isinstance(inputs, Mapping) else inputs
         self.labels = labels
@@ -77,6 +83,11 @@ class Dataset:
     def label(self, index: int) -> Any:
         """Return the label of one sample; None where there are none."""
         return None if self.labels is None else self.labels[index]
+
+    def class_name(self, label: Any) -> str | None:
+        """Return what the class of a label, or of an answer, is called; None where nobody said."""
+        value = np.asarray(label)
+        return self._class_names.get(value.item()) if self._class_names and value.size == 1 else None
 
     @property
     def metric(self) -> Metric:

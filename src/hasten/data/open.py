@@ -2,7 +2,7 @@
 `hasten.zoo`.
 
 `.npz`: one array for each input, sample axis first, and optionally `labels`. A folder holds such files, joined in the
-order of their names, and optionally `dataset.toml` with `name` and `metric`. Pickled arrays are refused.
+order of their names, and optionally `dataset.toml` with `name`, `metric` and `class_names`. Pickled arrays are refused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = ["load_attribute", "open_data", "open_metric"]
 class _DatasetToml(Value, frozen=True):
     name: str | None = None
     metric: str | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def open_data(source: str, *, metric: str | None = None) -> Dataset:
@@ -101,7 +103,7 @@ def _folder(path: Path, metric: str | None) -> Dataset:
             f"{path} holds no .npz file.",
             remedy="Save each input with the sample axis first: numpy.savez('part0.npz', x=..., labels=...).",
         )
-    return _from_archives(archives, settings.name or path.name, metric or settings.metric)
+    return _from_archives(archives, settings.name or path.name, metric or settings.metric, settings.class_names)
 
 
 def _settings(path: Path) -> _DatasetToml:
@@ -110,10 +112,10 @@ def _settings(path: Path) -> _DatasetToml:
     try:
         return msgspec.toml.decode(path.read_bytes(), type=_DatasetToml)
     except (msgspec.MsgspecError, OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}.", remedy="It takes the keys name and metric.") from error
+        raise ConfigError(f"{path}: {error}.", remedy="It takes the keys name, metric and class_names.") from error
 
 
-def _from_archives(paths: list[Path], name: str, metric: str | None) -> Dataset:
+def _from_archives(paths: list[Path], name: str, metric: str | None, class_names: Sequence[str] = ()) -> Dataset:
     parts = [_archive(path) for path in paths]
     keys = set(parts[0])
     for path, part in zip(paths, parts, strict=True):
@@ -134,6 +136,7 @@ def _from_archives(paths: list[Path], name: str, metric: str | None) -> Dataset:
         inputs=columns,
         labels=None if labels is None else list(labels),
         metric=open_metric(metric) if metric else None,
+        class_names=class_names,
         name=name,
     )
 

@@ -18,7 +18,7 @@ import psutil
 
 from hasten.spec.environment import Environment
 
-__all__ = ["FEATURES", "cores_for", "environment", "staying_on"]
+__all__ = ["FEATURES", "cores_for", "environment", "has_dot_products", "pin_caller", "staying_on"]
 
 # Instruction sets that inference kernels are compiled for, by their names in /proc/cpuinfo (x86 `flags`, Arm
 # `Features`).
@@ -50,6 +50,11 @@ def environment() -> Environment:
     )
 
 
+def has_dot_products(host: Environment) -> bool:
+    """Whether the processor sums products of 8-bit numbers in 32 bits, in one instruction."""
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"} & set(host.features))
+
+
 def cores_for(threads: int) -> list[int]:
     """Return one core for each thread, the calling thread's first; empty where pinning makes no sense or is not
     offered.
@@ -74,6 +79,15 @@ def staying_on(cores: set[int] | None) -> Generator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def pin_caller(session: object) -> None:
+    """Keep the calling thread on the core that a session names (`caller_core`), if it does: its engine counts on the
+    caller to do a share of the work. After loading: a runtime's own threads would inherit the restriction.
+    """
+    core: int | None = getattr(session, "caller_core", None)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
 
 
 def _usable_cores() -> int:

@@ -1,27 +1,31 @@
 """The process that holds one loaded model: `python -m hasten.engine.worker`.
 
-It reads frames from standard input and answers on the original standard output; anything that a runtime prints goes to
-standard error. It times runs itself, so that no pipe and no other process stands between the clock and the engine. It
-ends when its input ends, so that it never outlives whoever started it.
+Its standard input is the socket of a channel; frames lie in memory that it shares with whoever started it. It times
+runs itself, so that no channel and no other process stands between the clock and the engine. It ends with its owner, so
+that it never outlives whoever started it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import socket
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from hasten.engine.area import Area
 from hasten.engine.base import Probe, Profiling, Session, engines, why_unprofiled
-from hasten.engine.frames import Frame, read_frame, write_frame
-from hasten.engine.host import staying_on
+from hasten.engine.channel import Channel, Closed
+from hasten.engine.confine import confine, follow, ran_out_of_memory
+from hasten.engine.frames import Frame
+from hasten.engine.host import pin_caller, staying_on
 from hasten.engine.memory import peak_memory_mb
+from hasten.engine.process import HELLO
 from hasten.engine.race import race
-from hasten.errors import EngineCrashed, EngineLoadError, EngineRunError, HastenError, MissingError
+from hasten.errors import EngineError, EngineLoadError, EngineRunError, HastenError, MissingError
 from hasten.spec.target import Target
 
 __all__ = ["Worker", "main"]
@@ -52,14 +56,12 @@ class Worker:
         }[frame.op]
         try:
             return handler(frame)
+        except MemoryError as error:
+            return _failure(EngineRunError(f"There was not enough memory: {error}."), "out_of_memory")
+        except EngineError as error:
+            return _failure(error, "out_of_memory" if ran_out_of_memory(error) else error.code)
         except HastenError as error:
-            args = {
-                "kind": type(error).__name__,
-                "message": error.message,
-                "remedy": error.remedy,
-                "code": error.code,
-            }
-            return Frame("error", args)
+            return _failure(error, error.code)
 
     def _load(self, frame: Frame) -> Frame:
         target = msgspec.convert(frame.args["target"], Target)
@@ -68,7 +70,7 @@ class Worker:
         with staying_on(self._cores):
             self._session = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        _pin(self._session)
+        pin_caller(self._session)
         signature = msgspec.to_builtins(self._session.signature)
         return Frame(
             "loaded",
@@ -79,7 +81,7 @@ class Worker:
         return Frame("precision", {"precision": self._loaded().precision})
 
     def _put(self, frame: Frame) -> Frame:
-        """Keep a sample under a number. Copied, because frames are views into a buffer that goes away."""
+        """Keep a sample under a number. Copied, because the next frame is written over this one."""
         self._samples[frame.args["slot"]] = {name: np.array(a) for name, a in frame.tensors.items()}
         return Frame("kept")
 
@@ -140,40 +142,42 @@ class Worker:
         return self._session
 
 
-def _pin(session: Session) -> None:
-    """Keep this thread on the core that the session names, where the engine counts on its caller to do a share of the
-    work. After loading: a runtime's own threads would inherit the restriction.
-    """
-    core: int | None = getattr(session, "caller_core", None)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+def _failure(error: HastenError, code: str) -> Frame:
+    args = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy, "code": code}
+    return Frame("error", args)
 
 
 def main() -> None:
-    """Serve frames until the input ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    """Serve frames until the other side is gone."""
+    channel = _channel()
     worker = Worker()
     while True:
         try:
-            frame = read_frame(lambda size: _read_exactly(sys.stdin.buffer, size))
-        except EngineCrashed:
-            return
-        try:
-            write_frame(answers, worker.answer(frame))
-        except BrokenPipeError:
+            answer = worker.answer(channel.wait())
+            try:
+                channel.send(answer.layout())
+            except (MemoryError, EngineRunError) as error:
+                code = "out_of_memory" if ran_out_of_memory(error) else "engine_run_error"
+                channel.send(_failure(EngineRunError(f"The answer cannot be sent: {error}."), code).layout())
+        except Closed:
             return
 
 
-def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
-    buffer = bytearray(size)
-    view, got = memoryview(buffer), 0
-    while got < size:
-        count = stream.readinto(view[got:])  # pyright: ignore[reportAttributeAccessIssue]
-        if not count:
-            raise EngineCrashed("The input ended.")
-        got += count
-    return buffer
+def _channel() -> Channel:
+    """Take the channel that was given as standard input, and put the limits in force."""
+    end = socket.socket(fileno=os.dup(0))
+    # What reads standard input finds its end, and not the channel.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    # Closed in whatever a runtime starts.
+    hello, fds, _, _ = socket.recv_fds(end, HELLO.size, 3, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    if len(fds) != 3:
+        raise SystemExit("This process is started by hasten itself, with a channel as its standard input.")
+    inputs, outputs, lifeline = fds
+    follow(lifeline)
+    confine(*HELLO.unpack(hello))
+    return Channel(end, Area(outputs), Area(inputs))
 
 
 if __name__ == "__main__":

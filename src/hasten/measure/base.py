@@ -19,6 +19,7 @@ from hasten.engine.base import Tensors
 from hasten.measure.contention import Watch
 from hasten.registry import Entry, Registry
 from hasten.spec.measurement import Figure
+from hasten.spec.profile import Observation
 from hasten.spec.progress import Listener, ignore
 from hasten.spec.signature import Signature
 from hasten.spec.slo import Prices
@@ -62,18 +63,24 @@ class Arm(Protocol):
         """Processor time that it has used so far, in seconds over all its threads."""
         ...
 
+    def profile(self, slots: Sequence[int], *, warmup: int = 1) -> Observation:
+        """Run kept samples on a fresh copy under the engine's profiler. Raises `EngineError`, as where it has none."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side, after one untimed run.
 
-    Fixed before the first round: stopping when the numbers look good would make the interval a lie.
+    Fixed before the first round: stopping when the numbers look good would make the interval a lie. `spares` asks for
+    the change of accuracy at the level of spares, too (`hasten.verify.judge.spare_check`).
     """
 
     rounds: int = 24
     runs: int = 4
     samples: int = 16
     seed: int = 0
+    spares: bool = False
 
 
 class AnswerBook:

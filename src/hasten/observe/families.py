@@ -59,7 +59,8 @@ _ALL = (
         "hasten_batches",
         "counter",
         (*_MODEL, "closed"),
-        "Batches by what closed them: full, delay (waited long enough), free (an engine was free), drain.",
+        "Batches by what closed them: full, deadline (no time for more), delay (waited long enough), free (an engine "
+        "was free), drain.",
     ),
     Family("hasten_batch_failures", "counter", _MODEL, "Batches of which nothing came."),
     Family(
@@ -72,7 +73,12 @@ _ALL = (
         "hasten_model_changes", "counter", ("model", "change", "result"), "Models that operators loaded and unloaded."
     ),
     Family("hasten_queue_requests", "gauge", _WHO, "Requests that wait."),
-    Family("hasten_queue_work_seconds", "gauge", _WHO, "Work that waits, as long as it will take by past batches."),
+    Family(
+        "hasten_queue_work_seconds",
+        "gauge",
+        _WHO,
+        "Work that waits, in seconds of one engine instance, as predicted from past batches.",
+    ),
     Family("hasten_queue_capacity_requests", "gauge", _MODEL, "Requests that may wait at most."),
     Family("hasten_workers", "gauge", _MODEL, "Engine instances that the model should have."),
     Family("hasten_workers_up", "gauge", _MODEL, "Engine instances that take work."),

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -20,12 +21,22 @@ from hasten.spec.applied import Applied
 from hasten.spec.values import Value
 from hasten.spec.variant import Step, Variant
 from hasten.transform.base import TransformFailed
-from hasten.transform.isolate import apply_isolated
+from hasten.transform.isolate import TIMEOUT_S, apply_isolated
 from hasten.transform.samples import store
 
 __all__ = ["Apply", "Builder"]
 
-Apply = Callable[[Step, Path, Path, Path], tuple[Path, Applied]]
+
+class Apply(Protocol):
+    """Applies a step to the model at `source`, into the empty `folder`, with the samples stored at `samples`. Raises
+    `TransformFailed`, after `timeout_s` seconds at the latest.
+    """
+
+    def __call__(
+        self, step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float
+    ) -> tuple[Path, Applied]:
+        """Return the model file and what was done."""
+        ...
 
 
 class _Built(Value, frozen=True):
@@ -34,13 +45,23 @@ class _Built(Value, frozen=True):
 
 
 class Builder:
-    """Turns recipes into model files below `folder`. It is given calibration data and nothing else."""
+    """Turns recipes into model files below `folder`. It is given calibration data and nothing else. `limit_s` says how
+    long a step may take that begins now.
+    """
 
-    def __init__(self, source: Path, calibration: Samples, folder: Path, apply: Apply = apply_isolated) -> None:
+    def __init__(
+        self,
+        source: Path,
+        calibration: Samples,
+        folder: Path,
+        apply: Apply = apply_isolated,
+        limit_s: Callable[[], float] = lambda: TIMEOUT_S,
+    ) -> None:
         self._source = source
         self._calibration = calibration
         self._folder = folder
         self._apply = apply
+        self._limit_s = limit_s
         self._failed: dict[str, TransformFailed | MissingError] = {}
 
     def build(self, variant: Variant) -> Path:
@@ -80,7 +101,7 @@ class Builder:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            model, applied = self._apply(step, source, partial, self._samples())
+            model, applied = self._apply(step, source, partial, self._samples(), timeout_s=self._limit_s())
             (partial / "applied.json").write_bytes(msgspec.json.encode(_Built(model=model.name, applied=applied)))
             os.replace(partial, place)
         except OSError as error:

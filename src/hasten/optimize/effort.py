@@ -1,12 +1,14 @@
-"""How much to measure within the budget, fixed before the first comparison.
+"""How much is measured follows from the time of one prediction and the budget, before anything is compared.
 
-A pilot of a few runs of the reference tells how long one prediction takes; from that and the budget follow the
-rounds and samples of every trial. Nothing that a candidate shows changes them.
+Trials: from the pilot runs of the reference, so that rounds and samples are the same for all candidates. Claims: from
+the time that is left and the speeds of the picks on tuning data, before the holdout data are opened. Nothing that a
+candidate shows on the data that judge it changes them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,60 +17,104 @@ from hasten.data.feed import feed, sample_for
 from hasten.data.split import Splits
 from hasten.measure.base import Arm, Plan
 from hasten.spec.slo import Slo
-from hasten.stats.bootstrap import Z95
+from hasten.spec.values import Value
+from hasten.stats.bootstrap import Z95, Z99
 from hasten.stats.percentiles import values_needed
 
-__all__ = ["Effort", "effort_for"]
+__all__ = ["TUNING_SHARE", "ClaimEffort", "Effort", "claim_effort", "effort_for", "time_for_claims"]
 
-# Shares of the budget: trying candidates, and the claims of the reference and of at most three picks. The rest is for
-# the run-off, the serving defaults and packing.
-_TUNING, _CLAIM = 0.4, 0.4
-_CLAIMS = 4
+# Shares of the budget: trying candidates, and the claims. The rest is for the run-off, serving defaults and packing.
+_TUNING, _CLAIM, _RESERVE = 0.4, 0.4, 0.15
+# The share of the budget after which no further candidate is begun: more than is planned for trials, because they cost
+# less than planned where candidates are faster.
+TUNING_SHARE = _TUNING + 0.05
 _RUNS_TUNING, _RUNS_CLAIM = 4, 6
-_FEWEST, _MOST = 20, 80
+_FEWEST_TUNING, _FEWEST, _MOST = 12, 20, 80
 _PILOTS = 10
-_MOSTLY = 0.75
+# Of a claim's time, so much goes to accuracy at the most; a claim is planned for somewhat more samples than the bound
+# needs if no answer changes, because a few do.
+_MOSTLY, _MORE = 0.75, 1.3
+_FEWEST_SAMPLES = 100
+# How fast a pick is, before any is known; and one that seemed slower than this still is not planned for.
+_HOPED, _SLOWEST = 1.5, 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """Plans and sample counts for both splits. `tuning_share` is the part of the budget after which no trial
-    begins.
+    """Rounds and samples of every trial, and how many holdout samples one pick can be claimed on, as far as that can be
+    said before. `seconds` is one prediction of the reference.
     """
 
+    seconds: float
     tuning: Plan
-    holdout: Plan
     tuning_samples: int
     holdout_samples: int
-    tuning_share: float = _TUNING + 0.05
+
+
+class ClaimEffort(Value, frozen=True):
+    """Rounds and holdout samples of every claim, and how many of the picks, the best first, can be claimed in time."""
+
+    rounds: int
+    samples: int
+    picks: int
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of a claim's rounds."""
+        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2, spares=True)
 
 
 def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo) -> Effort:
-    """Spend half of each trial's time on rounds of latency and half on accuracy. Of a claim's time, accuracy gets as
-    much as the bound needs if no answer changes, up to most of it: a claim that could not be proven is time lost.
-    """
+    """Spend half of each trial's time on rounds of latency and half on accuracy."""
     seconds = _pilot_s(arm, splits)
     for_trial = budget_s * _TUNING / (candidates + 1) / 2
-    claim_s = budget_s * _CLAIM / _CLAIMS
-    wanted = max(claim_s / 2, min(_provable(slo.accuracy_drop_max) * seconds, _MOSTLY * claim_s))
-    holdout_samples = _samples(wanted, seconds, len(splits.holdout))
-    for_rounds = claim_s - min(holdout_samples * seconds, _MOSTLY * claim_s)
-    asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
+    planned = claim_effort(seconds, (_HOPED,), budget_s * _CLAIM, slo, len(splits.holdout))
     return Effort(
-        tuning=Plan(rounds=_rounds(for_trial, seconds, _RUNS_TUNING, most=30), runs=_RUNS_TUNING, seed=1),
-        holdout=Plan(
-            rounds=max(_rounds(for_rounds, seconds, _RUNS_CLAIM, most=_MOST), -(-values_needed(asked) // _RUNS_CLAIM)),
-            runs=_RUNS_CLAIM,
-            seed=2,
+        seconds=seconds,
+        tuning=Plan(
+            rounds=_rounds(for_trial / (2 * (_RUNS_TUNING + 1) * seconds), _FEWEST_TUNING, most=30),
+            runs=_RUNS_TUNING,
+            seed=1,
         ),
-        tuning_samples=_samples(for_trial, seconds, len(splits.tuning)),
-        holdout_samples=holdout_samples,
+        tuning_samples=int(min(len(splits.tuning), max(_FEWEST_SAMPLES, for_trial / seconds))),
+        holdout_samples=planned.samples,
     )
 
 
-def _provable(drop_max: float) -> float:
+def time_for_claims(budget_s: float, gone_s: float) -> float:
+    """Seconds that claims may take: what is left but for a reserve, and a fair part of the budget in any case."""
+    return max(budget_s * (_CLAIM - 0.1), budget_s * (1 - _RESERVE) - gone_s)
+
+
+def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo, there: int) -> ClaimEffort:
+    """Plan the claims of the reference, whose prediction takes `seconds`, and of picks that are `gains` times as fast,
+    in `left_s` seconds, on at most `there` samples.
+
+    Accuracy gets as many samples as the bound needs if hardly any answer changes, up to most of the time, and rounds
+    get the rest: a claim that could not be proven is time lost. Where it does not suffice for all picks, it is for the
+    first ones; where it does, for what spares need, too.
+    """
+    wanted = min(_provable(slo.accuracy_drop_max, Z95) * _MORE, there)
+    times = [seconds / max(gain, _SLOWEST) for gain in gains]
+    count = len(times)
+    while count > 1 and _MOSTLY * left_s / (seconds + sum(times[:count])) < wanted:
+        count -= 1
+    if count > 1:
+        wanted = min(max(wanted, _provable(slo.accuracy_drop_max, Z99)), there)
+    # Answers of the reference are kept: it answers each sample once for all claims.
+    each_s = seconds + sum(times[:count])
+    affordable = max(left_s / 2, min(wanted * each_s, _MOSTLY * left_s)) / each_s
+    samples = int(min(there, max(_FEWEST_SAMPLES, affordable)))
+    # In each round, both sides make one untimed run and the timed ones; the reference races itself, too.
+    round_s = (_RUNS_CLAIM + 1) * (2 * seconds + sum(seconds + time for time in times[:count]))
+    asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
+    rounds = _rounds((left_s - min(samples * each_s, _MOSTLY * left_s)) / round_s, _FEWEST, most=_MOST)
+    return ClaimEffort(rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)), samples=samples, picks=count)
+
+
+def _provable(drop_max: float, z: float) -> float:
     """So many samples prove the bound for right and wrong answers of which none changes (`stats.binary_change`)."""
-    return Z95**2 / drop_max - Z95**2 if drop_max > 0 else math.inf
+    return z**2 / drop_max - z**2 if drop_max > 0 else math.inf
 
 
 def _pilot_s(arm: Arm, splits: Splits) -> float:
@@ -81,10 +127,5 @@ def _pilot_s(arm: Arm, splits: Splits) -> float:
     return float(np.median(arm.time_ms(list(range(_PILOTS)), warmup=2))) / 1e3
 
 
-def _rounds(budget_s: float, seconds: float, runs: int, *, most: int) -> int:
-    """Rounds that fit: in each, both sides make one untimed run and `runs` timed ones."""
-    return int(np.clip(budget_s / (2 * (runs + 1) * seconds), _FEWEST, most))
-
-
-def _samples(budget_s: float, seconds: float, there: int) -> int:
-    return int(min(there, max(100.0, budget_s / seconds)))
+def _rounds(fitting: float, fewest: int, *, most: int) -> int:
+    return int(np.clip(fitting, fewest, most))

@@ -19,7 +19,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hasten.engine.host import environment
+from hasten.engine.host import environment, has_dot_products
 from hasten.optimize.wish import Wish
 from hasten.spec.values import Value
 from hasten.spec.variant import Step
@@ -36,9 +36,13 @@ _MEAN = {
     "precision=int8": 0.3,
     "precision=f16": -0.2,
     "precision=int4": -0.4,
-    "fewer threads": -0.45,
+    "fewer threads": -0.35,
     "compile=eager": -0.2,
+    "trim": 0.3,
+    "technique=openvino,quantize_nncf": 0.1,
 }
+# Processors with instructions for products of 8-bit numbers, or of tiles of bf16, gain about twice as much from them.
+_MEAN_INT8_DOT, _MEAN_BF16_TILES = 0.6, 0.7
 # Standard deviations of the effects, by the kind of the trait.
 _SPREAD = {
     "": 0.1,
@@ -47,17 +51,22 @@ _SPREAD = {
     "pair": 0.15,
     "technique": 0.2,
     "graph": 0.08,
-    "fewer threads": 0.2,
+    # Far apart: where another guest takes part of a core, one thread may be the fastest of all.
+    "fewer threads": 0.35,
     "knob": 0.04,
     "compile": 0.15,
     "scale": 0.1,
+    # Nothing where clients do not pad, several times where they do: the first trial tells for all engines.
+    "trim": 0.6,
 }
 # What a trial may be off by besides its own interval: this run's, and those of earlier runs of the same model and of
 # other models.
 _NOISE, _SAME_MODEL, _OTHER_MODEL = 0.03, 0.1, 0.4
 # How often answers stay good enough, before anything is known of the model.
 _SAFE = {"f32": 0.97, "bf16": 0.85, "f16": 0.9, "int8": 0.45, "int4": 0.35}
-_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "reduce_resolution": 0.3, "reduce_length": 0.3}
+_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "quantize_nncf": 0.55}
+# What a technique makes of the chance that there was before it.
+_SAFE_FACTOR = {"reduce_resolution": 0.3, "reduce_length": 0.3}
 # Seconds that a technique takes on a model of the usual size, until one of its builds was seen.
 _BUILD_S = {"quantize_nncf": 20.0, "quantize_static": 15.0, "quantize_dynamic": 4.0, "export_onnx": 10.0}
 _BUILD_OTHER_S = 2.0
@@ -164,9 +173,10 @@ class Forecast:
         """The chance that answers stay good: experience, and trials with the same techniques or precision as votes."""
         mine, precision = set(techniques_of(wish)), wish.target.precision
         prior = _SAFE[precision]
-        for name, chance in _SAFE_TECHNIQUE.items():
-            if any(text.startswith(name) for text in mine):
-                prior = chance if name == "quantize_dynamic" else prior * chance
+        prior = next((chance for name, chance in _SAFE_TECHNIQUE.items() if _names(mine, name)), prior)
+        for name, factor in _SAFE_FACTOR.items():
+            if _names(mine, name):
+                prior *= factor
         weight, votes = 1.0, prior
         for lesson in self.lessons:
             if lesson.safe is None:
@@ -189,9 +199,13 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
     traits += [f"technique={target.engine},{step}" for step in required if "scale" not in step.options]
     if optional and not required:
         traits.append(f"graph={target.engine}")
+    if any(want.step.transform == "trim_padding" for want in wish.wants):
+        traits.append("trim")
     if 0 < target.threads < environment().cores_physical:
         traits.append("fewer threads")
     traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned())]
+    if not target.pin:
+        traits.append(f"knob={target.engine},unpinned")
     traits += [f"{key}={value}" for key, value in sorted(target.options.items()) if key == "compile"]
     return tuple(traits)
 
@@ -201,8 +215,22 @@ def techniques_of(wish: Wish) -> tuple[str, ...]:
     return tuple(str(Step(transform=w.step.transform, options=w.step.options)) for w in wish.wants if w.required)
 
 
+def _names(techniques: Iterable[str], name: str) -> bool:
+    return any(text.startswith(name) for text in techniques)
+
+
 def _mean(traits: Iterable[str]) -> float:
-    return sum(_MEAN.get(trait, _of_scale(trait)) for trait in traits)
+    return sum(_of_trait(trait) for trait in traits)
+
+
+def _of_trait(trait: str) -> float:
+    """The mean of a trait's effect on this machine; of NNCF's whatever its options, of fewer pixels by their number."""
+    host, nncf = environment(), "technique=openvino,quantize_nncf"
+    if trait == "precision=int8" and has_dot_products(host):
+        return _MEAN_INT8_DOT
+    if trait == "precision=bf16" and "amx_bf16" in host.features:
+        return _MEAN_BF16_TILES
+    return _MEAN.get(nncf if trait.startswith(nncf) else trait, _of_scale(trait))
 
 
 def _of_scale(trait: str) -> float:

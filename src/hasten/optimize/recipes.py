@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from hasten.engine.host import environment
+from hasten.engine.host import environment, has_dot_products
 from hasten.model.base import Model
 from hasten.optimize.wish import Want
 from hasten.spec.target import Precision
 from hasten.spec.variant import Step
+from hasten.transform.base import transforms
 
 __all__ = ["Recipe", "recipes_for"]
 
@@ -61,6 +62,8 @@ def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recip
         yield "", ()
         if precision == "f32":
             yield "graph", _graph(model, fused=False)
+        elif _may_be_padded(model):
+            yield "trim", _prepared(model)
 
 
 def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe]:
@@ -71,13 +74,21 @@ def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe
     yield "static", (*_prepared(model), _static(operators=_ARITHMETIC))
     if engine == "openvino":
         # NNCF's own model of the kernels fits OpenVINO's format; what it writes as ONNX, OpenVINO computes otherwise.
-        yield "nncf", (*_prepared(model), _need("quantize_nncf", result="openvino"))
+        options: dict[str, str | bool] = {"result": "openvino"}
+        if _is_transformer(operators):
+            options["transformer"] = True
+        yield "nncf", (*_prepared(model), _need("quantize_nncf", **options))
         if _saturates():
-            yield "nncf7", (*_prepared(model), _need("quantize_nncf", result="openvino", reduce_range=True))
+            yield "nncf7", (*_prepared(model), _need("quantize_nncf", **options, reduce_range=True))
         return
     yield "all", (*_prepared(model), _static())
     if is_matrices and "Conv" in operators:
         yield "dynamic", dynamic
+
+
+def _is_transformer(operators: Counter[str]) -> bool:
+    """Attention without convolutions: activations with outliers, which NNCF treats in a way of its own."""
+    return "Softmax" in operators and "MatMul" in operators and "Conv" not in operators
 
 
 def _static(**options: str) -> Want:
@@ -98,7 +109,15 @@ def _graph(model: Model, *, fused: bool) -> tuple[Want, ...]:
 
 def _prepared(model: Model) -> tuple[Want, ...]:
     raised = (_may("raise_opset", to=_OPSET),) if model.opset < _OPSET else ()
-    return (*raised, _may("fold"), _may("flush_subnormals"))
+    trimmed = (_may("trim_padding"),) if _may_be_padded(model) else ()
+    return (*raised, _may("fold"), *trimmed, _may("flush_subnormals"))
+
+
+def _may_be_padded(model: Model) -> bool:
+    """Whether the interface allows for padding that could be cut off; whether there is any, the samples tell."""
+    technique = transforms.get("trim_padding")
+    reason = technique.requires(model, technique.defaults)
+    return reason is None or "raise_opset" in reason
 
 
 def _weighs_matrices(model: Model, operators: Counter[str]) -> bool:
@@ -108,8 +127,7 @@ def _weighs_matrices(model: Model, operators: Counter[str]) -> bool:
 def _saturates() -> bool:
     """Whether products of u8 and s8 overflow here: on x86 without VNNI, sums of two products are cut to 16 bits."""
     host = environment()
-    dot_products = {"avx_vnni", "avx512_vnni", "amx_int8"}
-    return host.architecture in ("x86_64", "AMD64") and not dot_products & set(host.features)
+    return host.architecture in ("x86_64", "AMD64") and not has_dot_products(host)
 
 
 def _need(transform: str, **options: str | int | float | bool) -> Want:

@@ -3,15 +3,15 @@
     plan ─> try each on tuning data ─> pick ─> break the seal ─> claim on holdout data ─> verdict ─> bundle
 
 The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then
-measured anew (speed included, so that the luckiest of many noisy timings is not the claim), and a pick whose
-claim fails is not replaced by the next: that would make holdout data choose.
+measured anew (speed included, so that the luckiest of many noisy timings is not the claim). The order of the picks is
+fixed too: where the claim of the first fails, the next stands in only if it passes at a stricter level, so that several
+claims have hardly more chances to pass by luck than one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hasten.bundle.write import check_destination
@@ -19,40 +19,42 @@ from hasten.data.dataset import Dataset, Subset
 from hasten.data.feed import check_fits, sample_for
 from hasten.data.split import Splits, split
 from hasten.engine.host import environment
-from hasten.errors import EngineError, MissingError, ModelError, RequestError, StorageError, UsageError
-from hasten.measure.base import AnswerBook, Arm
+from hasten.errors import EngineError, MissingError, ModelError, StorageError
+from hasten.measure.base import AnswerBook, Arm, Plan
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch
 from hasten.measure.latency import race
-from hasten.measure.service import batch_sizes
 from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Builder
-from hasten.optimize.deploy import ask, deployment_line
-from hasten.optimize.effort import Effort, effort_for
+from hasten.optimize.effort import TUNING_SHARE, ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
+from hasten.optimize.explain import with_operators
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
 from hasten.optimize.pack import Packer
 from hasten.optimize.pick import finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
+from hasten.optimize.record import Found, Recorder
+from hasten.optimize.serving import ServingStage
+from hasten.optimize.stories import shown_samples
 from hasten.optimize.trial import Bench, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning, line
-from hasten.optimize.verdict import conclude
 from hasten.spec.applied import Build
-from hasten.spec.evidence import Evidence, Record, Rejection, Story
+from hasten.spec.evidence import Evidence, Record, Rejection
+from hasten.spec.measurement import Split
 from hasten.spec.progress import Progress
-from hasten.spec.serving import Deployment
 from hasten.spec.target import Format, Target
-from hasten.spec.variant import REFERENCE, Step, Variant
+from hasten.spec.variant import Step, Variant
 from hasten.transform.base import TransformFailed
-from hasten.verify.judge import judge_load
+from hasten.transform.isolate import TIMEOUT_S
 
 __all__ = ["Job", "Outcome", "run"]
 
 # Shares of the budget that may be spent waiting for a machine that gives all its cores.
 _PATIENCE = {"tuning": 0.05, "holdout": 0.1}
+_SHORTEST_BUILD_S = 30.0
 
 
 def run(job: Job) -> Outcome:
@@ -74,17 +76,6 @@ def run(job: Job) -> Outcome:
     return outcome
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    """What the stages found, to be concluded from: claims on holdout data, trials on tuning data, and why not."""
-
-    claimed: Sequence[Evidence]
-    tuned: Sequence[Evidence]
-    rejected: Sequence[Rejection]
-    stories: Sequence[Story]
-    picks: Sequence[Evidence]
-
-
 class _Run:
     """One run of a job: holds what its stages share."""
 
@@ -94,7 +85,7 @@ class _Run:
         self._splits = splits
         self._log = log
         self._started = started
-        self._builder = Builder(model.path, splits.calibration, log.folder, job.apply)
+        self._builder = Builder(model.path, splits.calibration, log.folder, job.apply, self._for_a_build_s)
         self._reference = reference_variant(model)
         self._packer = Packer(
             name=job.name,
@@ -103,6 +94,7 @@ class _Run:
             build=self._builder.build,
             loader=job.loader,
         )
+        self._recorder = Recorder(job, model, splits)
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
         self._history = History(job.history)
@@ -121,78 +113,69 @@ class _Run:
             self._history.keep(self._model.digest, self._forecast.lessons)
             candidates = tuned.evidence()
             raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
-            picks = pick(candidates, job.goal, effort.holdout_samples, raced)
-            claims = self._claim(arm, [item.variant for item in picks], effort)
+            best = pick(candidates, job.goal, effort.holdout_samples, raced)
+            claiming = self._claiming(best, effort)
+            picks = best[: claiming.picks]
+            claims = self._claim(arm, [item.variant for item in picks], claiming)
             batch = max_batch(arm, self._splits.tuning)
             claimed = [trial.evidence for trial in claims if trial.evidence is not None]
             measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
             rejected = [
                 *impossible,
                 *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
-                *losers(measured, picks, job.goal, effort.holdout_samples),
+                *losers(measured, best, job.goal, effort.holdout_samples),
+                *(_unclaimed(item, len(picks), job.budget_s) for item in best[claiming.picks :]),
             ]
             stories = [story for trial in tuned.trials for story in trial.stories]
-            found = _Found(claimed=claimed, tuned=measured, rejected=rejected, stories=stories, picks=picks)
-            record = self._deployed(found, batch)
+            found = Found(
+                claimed=claimed,
+                tuned=measured,
+                rejected=rejected,
+                stories=stories,
+                picks=picks,
+                classes=[trial.classes for trial in claims if trial.classes is not None],
+                shown=shown_samples(job.data, stories, [item.variant.id for item in picks]),
+            )
+            record = self._explained(self._serving(batch).deployed(found), arm)
         return self._pack(record, batch)
 
-    def _deployed(self, found: _Found, batch: int) -> Record:
-        """The record with serving defaults of the picked variant, held to the objectives at their load. Where it fails
-        there, the reference is asked, and no other: what was claimed is claimed.
+    def _for_a_build_s(self) -> float:
+        """A build that begins now may take what is left for trying, and a minimum, so that the first are not cut off
+        where loading took long.
         """
-        record = self._record(found, ())
-        done: dict[str, Deployment | None] = {}
-        while record.verdict != "infeasible" and record.picked not in done:
-            found, done[record.picked] = self._rehearsed(found, record, batch)
-            record = self._record(found, tuple(item for item in done.values() if item is not None))
-        return record
+        gone_s = self._job.clock.now() - self._started
+        return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._job.budget_s * TUNING_SHARE - gone_s))
 
-    def _rehearsed(self, found: _Found, record: Record, batch: int) -> tuple[_Found, Deployment | None]:
-        id_ = record.picked
-        item = next(item for item in found.claimed if item.variant.id == id_)
-        deployment = self._log.get(f"deployment/{id_}", Deployment)
-        if deployment is None:
-            deployment = self._deploy(item.variant, found, batch)
-        if deployment is not None:
-            self._log.put(f"deployment/{id_}", deployment)
-            self._job.listener(Progress(stage=f"deployment/{id_}", note=deployment_line(deployment)))
-        judged = judge_load(item, deployment.rehearsed if deployment else None, self._job.goal)
-        claimed = [judged if other is item else other for other in found.claimed]
-        return replace(found, claimed=claimed), deployment
+    def _serving(self, batch: int) -> ServingStage:
+        job = self._job
+        return ServingStage(
+            deployer=job.deployer,
+            builder=self._builder,
+            packer=self._packer,
+            record=lambda found, deployments: self._recorder.record(
+                found, tuple(self._builds.values()), deployments, job.clock.now() - self._started
+            ),
+            log=self._log,
+            loader=job.loader,
+            data=self._splits.tuning,
+            signature=self._model.signature,
+            watch=self._watches["tuning"],
+            goal=job.goal,
+            seed=job.seed,
+            listener=job.listener,
+            max_batch=batch,
+        )
 
-    def _deploy(self, variant: Variant, found: _Found, batch: int) -> Deployment | None:
-        """Choose serving defaults by simulation, pack a bundle with them aside, and try the real server on it. None
-        where nobody is there to do that, or the engine failed on the way: the variant is then served as measured.
-        """
-        deployer = self._job.deployer
-        if deployer is None:
-            return None
-        self._say(f"serving: measuring batches of {variant.id}")
-        model = self._builder.build(variant)
-        try:
-            asked = ask(
-                variant,
-                lambda target: self._job.loader(model, target),
-                self._splits.tuning,
-                self._model.signature,
-                batch_sizes(batch),
-                self._watches["tuning"],
-                self._job.goal,
-                self._job.seed,
-            )
-        except EngineError as error:
-            self._job.listener(Progress(stage="serving", note=f"no serving defaults: {error.message}"))
-            return None
-        deployment = deployer.choose(asked)
-        self._say(f"serving: rehearsing {variant.id} at {deployment.predicted.load_rps:.4g} requests/s")
-        aside = self._log.folder / "rehearsal.bundle"
-        self._packer.write(aside, self._record(found, (deployment,)), batch, report="")
-        try:
-            return deployer.rehearse(asked, deployment, aside)
-        except (EngineError, RequestError, UsageError) as error:
-            # The defaults stand; objectives at a load stay open without a rehearsal.
-            self._job.listener(Progress(stage="serving", note=f"not rehearsed: {error.message}"))
-            return deployment
+    def _explained(self, record: Record, arm: Arm) -> Record:
+        self._say("profiling what was picked")
+        return with_operators(
+            record,
+            arm,
+            lambda variant: self._job.loader(self._builder.build(variant), variant.target),
+            self._splits.tuning,
+            log=self._log,
+            clock=self._job.clock,
+        )
 
     def _plan(self) -> Planned:
         """The wishes for the model as it is and, for a PyTorch program, for its export to ONNX."""
@@ -215,7 +198,7 @@ class _Run:
     def _tuning(self, arm: Arm, effort: Effort) -> Tuning:
         job = self._job
         return Tuning(
-            bench=self._bench(arm, "tuning", effort),
+            bench=self._bench(arm, "tuning", effort.tuning, _first(self._splits.tuning, effort.tuning_samples)),
             builder=self._builder,
             log=self._log,
             loader=job.loader,
@@ -224,11 +207,13 @@ class _Run:
             watch=self._watches["tuning"],
             goal=job.goal,
             holdout_samples=effort.holdout_samples,
-            spent=lambda: (job.clock.now() - self._started) / (job.budget_s * effort.tuning_share),
+            spent=lambda: (job.clock.now() - self._started) / (job.budget_s * TUNING_SHARE),
             listener=job.listener,
-            budget_text=f"{job.budget_s / 60:.3g} minutes",
+            budget_text="1 minute" if job.budget_s == 60 else f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
+            exhaustive=job.exhaustive,
+            time_s=job.budget_s * TUNING_SHARE,
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
@@ -269,12 +254,23 @@ class _Run:
         self._job.listener(Progress(stage="run-off", note=f"run-off: {words}"))
         return speeds
 
-    def _claim(self, arm: Arm, variants: Sequence[Variant], effort: Effort) -> list[Trial]:
+    def _claiming(self, picks: Sequence[Evidence], effort: Effort) -> ClaimEffort:
+        """How much is measured for the claims; a resumed run goes on as it was planned."""
+        kept = self._log.get("claims", ClaimEffort)
+        if kept is None:
+            job = self._job
+            left_s = time_for_claims(job.budget_s, job.clock.now() - self._started)
+            gains = [item.measurement.speedup.value or 1.0 for item in picks]
+            kept = claim_effort(effort.seconds, gains, left_s, job.goal.slo, len(self._splits.holdout))
+            self._log.put("claims", kept)
+        return kept
+
+    def _claim(self, arm: Arm, variants: Sequence[Variant], effort: ClaimEffort) -> list[Trial]:
         """Open the holdout split for the picks and measure them, and the reference against itself, anew."""
         ids = [variant.id for variant in variants]
         self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
         holdout = self._splits.holdout.open(ids)
-        bench = self._bench(arm, "holdout", effort, holdout)
+        bench = self._bench(arm, "holdout", effort.plan, _first(holdout, effort.samples))
         trials: list[Trial] = []
         for number, variant in enumerate((self._reference, *variants)):
             self._say(f"claim {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
@@ -290,66 +286,18 @@ class _Run:
         self._job.listener(Progress(stage=key, note=line(trial)))
         return trial
 
-    def _bench(self, arm: Arm, split_: str, effort: Effort, holdout: Subset | None = None) -> Bench:
-        whole = self._splits.tuning if holdout is None else holdout
-        samples = effort.tuning_samples if holdout is None else effort.holdout_samples
+    def _bench(self, arm: Arm, split_: Split, plan_: Plan, data: Subset) -> Bench:
         return Bench(
-            split="tuning" if holdout is None else "holdout",
+            split=split_,
             watch=self._watches[split_],
-            data=_first(whole, samples),
+            data=data,
             reference=arm,
-            plan=effort.tuning if holdout is None else effort.holdout,
+            plan=plan_,
             goal=self._job.goal,
             loader=self._job.loader,
             listener=self._job.listener,
             book=self._book,
             clock=self._job.clock,
-        )
-
-    def _record(self, found: _Found, deployments: tuple[Deployment, ...]) -> Record:
-        job, model = self._job, self._model
-        reference = next((item for item in found.claimed if item.variant.id == REFERENCE), None)
-        if reference is None:
-            raise ModelError("The reference failed on the holdout data.", remedy="Check the data with: hasten bench")
-        others = [item for item in found.claimed if item.variant.id != REFERENCE]
-        conclusion = conclude(reference, others, found.picks, job.goal, found.tuned)
-        return Record(
-            verdict=conclusion.verdict,
-            summary=conclusion.summary,
-            goal=job.goal,
-            picked=conclusion.picked,
-            ladder=conclusion.ladder,
-            reference=reference,
-            holdout=tuple(others),
-            tuning=tuple(found.tuned),
-            rejected=(*found.rejected, *conclusion.rejected),
-            environment=environment(),
-            model={
-                "name": job.name,
-                "file": job.model.name,
-                "sha256": model.digest,
-                "bytes": model.bytes_on_disk,
-                "parameters": model.parameters(),
-                "format": model.format,
-                "opset": model.opset,
-                **({"prepared": ", ".join(str(step) for step in job.prepare)} if job.prepare else {}),
-            },
-            data={
-                "name": job.data.name,
-                "sha256": job.data.digest(),
-                "samples": len(job.data),
-                "calibration": len(self._splits.calibration),
-                "tuning": len(self._splits.tuning),
-                "holdout": len(self._splits.holdout),
-                "metric": job.data.metric.name,
-                "labels": "yes" if job.data.labelled else "no: agreement with the reference",
-            },
-            seed=job.seed,
-            elapsed_s=job.clock.now() - self._started,
-            command=job.command,
-            stories=tuple(found.stories),
-            builds=tuple(self._builds.values()),
-            deployments=deployments,
         )
 
     def _pack(self, record: Record, batch: int) -> Outcome:
@@ -393,8 +341,14 @@ def _check_data(model: Model, data: Dataset) -> None:
         check_fits(model.signature, sample, f"Sample {index} of {data.name!r}")
 
 
+def _unclaimed(item: Evidence, claimed: int, budget_s: float) -> Rejection:
+    reason = f"The budget of {budget_s / 60:.3g} minutes left time for the claims of {claimed} before it."
+    return Rejection(variant=item.variant, stage="budget", reason=reason, evidence=item)
+
+
 def _run_key(job: Job, model: Model) -> str:
-    return fingerprint(model.digest, job.data.digest(), job.goal, job.seed, job.budget_s, job.prepare, environment())
+    asked = (job.goal, job.seed, job.budget_s, job.exhaustive, job.prepare)
+    return fingerprint(model.digest, job.data.digest(), *asked, environment())
 
 
 def _first(subset: Subset, count: int) -> Subset:

@@ -19,11 +19,13 @@ from hasten.data.dataset import Subset
 from hasten.engine.isolate import load_isolated
 from hasten.errors import EngineError, HastenError, StorageError
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan, meters
+from hasten.measure.classes import class_changes
 from hasten.measure.contention import Watch
 from hasten.measure.cost import costs
 from hasten.measure.latency import glance
+from hasten.optimize.stories import stories
 from hasten.optimize.trials import Trial
-from hasten.spec.evidence import Evidence, Rejection, Story
+from hasten.spec.evidence import ClassChanges, Evidence, Rejection, Story
 from hasten.spec.measurement import Figure, Measurement, Split
 from hasten.spec.progress import Listener, ignore
 from hasten.spec.slo import Goal
@@ -32,8 +34,6 @@ from hasten.spec.variant import REFERENCE, Variant
 from hasten.verify.judge import judge
 
 __all__ = ["Bench", "Loader", "load_arm", "try_variant"]
-
-_STORIES = 6
 
 
 class Loader(Protocol):
@@ -92,7 +92,8 @@ def _tried(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> 
             evidence = _measure(bench, variant, pair)
     except EngineError as error:
         return _rejected(variant, "run", error.message)
-    return Trial(variant=variant, evidence=evidence, stories=_stories(bench, variant))
+    told, classes = _stories(bench, variant), _classes(bench, variant)
+    return Trial(variant=variant, evidence=evidence, stories=told, classes=classes)
 
 
 def _pair(bench: Bench, variant: Variant, model: Path, arm: Arm) -> Pair:
@@ -141,25 +142,16 @@ def _rejected(variant: Variant, stage: str, reason: str) -> Trial:
     )
 
 
+def _classes(bench: Bench, variant: Variant) -> ClassChanges | None:
+    """The claim class by class; a trial that picks has no need of it."""
+    given = bench.book.given.get(variant.id)
+    if bench.split != "holdout" or variant.id == REFERENCE or given is None:
+        return None
+    return class_changes(variant.id, bench.data.dataset, bench.data.indices, bench.book.answers, given)
+
+
 def _stories(bench: Bench, variant: Variant) -> tuple[Story, ...]:
-    """The first samples on which the candidate answers otherwise than the reference."""
     given = bench.book.given.get(variant.id, {})
-    told: list[Story] = []
-    for index, answer in given.items():
-        before, after = _words(bench.book.answers[index]), _words(answer)
-        if before != after and len(told) < _STORIES:
-            label = bench.data.dataset.label(index)
-            told.append(
-                Story(
-                    variant=variant.id,
-                    sample=index,
-                    label="" if label is None else _words(label),
-                    reference=before,
-                    answer=after,
-                )
-            )
-    return tuple(told)
-
-
-def _words(answer: object) -> str:
-    return str(answer)[:120]
+    if bench.split == "holdout":
+        return ()
+    return tuple(stories(variant.id, bench.data.dataset, bench.book.answers, given))

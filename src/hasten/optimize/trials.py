@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from hasten.errors import StorageError, UsageError
-from hasten.spec.evidence import Evidence, Rejection, Story
+from hasten.spec.evidence import ClassChanges, Evidence, Rejection, Story
 from hasten.spec.values import Value
 from hasten.spec.variant import Variant
 
@@ -26,13 +26,14 @@ T = TypeVar("T")
 
 class Trial(Value, frozen=True):
     """The outcome of trying one variant: evidence on tuning data, or a rejection before it got that far. `seconds` is
-    what building and measuring it took.
+    what building and measuring it took; `stories` are told on tuning data, `classes` of a claim on holdout data.
     """
 
     variant: Variant
     evidence: Evidence | None = None
     rejection: Rejection | None = None
     stories: tuple[Story, ...] = ()
+    classes: ClassChanges | None = None
     seconds: float = 0.0
 
 

@@ -11,6 +11,7 @@ is in the trial log before the next begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,8 @@ _ALWAYS = 2
 _FIRST, _MIXED = 0.7, 0.9
 # A quantized candidate must have been this fast, relative to the best so far, to be worth mixing.
 _WORTH_MIXING = 1.05
+# The fewest builds of a mix that is worth beginning.
+_MIX_BUILDS = 3
 
 
 @dataclass(slots=True)
@@ -77,8 +80,9 @@ class Tuned:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """What the stage needs. `spent()` is the share of the tuning time that is gone; `smaller` are steps that let the
-    model run on smaller inputs.
+    """What the stage needs. `spent()` is the share of the tuning time that is gone, of `time_s` seconds; `smaller` are
+    steps that let the model run on smaller inputs. `exhaustive` tries every candidate in full, whatever is expected and
+    however long it takes.
     """
 
     bench: Bench
@@ -95,6 +99,8 @@ class Tuning:
     budget_text: str
     smaller: Sequence[Want] = ()
     forecast: Forecast = field(default_factory=Forecast)
+    exhaustive: bool = False
+    time_s: float = math.inf
 
     def run(self, reference: Variant, wishes: Sequence[Wish]) -> Tuned:
         """Try the reference against itself, then what is worth it, until the time for trying is spent."""
@@ -135,7 +141,7 @@ class Tuning:
     def _refusal(self, tuned: Tuned, prospect: Prospect, share: float) -> Trial | None:
         """Why a candidate is not tried, or None. The first few are: a search that tried nothing has found nothing."""
         wish = prospect.wish
-        if self._finished(wish) or tuned.ran() < _ALWAYS:
+        if self.exhaustive or self._finished(wish) or tuned.ran() < _ALWAYS:
             return None
         if self.spent() > share:
             return _rejected(wish.variant, "budget", f"The budget of {self.budget_text} was spent before its turn.")
@@ -180,7 +186,7 @@ class Tuning:
 
     def _behind(self, tuned: Tuned) -> Callable[[Figure], str | None] | None:
         """Rules out what is far behind; where memory counts, a slow candidate may still be the one."""
-        if not self._by_speed or self.goal.slo.memory_max_mb is not None:
+        if self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
             return None
         return behind(self._leader(tuned))
 
@@ -221,13 +227,21 @@ class Tuning:
     def _mix(self, tuned: Tuned) -> None:
         """Give quantized candidates that lost a second chance with fewer quantized nodes."""
         for trial in list(tuned.trials):
-            if self.spent() < _MIXED and self._worth_mixing(trial, tuned):
+            if not self._late() and self._time_to_mix(trial) and self._worth_mixing(trial, tuned):
                 try:
                     self._mixed(tuned, trial)
                 except (TransformFailed, MissingError, EngineError) as error:
                     # A mix that cannot be built or run costs itself, not the search.
                     note = f"{trial.variant.id}-mixed: {error.message}"
                     self.listener(Progress(stage=f"tuning/{trial.variant.id}-mixed", note=note))
+
+    def _time_to_mix(self, trial: Trial) -> bool:
+        """Mixing builds the candidate anew several times over; each build and trial takes about as long as it did."""
+        left_s = (1 - self.spent()) * self.time_s
+        return self.exhaustive or left_s >= _MIX_BUILDS * trial.seconds
+
+    def _late(self) -> bool:
+        return self.spent() > _MIXED and not self.exhaustive
 
     def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
         item = trial.evidence
@@ -253,7 +267,7 @@ class Tuning:
                 judge=lambda candidate: self._measure(Tuned(), candidate),
                 accurate=self._accurate,
                 ratios=lambda base, others: self._ratios(variant.target, base, others),
-                late=lambda: self.spent() > _MIXED,
+                late=self._late,
             ),
         )
         if found:

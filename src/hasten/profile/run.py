@@ -227,7 +227,7 @@ def _notes(subject: Subject, session: IsolatedSession, noted: Noted, operators: 
     above = [item for item in operators if (item.roofline_share.low or 0.0) > _ABOVE]
     if above:
         notes.append(
-            f"{len(above)} operators are faster than the ceilings found: other work held these down, or the data lay "
+            f"{_counted(len(above))} faster than the ceilings found: other work held these down, or the data lay "
             "in a nearer cache than a copy of its size."
         )
     unplaced = [item for item in operators if item.bound is None and item.reason and "work" in item.reason]
@@ -243,3 +243,7 @@ def _notes(subject: Subject, session: IsolatedSession, noted: Noted, operators: 
             "so that many small ones look larger than they are."
         )
     return notes
+
+
+def _counted(operators: int) -> str:
+    return "1 operator is" if operators == 1 else f"{operators} operators are"

@@ -6,6 +6,8 @@ facade call it; it looks at frozen values and measures nothing itself.
 
     words, format               what things are called; numbers with unit and interval
     verdict, tried, facts, page the view model: a record turned into sentences, tiles and rows (pure)
+    by_class, told, operators   what changed: accuracy by class, samples, where the time goes (pure)
+    room, serving               what a looser objective would buy; how the picked variant is served (pure)
     chart                       the record as points and rows to draw (pure)
     labels, plots, bars         drawing them as SVG that follows the page's colours
     profile_page, roof          the same for a profile: its view model, its plot

@@ -10,18 +10,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hasten.report.bars import Bars
+from hasten.report.by_class import ByClass, by_class
 from hasten.report.chart import latency_bars, speed_accuracy, undrawn
 from hasten.report.facts import Command, Share, commands, facts_of, method_of, shares
 from hasten.report.format import (
     FigureText,
     amount,
+    count,
     figure_text,
     is_measured,
     unit_of,
 )
+from hasten.report.operators import Operators, operators_of
 from hasten.report.plots import Chart
+from hasten.report.room import Offer, offers
 from hasten.report.serving import Plan, plan_of
-from hasten.report.tried import Tried, kind_of, tried
+from hasten.report.told import Told, told
+from hasten.report.tried import Group, Tried, grouped, kind_of, tried
 from hasten.report.verdict import (
     Callout,
     Hero,
@@ -88,8 +93,14 @@ class Page:
     metric: str
     steps: tuple[Step, ...]
     rows: tuple[Row, ...]
+    classes: tuple[ByClass, ...]
+    changed: tuple[Told, ...]
+    unchanged: str
+    operators: Operators | None
     serving: Plan | None
+    offers: tuple[Offer, ...]
     tried: tuple[Tried, ...]
+    untried: tuple[Group, ...]
     facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     method: tuple[str, ...]
     shares: tuple[Share, ...]
@@ -99,7 +110,7 @@ class Page:
 def page_of(record: Record, title: str) -> Page:
     """Return the page of a record."""
     names = variant_names(all_variants(record))
-    chart = speed_accuracy(record)
+    chart, candidates = speed_accuracy(record), tried(record)
     return Page(
         title=clean(title),
         hero=hero(record, title),
@@ -113,13 +124,28 @@ def page_of(record: Record, title: str) -> Page:
         metric=metric_words(record.reference.measurement.metric),
         steps=tuple(_steps(record, names)),
         rows=tuple(_rows(_ladder(record))),
+        classes=by_class(record),
+        changed=told(record, record.picked),
+        unchanged=_unchanged(record),
+        operators=operators_of(record),
         serving=plan_of(record),
-        tried=tried(record),
+        offers=offers(record),
+        tried=tuple(item for item in candidates if item.measured),
+        untried=grouped(candidates),
         facts=tuple(facts_of(record, title)),
         method=tuple(method_of(record)),
         shares=shares(record),
         commands=commands(record),
     )
+
+
+def _unchanged(record: Record) -> str:
+    """What to say where no answer of the picked variant changed; empty where some did, or nothing was picked."""
+    tuned = next((item for item in record.tuning if item.variant.id == record.picked), None)
+    if record.picked == REFERENCE or tuned is None or told(record, record.picked):
+        return ""
+    samples = tuned.measurement.accuracy_change.n
+    return f"None of its answers to {count(samples)} tuning samples differs from the reference’s." if samples else ""
 
 
 def _scale_turns(chart: Chart | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,10 @@ _TIMES = Unit(suffix="×", least=2, most=2)
 _PERCENT = Unit(suffix=" %", scale=100.0, most=1)
 _GFLOP = Unit(suffix=" GFLOP/s", most=1)
 _GB = Unit(suffix=" GB/s", most=1)
-# A page with thousands of rows helps nobody; the rest is summed up.
-_MOST_ROWS = 200
+# Most of the time is in a few operators; more can be unfolded, and what helps nobody is summed up.
+_ROWS, _MOST_ROWS = 24, 200
 _DRAWN = 120
+_LONG_PREFIX = 12
 BOUND_WORDS: dict[Bound, str] = {
     "compute": "arithmetic keeps it busy",
     "memory": "moving bytes keeps it busy",
@@ -72,7 +74,10 @@ class ProfilePage:
     roof: Roof | None
     roof_missing: str
     rows: tuple[OperatorRow, ...]
+    more: tuple[OperatorRow, ...]
+    more_label: str
     rest: str
+    prefix: str
     ceilings: tuple[tuple[str, FigureText], ...]
     method: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
@@ -81,22 +86,38 @@ class ProfilePage:
 def profile_page(profile: Profile) -> ProfilePage:
     """Return the page of a profile."""
     ordered = sorted(profile.operators, key=lambda item: -item.share)
-    roof = _roof(profile.ceilings, ordered)
+    roof, prefix = _roof(profile.ceilings, ordered), _prefix(profile)
+    rows = tuple(_row(item, ordered[0].share, prefix) for item in ordered[:_MOST_ROWS])
     return ProfilePage(
         title=clean(profile.model),
         headline=_headline(profile),
         lead=_lead(profile),
         details=tuple(profile.notes),
         tiles=tuple(_tiles(profile)),
-        necks=tuple(_neck(item) for item in profile.bottlenecks),
+        necks=tuple(_neck(item, prefix) for item in profile.bottlenecks),
         roof=roof,
         roof_missing="" if roof else "No roofline: neither the work of an operator nor a ceiling is known.",
-        rows=tuple(_row(item, ordered[0].share) for item in ordered[:_MOST_ROWS]),
+        rows=rows[:_ROWS],
+        more=rows[_ROWS:],
+        more_label=_rest(ordered[_ROWS:_MOST_ROWS]),
         rest=_rest(ordered[_MOST_ROWS:]),
+        prefix=clean(prefix),
         ceilings=tuple(_ceilings(profile.ceilings)),
         method=tuple(_method(profile)),
         facts=tuple(_facts(profile)),
     )
+
+
+def _prefix(profile: Profile) -> str:
+    """The folders that nearly all names of operators begin with, where leaving them out makes names easier to read."""
+    names = [name for item in profile.operators for name in item.nodes or (item.name,) if "/" in name]
+    common = posixpath.commonprefix(names)
+    prefix = common[: common.rfind("/") + 1]
+    return prefix if len(names) > 1 and len(prefix) >= _LONG_PREFIX else ""
+
+
+def _named(label: str, prefix: str) -> str:
+    return clean(f"…/{label.removeprefix(prefix)}" if prefix and label.startswith(prefix) else label)
 
 
 def bound_words(bound: Bound | None) -> str:
@@ -127,7 +148,7 @@ def _tiles(profile: Profile) -> Iterable[tuple[str, FigureText]]:
     yield "sum of the operators", figure_text(profile.operators_ms, _MS)
 
 
-def _neck(item: Bottleneck) -> Neck:
+def _neck(item: Bottleneck, prefix: str) -> Neck:
     bound = bound_words(item.bound)
     explained = BOUND_WORDS[item.bound] if item.bound else "its work is unknown"
     return Neck(
@@ -137,7 +158,7 @@ def _neck(item: Bottleneck) -> Neck:
         share=_percent(item.share),
         percent=round(100 * item.share, 2),
         time=figure_text(item.time_us, _US),
-        largest=", ".join(clean(label) for label in item.largest),
+        largest=", ".join(_named(label, prefix) for label in item.largest),
         remedies=tuple((_technique(r.transform, r.after), clean(r.why), _of(r.operators, item.count))
                        for r in item.remedies),
         none=clean(item.why_none or ""),
@@ -154,12 +175,12 @@ def _of(some: int, every: int) -> str:
     return f"all {count(every)}" if some == every else f"{count(some)} of {count(every)}"
 
 
-def _row(item: Operator, longest: float) -> OperatorRow:
+def _row(item: Operator, longest: float, prefix: str) -> OperatorRow:
     share = item.roofline_share.value
     return OperatorRow(
-        label=clean(item.label),
+        label=_named(item.label, prefix),
         kind=clean(item.kind),
-        origins=", ".join(clean(name) for name in item.nodes) if len(item.nodes) > 1 else "",
+        origins=", ".join(_named(name, prefix) for name in item.nodes) if len(item.nodes) > 1 else "",
         time=figure_text(item.time_us, _US),
         share=_percent(item.share),
         percent=round(100 * item.share / longest, 2) if longest else 0.0,
@@ -170,15 +191,23 @@ def _row(item: Operator, longest: float) -> OperatorRow:
 
 
 def _work(item: Operator) -> str:
-    flops = "" if item.flops is None else f"{amount(item.flops / 1e6, Unit(most=2))} MFLOP"
+    flops = "" if item.flops is None else _flop_text(item.flops)
     moved = "" if item.bytes_moved is None else bytes_text(item.bytes_moved)
     return ", ".join(part for part in (flops, moved) if part) or "unknown"
+
+
+def _flop_text(flops: int) -> str:
+    for factor, unit in ((1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP")):
+        if flops >= factor:
+            return f"{amount(flops / factor, Unit(most=1))} {unit}"
+    return f"{flops} FLOP"
 
 
 def _rest(items: Sequence[Operator]) -> str:
     if not items:
         return ""
-    return f"{count(len(items))} more operators take {_percent(sum(item.share for item in items))} together."
+    what = "1 more operator takes" if len(items) == 1 else f"{count(len(items))} more operators take"
+    return f"{what} {_percent(sum(item.share for item in items))}{' together' if len(items) > 1 else ''}."
 
 
 def _roof(ceilings: Ceilings, operators: Sequence[Operator]) -> Roof | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hasten.report.format import FigureText, figure_text, unit_of
-from hasten.report.words import clean, figure_label
+from hasten.report.words import figure_label, plainly
 from hasten.spec.evidence import Record
 from hasten.spec.measurement import MetricInfo
 from hasten.spec.serving import Deployment, Prediction, Serving
@@ -55,7 +55,7 @@ def _plan(found: Deployment, metric: MetricInfo) -> Plan:
     return Plan(
         how=str(found.serving),
         load=f"{found.predicted.load_rps:.4g} requests/s",
-        reason=clean(found.reason),
+        reason=plainly(found.reason),
         capacity=figure_text(found.capacity_rps, unit_of("throughput_rps", metric)),
         cost=figure_text(found.cost_per_million_usd, unit_of("cost_per_million_usd", metric)) if priced else None,
         rows=tuple(_rows(found, metric)),

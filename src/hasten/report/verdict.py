@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 from hasten.report.format import amount, count, figure_text, interval, is_measured, unit_of
+from hasten.report.told import Told, told
 from hasten.report.words import (
     FIGURE_OF_OBJECTIVE,
     asked_for,
@@ -19,13 +19,11 @@ from hasten.report.words import (
     plainly,
     variant_names,
 )
-from hasten.spec.evidence import Check, Evidence, Record, Story
+from hasten.spec.evidence import Check, Evidence, Record
 from hasten.spec.measurement import Figure, Measurement, MetricInfo
 from hasten.spec.variant import Variant
 
-__all__ = ["Callout", "Hero", "Told", "broken_and_fast", "hero", "model_name", "picked_evidence", "told"]
-
-LONGEST_TOLD = 160
+__all__ = ["Callout", "Hero", "broken_and_fast", "hero", "model_name", "picked_evidence"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,16 +36,6 @@ class Hero:
     lead: str
     details: tuple[str, ...]
     asked: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """A story: the answer is split into pieces, and each tells whether it differs from the reference's answer."""
-
-    sample: int
-    label: str
-    reference: str
-    answer: tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,10 +130,16 @@ def _keep(record: Record, title: str, asked: tuple[str, ...]) -> Hero:
         kind="keep",
         badge="Keep the reference: nothing faster was proven safe",
         headline="Keep the reference",
-        lead=plainly(clean(record.summary).removeprefix("Keep the reference: ")),
+        lead=_lead(record),
         details=(f"{model_name(record, title)} stays as it is: {record.reference.variant.target}.",),
         asked=asked,
     )
+
+
+def _lead(record: Record) -> str:
+    """The summary as a sentence under a headline that has its first words."""
+    text = plainly(clean(record.summary).removeprefix("Keep the reference: "))
+    return text[:1].upper() + text[1:]
 
 
 def _infeasible(record: Record, title: str, asked: tuple[str, ...]) -> Hero:
@@ -158,7 +152,7 @@ def _infeasible(record: Record, title: str, asked: tuple[str, ...]) -> Hero:
         kind="infeasible",
         badge="Infeasible: not every objective can be met here",
         headline=f"Infeasible: nothing reaches {' or '.join(texts)}" if texts else f"Infeasible: {nothing}",
-        lead=plainly(clean(record.summary).removeprefix("Keep the reference: ")),
+        lead=_lead(record),
         details=(f"Model: {model_name(record, title)}.", *filter(None, closest)),
         asked=asked,
     )
@@ -230,30 +224,10 @@ def _callout(record: Record, broken: Evidence, fastest: bool) -> Callout:
         change_interval=interval(m.accuracy_change, change_unit),
         metric=metric,
         sentence=f"{name} is {speed.value} faster, yet {metric} goes from {levels[0]} to {levels[1]}.",
-        stories=told(record.stories, broken.variant.id),
+        stories=told(record, broken.variant.id),
     )
 
 
 def _before(record: Record) -> Measurement:
     reference = next((e for e in record.tuning if e.variant.id == record.reference.variant.id), record.reference)
     return reference.measurement
-
-
-def told(stories: tuple[Story, ...], variant: str) -> tuple[Told, ...]:
-    """Return the stories of one variant with the differing pieces of each answer marked."""
-    return tuple(_tell(story) for story in stories if story.variant == variant)
-
-
-def _tell(story: Story) -> Told:
-    label, reference, answer = (_shorten(t) for t in (story.label, story.reference, story.answer))
-    return Told(sample=story.sample, label=label, reference=reference, answer=_pieces(reference, answer))
-
-
-def _shorten(text: str) -> str:
-    text = clean(text)
-    return text if len(text) <= LONGEST_TOLD else text[: LONGEST_TOLD - 1] + "…"
-
-
-def _pieces(reference: str, answer: str) -> tuple[tuple[str, bool], ...]:
-    codes = SequenceMatcher(None, reference, answer, autojunk=False).get_opcodes()
-    return tuple((answer[start:end], tag != "equal") for tag, _, _, start, end in codes if end > start)

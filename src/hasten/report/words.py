@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from hasten.report.format import Unit, amount, unit_of
+from hasten.report.format import MINUS, Unit, amount, unit_of
 from hasten.spec.measurement import MetricInfo
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE, Variant
@@ -54,6 +54,7 @@ FIGURE_OF_OBJECTIVE = {
     "accuracy": "accuracy_change",
     "memory_max_mb": "memory_peak_mb",
 }
+_NEGATIVE = re.compile(r"(?<![\w.-])-(\d+(?:\.\d+)?)(?![\w-])")
 AT_LEAST = ("throughput_rps", "speedup")
 
 
@@ -71,11 +72,12 @@ def metric_words(metric: MetricInfo) -> str:
 
 
 def plainly(reason: str) -> str:
-    """Return a reason with the keys of figures and metrics put into words; the rest stays as it was said."""
+    """Return a reason with the keys of figures and metrics put into words and with minus signs; the rest stays."""
     words = {**METRICS, **FIGURES}
     known = re.compile(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b")
     said = clean(reason).strip()
-    text = known.sub(lambda found: words[found[1]], said)
+    text = _NEGATIVE.sub(lambda found: found[1] if float(found[1]) == 0 else MINUS + found[1], said)
+    text = known.sub(lambda found: words[found[1]], text)
     return text[:1].upper() + text[1:] if known.match(said) else text
 
 

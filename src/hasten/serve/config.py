@@ -20,7 +20,19 @@ from msgspec import Meta
 from hasten.errors import ConfigError
 from hasten.spec.values import Value
 
-__all__ = ["Drain", "Http", "Log", "ServeConfig", "Size", "Times", "Tls", "TokenFiles", "json_schema", "read_config"]
+__all__ = [
+    "Drain",
+    "Grpc",
+    "Http",
+    "Log",
+    "ServeConfig",
+    "Size",
+    "Times",
+    "Tls",
+    "TokenFiles",
+    "json_schema",
+    "read_config",
+]
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -39,6 +51,12 @@ class Http(Value, frozen=True):
     allow_origins: Annotated[
         tuple[str, ...], Meta(description="Web pages that may use it, such as https://notebook.example.")
     ] = ()
+
+
+class Grpc(Value, frozen=True):
+    """Where the server speaks gRPC too; for whom, is as over HTTP."""
+
+    address: Annotated[str, Meta(description="HOST:PORT; empty for no gRPC.")] = ""
 
 
 class Tls(Value, frozen=True):
@@ -104,6 +122,7 @@ class ServeConfig(Value, frozen=True):
         False
     )
     http: Http = Http()
+    grpc: Grpc = Grpc()
     tls: Tls = Tls()
     tokens: TokenFiles = TokenFiles()
     size: Size = Size()

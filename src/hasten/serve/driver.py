@@ -1,6 +1,6 @@
-"""Carries the core's commands out: callbacks on one side, the engine's thread on the other.
+"""Carries the core's commands out: callbacks on one side, engines on the other.
 
-All of it runs on the event loop; only the engine's calls run on the worker's thread.
+All of it runs on the event loop; an engine calls back when it is done with a batch.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import functools
 import itertools
 import re
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from hasten.bundle.manifest import Manifest
 from hasten.bundle.read import Bundle
-from hasten.errors import EngineCrashed, EngineRunError, HastenError, RequestError
+from hasten.engine.confine import WorkerLimits
+from hasten.errors import EngineCrashed, EngineRunError, RequestError
+from hasten.serve.batch import Outcome, Tensors
 from hasten.serve.core import (
     Arrived,
     Cancelled,
@@ -26,7 +26,6 @@ from hasten.serve.core import (
     Dispatch,
     Drain,
     EngineDown,
-    EngineLost,
     EngineUp,
     Event,
     Finished,
@@ -35,8 +34,9 @@ from hasten.serve.core import (
     Tick,
     Wake,
 )
+from hasten.serve.instance import Instance
 from hasten.serve.origin import Origin
-from hasten.serve.pool import EngineWorker, Tensors
+from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
 from hasten.serve.told import NEWS, Batch, Teller
 from hasten.spec.event import Gauges, Lane, Sink
@@ -46,12 +46,10 @@ from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
 
-T = TypeVar("T")
 Answer = Callable[[Response | RequestError], None]
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
 # What may make an instance free again.
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
-_RESTART_FIRST_S, _RESTART_LONGEST_S = 0.1, 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -69,29 +67,33 @@ class _Ticket:
     cancelled: bool = False
 
 
-class _Instance:
-    """One engine process of a model, and the thread that drives it."""
-
-    def __init__(self, bundle: Bundle, variant: str, chosen: Serving, number: int) -> None:
-        self.worker = EngineWorker(bundle, variant, chosen)
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{bundle.manifest.name}-{number}")
-        self.up = False
-
-    async def do(self, work: Callable[..., T], *args: Any) -> T:
-        """Run on this instance's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.thread, work, *args)
-
-
 class ModelService:
-    """One bundle being served. Start it on a running event loop; `submit` calls back, `infer` awaits the answer."""
+    """One bundle being served. Start it on a running event loop; `submit` calls back, `infer` awaits the answer.
 
-    def __init__(self, bundle: Bundle, *, queue_capacity: int = 256, sink: Sink | None = None) -> None:
+    `isolation` "process" gives each engine instance a process of its own within `limits`; "none" runs them in this one.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        queue_capacity: int = 256,
+        sink: Sink | None = None,
+        isolation: Isolation = "process",
+        limits: WorkerLimits | None = None,
+    ) -> None:
         self.bundle = bundle
         self.variant = bundle.manifest.picked
         manifest = bundle.manifest
         chosen = manifest.serving_of(self.variant)
-        self._core = Core(_policy(manifest, chosen, queue_capacity), engine_up=False)
-        self._instances = [_Instance(bundle, self.variant, chosen, n) for n in range(chosen.instances)]
+        policy = _policy(manifest, chosen, queue_capacity)
+        self._core = Core(policy, engine_up=False)
+        target = chosen.one(bundle.entry(self.variant).variant.target)
+        loading = Loading(bundle, self.variant, target, policy.max_batch)
+        self._instances = [
+            Instance(loading, number, self._handle, isolation=isolation, limits=limits or WorkerLimits())
+            for number in range(chosen.instances)
+        ]
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
@@ -101,7 +103,6 @@ class ModelService:
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
         self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in manifest.signature.outputs}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -118,20 +119,18 @@ class ModelService:
 
     @property
     def engine_pid(self) -> int | None:
-        """Process id of the first engine instance, for those who watch it."""
-        return self._instances[0].worker.pid
+        """Process id of the first engine instance, where it has one of its own."""
+        return self._instances[0].pid
 
     async def start(self) -> None:
         """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
-        for number, instance in enumerate(self._instances):
-            await instance.do(instance.worker.start)
-            instance.up = True
-            self._handle(EngineUp(number))
+        for instance in self._instances:
+            await instance.start()
         self._open = True
 
     def gauges(self) -> Gauges:
         """How it stands at this moment."""
-        waiting, rows = len(self._core.batcher), self._core.batcher.rows
+        waiting = self._core.lanes
         return Gauges(
             model=self.bundle.manifest.name,
             variant=self.variant,
@@ -139,7 +138,10 @@ class ModelService:
             instances=len(self._instances),
             instances_up=sum(instance.up for instance in self._instances),
             capacity=self.policy.queue_capacity,
-            lanes=(Lane(requests=waiting, rows=rows, work_s=rows * self._core.row_seconds),),
+            lanes=tuple(
+                Lane(lane=lane.name, requests=waiting.length(number), work_s=waiting.work(number))
+                for number, lane in enumerate(self.policy.lanes)
+            ),
         )
 
     def submit(self, request: Request, answer: Answer, origin: Origin | None = None) -> Callable[[], None]:
@@ -185,13 +187,8 @@ class ModelService:
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
-        for instance in self._instances:
-            instance.worker.kill()
-        for task in self._tasks:
-            task.cancel()
-        for instance in self._instances:
-            await instance.do(instance.worker.close)
-            instance.thread.shutdown()
+        await asyncio.gather(*(instance.close() for instance in self._instances))
+        self._settle_all(tuple(self._tickets), RequestError("The server stopped.", code="unavailable"))
 
     def _handle(self, event: Event) -> None:
         now, kind = time.monotonic(), type(event)
@@ -204,8 +201,9 @@ class ModelService:
 
     def _carry_out(self, command: Command) -> None:
         match command:
-            case Dispatch(ids, rows, number, closed):
-                self._spawn(self._run(ids, number, Batch(rows, closed, time.monotonic(), self._free_since)))
+            case Dispatch(ids, rows, number, _, closed):
+                now = time.monotonic()
+                self._run(ids, number, Batch(rows, closed, now, self._free_since, started=now))
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
@@ -226,63 +224,32 @@ class ModelService:
         self._timer = None
         self._handle(Tick())
 
-    async def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
-        instance = self._instances[number]
-        ran.started = time.monotonic()
+    def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
         batch = [self._tickets[id_] for id_ in ids if id_ in self._tickets]
         if not batch:
-            self._handle(Finished(0.0, number))
+            asyncio.get_running_loop().call_soon(self._handle, Finished(0.0, number))
             return
         ran.requests = len(batch)
-        try:
-            results = await instance.do(instance.worker.run, [dict(ticket.request.inputs) for ticket in batch])
-        except EngineCrashed:
-            ran.finished = time.monotonic()
-            self._crashed(ids, number)
-            self._teller.ran(ran, number, failed=True)
-            return
-        except Exception as error:
-            # Whatever a batch does, the engine must come back into the queue's hands.
-            self._settle_all(ids, RequestError(f"The batch failed: {type(error).__name__}.", code="internal"))
-            batch = []
-        else:
-            for ticket, result in zip(batch, results, strict=True):
-                ticket.ran = ran
-                self._settle(ticket.id, _outcome(result))
-            batch = [
-                ticket for ticket, result in zip(batch, results, strict=True) if not isinstance(result, EngineRunError)
-            ]
+        inputs = [ticket.request.inputs for ticket in batch]
+        self._instances[number].run(inputs, lambda results: self._ran(batch, number, ran, results))
+
+    def _ran(self, batch: list[_Ticket], number: int, ran: Batch, results: Sequence[Outcome] | EngineCrashed) -> None:
+        """Answer a batch. Only what was running fails where the engine died."""
+        if isinstance(results, EngineCrashed):
+            results = [EngineRunError("its process ended, and a new one is started.", code="unavailable")] * len(batch)
+        for ticket, result in zip(batch, results, strict=True):
+            ticket.ran = ran
+            self._settle(ticket.id, _outcome(result))
         ran.finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
-        self._handle(Finished(ran.finished - ran.started, number))
-        if batch:
-            self.tally.execute(len(batch), ran.finished - ran.started)
-        self._teller.ran(ran, number, failed=not batch)
-
-    def _crashed(self, ids: tuple[int, ...], number: int) -> None:
-        """Only what was running fails; a new process is started at once, and later ones ever more slowly."""
-        self._instances[number].up = False
-        self._settle_all(
-            ids,
-            RequestError("The engine stopped while it ran this request.", code="unavailable", retry_after_s=1.0),
-        )
-        self._handle(EngineDown(number))
-        self._spawn(self._restart(number))
-
-    async def _restart(self, number: int) -> None:
-        pause, instance = _RESTART_FIRST_S, self._instances[number]
-        while True:
-            try:
-                await instance.do(instance.worker.start)
-            except HastenError:
-                self._handle(EngineLost(pause, number))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _RESTART_LONGEST_S)
-            else:
-                instance.up = True
-                self._handle(EngineUp(number))
-                return
+        up = self._instances[number].up
+        seconds = ran.finished - ran.started
+        self._handle(Finished(seconds, number) if up else EngineDown(number))
+        answered = sum(not isinstance(result, EngineRunError) for result in results)
+        if answered:
+            self.tally.execute(answered, seconds)
+        self._teller.ran(ran, number, failed=not answered)
 
     def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
         """Answer on time also while the request runs; the core sees to it that it does not start too late."""
@@ -360,11 +327,6 @@ class ModelService:
             parameters={"variant": self.variant},
         )
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
 
 def _policy(manifest: Manifest, chosen: Serving, queue_capacity: int) -> Policy:
     """The bundle's serving defaults, within the batch that was proven harmless."""
@@ -380,11 +342,17 @@ def _left() -> RequestError:
     return RequestError("The client left.", code="cancelled")
 
 
-def _outcome(result: Tensors | EngineRunError) -> Tensors | RequestError:
-    if isinstance(result, EngineRunError):
-        # Runtimes name source files where they were built; clients are told what happened, not where.
-        return RequestError(f"The engine failed: {_PATH.sub('…', result.message)}", code="internal")
-    return result
+def _outcome(result: Outcome) -> Tensors | RequestError:
+    if not isinstance(result, EngineRunError):
+        return result
+    # Runtimes name source files where they were built; clients are told what happened, not where.
+    words = _PATH.sub("…", result.message)
+    lost = result.code in ("unavailable", "out_of_memory")
+    return RequestError(
+        f"The engine failed: {words}",
+        code="unavailable" if lost else "internal",
+        retry_after_s=1.0 if lost else None,
+    )
 
 
 def _shape_key(request: Request) -> tuple[object, ...]:

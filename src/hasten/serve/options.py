@@ -11,6 +11,7 @@ from pathlib import Path
 from hasten.errors import UsageError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Scope
 from hasten.serve.config import ServeConfig
+from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.server import Front
 from hasten.serve.tls import server_context
@@ -40,6 +41,8 @@ def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
     return Front(
         access=access,
         tls=_context(config),
+        grpc_tls=_context(config, "h2"),
+        grpc_limits=_grpc_limits(config),
         limits=_http_limits(config),
         drain_delay_s=config.drain.delay_s,
         grace_s=config.drain.grace_s,
@@ -70,6 +73,18 @@ def _http_limits(config: ServeConfig) -> HttpLimits:
     )
 
 
+def _grpc_limits(config: ServeConfig) -> GrpcLimits:
+    size, times = config.size, config.times
+    return GrpcLimits(
+        metadata=size.header_bytes,
+        buffered=size.buffered_bytes,
+        connections=size.connections,
+        handshake_s=times.header_s,
+        receipt_s=times.body_s,
+        delivery_s=times.stalled_s,
+    )
+
+
 def _tokens(scope: Scope, file: str, environment: Mapping[str, str]) -> list[str]:
     """The tokens of a scope: of the file where one is named, else of the variable."""
     if not file:
@@ -85,10 +100,11 @@ def _tokens(scope: Scope, file: str, environment: Mapping[str, str]) -> list[str
     return tokens
 
 
-def _context(config: ServeConfig) -> ssl.SSLContext | None:
+def _context(config: ServeConfig, protocol: str = "http/1.1") -> ssl.SSLContext | None:
     tls = config.tls
     if not (tls.certificate or tls.key or tls.client_ca):
         return None
     if not (tls.certificate and tls.key):
         raise UsageError("TLS needs a certificate and its key.", remedy="Give both --tls-cert FILE and --tls-key FILE.")
-    return server_context(Path(tls.certificate), Path(tls.key), Path(tls.client_ca) if tls.client_ca else None)
+    client_ca = Path(tls.client_ca) if tls.client_ca else None
+    return server_context(Path(tls.certificate), Path(tls.key), client_ca, protocol)

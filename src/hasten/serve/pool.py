@@ -1,116 +1,123 @@
-"""The engine behind a model: a worker process with one loaded variant, driven from one thread.
+"""What runs batches: one loaded, warm variant of a bundle, in a process of its own or in this one.
 
-A batch is stacked along the first axis and its outputs are taken apart again by rows. If the process dies, the
-batch that was running fails and a new process is started.
+`Runner` is all that the driver knows of either. Everything is called on the event loop.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
 
-import numpy as np
+import msgspec
 
 from hasten.bundle.read import Bundle
-from hasten.engine.isolate import IsolatedSession, load_isolated
-from hasten.errors import EngineRunError
-from hasten.spec.serving import Serving
+from hasten.engine.confine import WorkerLimits
+from hasten.engine.frames import Frame
+from hasten.engine.process import WorkerProcess
+from hasten.errors import EngineCrashed, EngineError, EngineRunError
+from hasten.serve import warmup
+from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
+from hasten.serve.link import WorkerLink
+from hasten.spec.target import Target
 
-__all__ = ["EngineWorker", "split_rows", "stack"]
+__all__ = ["Died", "Done", "Isolation", "Loading", "ProcessRunner", "Runner"]
 
-Tensors = dict[str, np.ndarray[Any, Any]]
+Isolation = Literal["process", "none"]
+Done = Callable[[Sequence[Outcome] | EngineCrashed], None]
+Died = Callable[[EngineCrashed], None]
+Steps = Generator[Sequence[Tensors], Outcome, list[Outcome]]
 
 
-class EngineWorker:
-    """One variant of one bundle, loaded and warm. Not thread-safe: one thread owns it. `serving` is how the variant is
-    served, by default as the bundle says.
-    """
+class Loading:
+    """What is loaded: the model file of a variant, for which target, samples to warm up on, and the largest batch."""
 
-    def __init__(self, bundle: Bundle, variant: str, serving: Serving | None = None) -> None:
-        self._bundle = bundle
-        self._variant = variant
-        self._serving = serving or bundle.manifest.serving_of(variant)
-        self._session: IsolatedSession | None = None
+    def __init__(self, bundle: Bundle, variant: str, target: Target, max_batch: int) -> None:
+        self.model: Path = bundle.model_path(variant)
+        self.target = target
+        self.max_batch = max_batch
+        self.samples: Sequence[Tensors] = warmup.distinct(bundle.golden(variant).inputs)
 
-    def start(self) -> None:
-        """Load and warm up: golden samples alone and, where the model batches, at every power of two up to the limit.
 
-        Raises `EngineError` where the engine refuses or dies.
-        """
-        self.close()
-        entry = self._bundle.entry(self._variant)
-        target = self._serving.one(entry.variant.target)
-        self._session = load_isolated(self._bundle.model_path(self._variant), target)
-        samples = self._bundle.golden(self._variant).inputs
-        limit, size = self._bundle.manifest.max_batch, 1
-        while samples and size <= limit:
-            self._session.run(stack([samples[0]] * size))
-            size *= 2
-
-    def run(self, inputs: Sequence[Tensors]) -> list[Tensors | EngineRunError]:
-        """Run requests as one batch and return each one's outputs, or its own error. Raises `EngineCrashed`.
-
-        Where a batch fails, its requests run one by one: a bad input is not to fail its neighbours.
-        """
-        assert self._session is not None, "start the worker first"
-        if len(inputs) > 1:
-            try:
-                outputs = self._session.run(stack(inputs))
-                return list(split_rows(outputs, [rows_of(item) for item in inputs]))
-            except EngineRunError:
-                return [self._alone(self._session, item) for item in inputs]
-        return [self._alone(self._session, inputs[0])]
-
-    def _alone(self, session: IsolatedSession, inputs: Tensors) -> Tensors | EngineRunError:
-        try:
-            return session.run(inputs)
-        except EngineRunError as error:
-            return error
-
-    def kill(self) -> None:
-        """End the engine process from any thread, whatever it is doing; the thread that waits for it learns of it."""
-        pid = self.pid
-        if pid is not None:
-            # It may be gone already, which is what we want.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+class Runner(Protocol):
+    """A loaded variant that runs one batch at a time."""
 
     @property
     def pid(self) -> int | None:
-        """Process id of the engine process, while there is one."""
-        return None if self._session is None else self._session.pid
+        """Process id of the engine, where it has a process of its own."""
+        ...
 
-    def close(self) -> None:
-        """End the engine process. Safe to call twice."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+    async def start(self) -> None:
+        """Load and warm up, anew where it was loaded before. Raises `EngineError`."""
+        ...
 
+    def submit(self, batch: Sequence[Tensors], done: Done) -> None:
+        """Run requests as one batch and call `done` with each one's outcome, or with the crash that took them all."""
+        ...
 
-def rows_of(inputs: Tensors) -> int:
-    """Length of the first axis."""
-    first = next(iter(inputs.values()))
-    return int(first.shape[0]) if first.ndim else 1
-
-
-def stack(inputs: Sequence[Tensors]) -> Tensors:
-    """Join requests along the first axis; one request passes through without a copy."""
-    if len(inputs) == 1:
-        return inputs[0]
-    return {name: np.concatenate([item[name] for item in inputs]) for name in inputs[0]}
+    async def close(self) -> None:
+        """End it at once, whatever it is doing; nobody is told. Safe to call twice."""
+        ...
 
 
-def split_rows(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
-    """Take a batch's outputs apart: request i gets its own rows, as views.
+class ProcessRunner:
+    """The engine in a worker process. `died` is called where the process ends while nothing runs."""
 
-    Raises `EngineRunError` where an output has not one row for each row that went in: nobody could tell whose is whose.
-    """
-    edges = np.cumsum([0, *rows])
-    for name, array in outputs.items():
-        if not array.ndim or array.shape[0] != edges[-1]:
-            raise EngineRunError(f"The output {name!r} has shape {list(array.shape)} for a batch of {edges[-1]} rows.")
-    return [{name: array[start:stop] for name, array in outputs.items()} for start, stop in itertools.pairwise(edges)]
+    def __init__(self, loading: Loading, limits: WorkerLimits, died: Died) -> None:
+        self._loading = loading
+        self._limits = limits
+        self._died = died
+        self._link: WorkerLink | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, while there is one."""
+        return None if self._link is None else self._link.pid
+
+    async def start(self) -> None:
+        """Start a worker, load and warm up. Raises `EngineError`."""
+        await self.close()
+        target = self._loading.target
+        try:
+            process = WorkerProcess(target.engine, self._limits)
+        except OSError as error:
+            raise EngineCrashed(f"No process can be started for the engine: {error.strerror}.") from error
+        link = self._link = WorkerLink(process, self._died)
+        args = {"model": str(self._loading.model.resolve()), "target": msgspec.to_builtins(target)}
+        await link.asked("load", timeout_s=self._limits.load_s, args=args)
+        for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
+            # What runs for the first time may compile, which is a part of loading.
+            await link.asked("run", timeout_s=self._limits.load_s, parts=parts_of(batch))
+
+    def submit(self, batch: Sequence[Tensors], done: Done) -> None:
+        """Run a batch; where it fails, its requests one by one."""
+        steps = together_or_alone(batch)
+        self._step(steps, next(steps), done)
+
+    async def close(self) -> None:
+        """End the worker process."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    def _step(self, steps: Steps, batch: Sequence[Tensors], done: Done) -> None:
+        def answered(answer: Frame | EngineError) -> None:
+            if isinstance(answer, EngineCrashed):
+                done(answer)
+                return
+            try:
+                following = steps.send(_outcome(answer))
+            except StopIteration as end:
+                done(end.value)
+            else:
+                self._step(steps, following, done)
+
+        assert self._link is not None, "start it first"
+        self._link.ask("run", answered, timeout_s=self._limits.run_s, parts=parts_of(batch))
+
+
+def _outcome(answer: Frame | EngineError) -> Outcome:
+    """Copy the outputs once: the next batch overwrites them while these are still on their way to clients."""
+    if isinstance(answer, Frame):
+        return {name: array.copy() for name, array in answer.tensors.items()}
+    return answer if isinstance(answer, EngineRunError) else EngineRunError(answer.message, code=answer.code)

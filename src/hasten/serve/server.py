@@ -5,6 +5,7 @@ tests.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ipaddress
 import signal
 import socket
@@ -19,6 +20,7 @@ from hasten.bundle.read import Bundle
 from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
+from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
 from hasten.serve.repository import Repository
@@ -27,21 +29,30 @@ from hasten.serve.tls import HANDSHAKE_S
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
+    from hasten.serve.grpc.front import GrpcFront
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
+
+
+# Engines, libraries, logs.
+_OWN_FILES = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
-    that it is not ready; what is under way then has `grace_s` to end.
+    that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
+    too, if it does; `grpc_tls` must be given there where `tls` is.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
     tls: ssl.SSLContext | None = None
+    grpc: tuple[str, int] | None = None
+    grpc_tls: ssl.SSLContext | None = None
+    grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
     drain_delay_s: float = 0.0
     grace_s: float = 30.0
 
@@ -52,11 +63,14 @@ class Front:
 
 
 class Running:
-    """A server in the background. `url` is where it listens; `services` by model name."""
+    """A server in the background. `url` is where it listens, `grpc` its HOST:PORT for gRPC if it has one; `services` by
+    model name.
+    """
 
-    def __init__(self, url: str, services: dict[str, ModelService]) -> None:
+    def __init__(self, url: str, services: dict[str, ModelService], grpc: str = "") -> None:
         self.url = url
         self.services = services
+        self.grpc = grpc
 
 
 def serve_forever(
@@ -69,7 +83,7 @@ def serve_forever(
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
-    on_ready: Callable[[str], None] | None = None,
+    on_ready: Callable[[Running], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
 
@@ -77,21 +91,23 @@ def serve_forever(
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
-    listener = _listen(host, port, insecure or front.keeps_strangers_out)
+    allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
+    listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
             _main(
                 bundles,
                 listener,
+                grpc,
                 queue_capacity,
                 limits or Limits(),
                 telemetry or Telemetry(),
                 front,
-                lambda running, _: on_ready and on_ready(running.url),
+                lambda running, _: on_ready and on_ready(running),
             )
         )
     finally:
-        listener.close()
+        _close(listener, grpc)
 
 
 @contextmanager
@@ -107,7 +123,7 @@ def serve_bundle(
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
     front = front or Front()
-    listener = _listen(host, port, front.keeps_strangers_out)
+    listener, grpc = _listeners(host, port, front, front.keeps_strangers_out)
     started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
@@ -123,6 +139,7 @@ def serve_bundle(
                 _main(
                     [bundle],
                     listener,
+                    grpc,
                     queue_capacity,
                     limits or Limits(),
                     telemetry or Telemetry(),
@@ -149,12 +166,13 @@ def serve_bundle(
         if "stop" in state:
             state["stop"]()
         thread.join()
-        listener.close()
+        _close(listener, grpc)
 
 
 async def _main(
     bundles: Sequence[Bundle],
     listener: socket.socket,
+    grpc_listener: socket.socket | None,
     queue_capacity: int,
     limits: Limits,
     telemetry: Telemetry,
@@ -165,7 +183,8 @@ async def _main(
 ) -> None:
     repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=telemetry.sink))
     frontend, hub = _http(repository, limits, front, telemetry)
-    life = Lifecycle([hub], delay_s=front.drain_delay_s, grace_s=front.grace_s)
+    grpc = None if grpc_listener is None else _grpc(repository, limits, front, telemetry)
+    life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
@@ -176,10 +195,16 @@ async def _main(
         hub.start()
         handshake_s = None if front.tls is None else HANDSHAKE_S
         door = await loop.create_server(hub.connection, sock=listener, ssl=front.tls, ssl_handshake_timeout=handshake_s)
-        on_ready(Running(_url(listener, front), repository.services), lambda: loop.call_soon_threadsafe(life.stop))
+        running = Running(_url(listener, front), repository.services)
+        if grpc is not None and grpc_listener is not None:
+            await grpc.start(grpc_listener, front.grpc_tls)
+            running.grpc = _address(grpc_listener)
+        on_ready(running, lambda: loop.call_soon_threadsafe(life.stop))
         await life.run(door)
     finally:
         hub.stop()
+        if grpc is not None:
+            grpc.stop()
         await repository.close()
 
 
@@ -196,23 +221,57 @@ def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telem
     return frontend, Hub(frontend, limits.body, front.limits, refused=frontend.refused)
 
 
+def _grpc(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> GrpcFront:
+    try:
+        from hasten.serve.grpc.front import GrpcFront
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"Serving gRPC needs the package {error.name!r}, which is not installed.",
+            remedy="Install it with: pip install 'hasten[grpc]'",
+        ) from error
+    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access, sink=telemetry.sink)
+
+
 def _url(listener: socket.socket, front: Front) -> str:
+    return f"{'http' if front.tls is None else 'https'}://{_address(listener)}"
+
+
+def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    scheme = "http" if front.tls is None else "https"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _asyncio_run(main: Any) -> None:
     """Run on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("uvloop") is None:
         asyncio.run(main)
     else:
+        import uvloop
+
         uvloop.run(main)
 
 
-def _listen(host: str, port: int, guarded: bool) -> socket.socket:
+def _listeners(host: str, port: int, front: Front, guarded: bool) -> tuple[socket.socket, socket.socket | None]:
+    if front.grpc is not None and (front.tls is None) != (front.grpc_tls is None):
+        raise UsageError(
+            "One of HTTP and gRPC would speak TLS and the other not.",
+            remedy="Give both tls and grpc_tls: hasten.serve.tls.server_context makes them.",
+        )
+    listener = _listen(host, port, guarded)
+    try:
+        return listener, None if front.grpc is None else _listen(*front.grpc, guarded, "--grpc")
+    except UsageError:
+        listener.close()
+        raise
+
+
+def _close(*listeners: socket.socket | None) -> None:
+    for listener in listeners:
+        if listener is not None:
+            listener.close()
+
+
+def _listen(host: str, port: int, guarded: bool, option: str = "--http") -> socket.socket:
     """Bind before anything is loaded, so that a taken port is known at once."""
     require_guard(host, guarded)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -225,9 +284,23 @@ def _listen(host: str, port: int, guarded: bool) -> socket.socket:
         listener.close()
         raise UsageError(
             f"{host}:{port} cannot be used: {error.strerror}.",
-            remedy="Choose another address with --http HOST:PORT.",
+            remedy=f"Choose another address with {option} HOST:PORT.",
         ) from error
     return listener
+
+
+def allow_files(connections: int) -> None:
+    """Let this process open a file for each connection, and for those that are turned away, as far as it may."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OWN_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def require_guard(host: str, guarded: bool) -> None:

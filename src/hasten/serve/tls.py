@@ -17,13 +17,15 @@ __all__ = ["HANDSHAKE_S", "server_context"]
 HANDSHAKE_S = 10.0
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+def server_context(
+    certificate: Path, key: Path, client_ca: Path | None = None, protocol: str = "http/1.1"
+) -> ssl.SSLContext:
     """Return the context for PEM files: the server's certificate with its chain, its private key without a password,
-    and the authority of clients. Raises `UsageError` naming the file.
+    and the authority of clients. `protocol` is what it offers by ALPN. Raises `UsageError` naming the file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     for path in (certificate, key, *([client_ca] if client_ca else [])):
         if not path.is_file():
             raise UsageError(f"{path} does not exist.", remedy="Give PEM files to --tls-cert, --tls-key, --client-ca.")

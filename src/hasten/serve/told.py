@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hasten.errors import RequestError
-from hasten.serve.core import EngineDown, EngineLost, EngineUp
-from hasten.serve.core import Event as Happening
+from hasten.serve.events import EngineDown, EngineLost, EngineUp
+from hasten.serve.events import Event as Happening
 from hasten.serve.origin import Origin
 from hasten.spec.event import Event, Ran, Refused, Served, Sink, WorkerChanged
 from hasten.spec.request import Request

@@ -115,11 +115,10 @@ class Changed(Value, frozen=True):
 
 
 class Lane(Value, frozen=True):
-    """What waits in one lane: requests, rows, and how many seconds of work those are by what was learned so far."""
+    """What waits in one lane: requests, and how many seconds of one engine's work those are, as predicted."""
 
     lane: str = DEFAULT_LANE
     requests: int = 0
-    rows: int = 0
     work_s: float = 0.0
 
 

@@ -6,13 +6,26 @@ from typing import Literal
 
 from hasten.spec.applied import Build
 from hasten.spec.environment import Environment
-from hasten.spec.measurement import Measurement
+from hasten.spec.measurement import Figure, Measurement, MetricInfo
 from hasten.spec.serving import Deployment
 from hasten.spec.slo import Goal
 from hasten.spec.values import Value
 from hasten.spec.variant import Variant
 
-__all__ = ["Check", "Evidence", "Outcome", "Record", "Rejection", "Verdict"]
+__all__ = [
+    "Check",
+    "ClassChange",
+    "ClassChanges",
+    "Evidence",
+    "KindTime",
+    "OperatorTimes",
+    "Outcome",
+    "Record",
+    "Rejection",
+    "Shown",
+    "Story",
+    "Verdict",
+]
 
 Verdict = Literal["accepted", "keep_reference", "infeasible"]
 Outcome = Literal["accepted", "rejected", "unproven"]
@@ -57,6 +70,8 @@ class Record(Value, frozen=True):
     each that was picked and for the reference, on the data that no step had seen. `claims` of the product come
     from `holdout` only. `builds` tells how each variant's model came about, and which techniques were left out, why.
     `deployments` are the serving defaults of what was picked, with what was predicted for them and found.
+    `classes` are the claims class by class, `shown` the samples of `stories`, `operators` where the time of the
+    reference and of the picked variant goes: for people to look at, no part of any verdict.
     """
 
     verdict: Verdict
@@ -77,6 +92,9 @@ class Record(Value, frozen=True):
     stories: tuple[Story, ...] = ()
     builds: tuple[Build, ...] = ()
     deployments: tuple[Deployment, ...] = ()
+    classes: tuple[ClassChanges, ...] = ()
+    shown: tuple[Shown, ...] = ()
+    operators: tuple[OperatorTimes, ...] = ()
 
 
 class Story(Value, frozen=True):
@@ -89,3 +107,53 @@ class Story(Value, frozen=True):
     label: str
     reference: str
     answer: str
+
+
+class Shown(Value, frozen=True):
+    """A sample as a person can look at it: in words, or as a small picture (PNG; base64 in JSON)."""
+
+    sample: int
+    text: str = ""
+    picture: bytes = b""
+
+
+class ClassChange(Value, frozen=True):
+    """Accuracy on the samples of one class, and its change from reference to variant, paired by sample.
+
+    `change` has a reason in place of a value where the class is too small to say anything.
+    """
+
+    name: str
+    samples: int
+    reference: Figure
+    accuracy: Figure
+    change: Figure
+
+
+class ClassChanges(Value, frozen=True):
+    """One variant's claim class by class, on holdout data: those that changed most first, of `total` classes."""
+
+    variant: str
+    metric: MetricInfo
+    total: int
+    changes: tuple[ClassChange, ...]
+
+
+class KindTime(Value, frozen=True):
+    """All operators of one type, in the engine's own words: how many ran, and microseconds of a prediction."""
+
+    kind: str
+    count: int
+    time_us: Figure
+
+
+class OperatorTimes(Value, frozen=True):
+    """Where the time of a variant goes, under its engine's profiler: the types that take most first.
+
+    `total_us` is the sum over all operators of a prediction; `reason` says why there is nothing.
+    """
+
+    variant: str
+    total_us: Figure
+    kinds: tuple[KindTime, ...] = ()
+    reason: str | None = None

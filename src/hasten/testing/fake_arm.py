@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from hasten.engine.base import Tensors
-from hasten.errors import EngineError
+from hasten.errors import EngineError, EngineLoadError
 from hasten.measure.base import Arm
+from hasten.spec.profile import Observation, OperatorTime
 from hasten.spec.signature import Signature
 from hasten.spec.target import Precision, Target
 
@@ -25,7 +26,7 @@ Answer = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
 
 class FakeArm:
     """An arm whose runs take about `ms` milliseconds, with 3 % lognormal noise, on `cores` cores, and answer with
-    `answer`.
+    `answer`. `kinds` are microseconds by operator type; without them it has no profiler.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class FakeArm:
         ms: float,
         memory_mb: float = 100.0,
         cores: float = 1.0,
+        kinds: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         self.load_ms = 1.0
@@ -45,6 +47,7 @@ class FakeArm:
         self._ms = ms
         self._memory_mb = memory_mb
         self._cores = cores
+        self._kinds = kinds
         self._busy_s = 0.0
         self._rng = np.random.default_rng(seed)
 
@@ -80,6 +83,13 @@ class FakeArm:
     def cpu_s(self) -> float:
         """The time that it made up, on all its cores."""
         return self._busy_s
+
+    def profile(self, slots: Sequence[int], *, warmup: int = 1) -> Observation:
+        """Return one operator of each type that it was told of, the same in each run."""
+        if self._kinds is None:
+            raise EngineLoadError("The fake engine has no profiler.", code="no_profiler")
+        operators = [OperatorTime(name=kind, kind=kind, us=(us,) * len(slots)) for kind, us in self._kinds.items()]
+        return Observation(operators=tuple(operators), wall_us=(self._ms * 1e3,) * len(slots))
 
 
 class FakeLoader:

@@ -1,8 +1,9 @@
 """An engine that misbehaves on demand: it answers as ONNX Runtime does, until its options tell it to fail.
 
 It is registered as "fake", so that worker processes find it, and hidden, so that no search offers it. Options of the
-target: `fail` = "load" or "run" raises an engine's error, `die` = "load" or "run" kills the process, `hang` = "run"
-never answers.
+target: `fail` = "load" or "run" raises an engine's error, `die` = "load" or "run" kills the process, `hang` = "load" or
+"run" never answers. `poison` names what a NaN among the inputs does: "fail", "hang", "memory" (there is not enough),
+"exit", or a signal ("SIGSEGV", "SIGABRT", ...) that ends the process.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class FakeEngine:
         if target.options.get("fail") == "load":
             raise EngineLoadError("The fake engine was told to refuse this model.")
         if target.options.get("die") == "load":
-            os.kill(os.getpid(), signal.SIGSEGV)
+            _misbehave("SIGSEGV")
+        if target.options.get("hang") == "load":
+            _misbehave("hang")
         inner = OnnxRuntime().load(model, Target(engine="onnxruntime", threads=target.threads))
         return _FakeSession(inner, target)
 
@@ -63,13 +66,26 @@ class _FakeSession:
         return self._inner.precision
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
-        if self._options.get("fail") == "run":
-            raise EngineRunError("The fake engine was told to fail.")
-        if self._options.get("die") == "run":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if self._options.get("hang") == "run":
-            threading.Event().wait()
+        for option, deed in (("fail", "fail"), ("die", "SIGSEGV"), ("hang", "hang")):
+            if self._options.get(option) == "run":
+                _misbehave(deed)
+        if "poison" in self._options and any(np.isnan(array).any() for array in inputs.values()):
+            _misbehave(str(self._options["poison"]))
         return self._inner.run(inputs)
 
     def close(self) -> None:
         self._inner.close()
+
+
+def _misbehave(deed: str) -> None:
+    match deed:
+        case "fail":
+            raise EngineRunError("The fake engine was told to fail.")
+        case "hang":
+            threading.Event().wait()
+        case "memory":
+            raise EngineRunError("The fake engine failed: std::bad_alloc")
+        case "exit":
+            os._exit(3)
+        case _:
+            os.kill(os.getpid(), signal.Signals[deed])

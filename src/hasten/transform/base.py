@@ -283,5 +283,6 @@ transforms: Registry[Transform] = Registry(
         _row("quantize_weights", "QuantizeWeights"),
         _row("reduce_resolution", "ReduceResolution"),
         _row("reduce_length", "ReduceLength"),
+        _row("trim_padding", "TrimPadding"),
     ],
 )

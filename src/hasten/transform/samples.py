@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from hasten.data.dataset import Samples
-from hasten.engine.frames import Frame, pack, read_frame
-from hasten.errors import EngineCrashed, StorageError
+from hasten.engine.frames import Frame, read_frame
+from hasten.errors import StorageError
 
 __all__ = ["StoredSamples", "store"]
 
@@ -31,15 +31,7 @@ class StoredSamples:
 
     def inputs(self, position: int, /) -> dict[str, np.ndarray[Any, Any]]:
         """Return the inputs of one sample, without batch axis."""
-        with self._files[position].open("rb") as stream:
-
-            def exactly(size: int) -> bytearray:
-                data = bytearray(stream.read(size))
-                if len(data) != size:
-                    raise EngineCrashed(f"The stored sample {self._files[position].name} is cut short.")
-                return data
-
-            return dict(read_frame(exactly).tensors)
+        return dict(read_frame(bytearray(self._files[position].read_bytes())).tensors)
 
 
 def store(samples: Samples, folder: Path) -> StoredSamples:
@@ -49,7 +41,7 @@ def store(samples: Samples, folder: Path) -> StoredSamples:
         for position in range(min(len(samples), MOST)):
             arrays = {name: np.asarray(array) for name, array in samples.inputs(position).items()}
             with (folder / f"{position:05d}.sample").open("wb") as stream:
-                stream.writelines(pack(Frame("sample", tensors=arrays)))
+                stream.write(Frame("sample", tensors=arrays).layout().to_bytes())
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}.", remedy="Free some space.") from error
     return StoredSamples(folder)

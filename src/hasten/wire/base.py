@@ -74,4 +74,10 @@ def invalid(message: str) -> RequestError:
     return RequestError(message, code="invalid")
 
 
-codecs: Registry[Codec] = Registry("wire", [Entry(name="oip-http", target="hasten.wire.oip_http:OipHttp")])
+codecs: Registry[Codec] = Registry(
+    "wire",
+    [
+        Entry(name="oip-http", target="hasten.wire.oip_http:OipHttp"),
+        Entry(name="oip-grpc", target="hasten.wire.oip_grpc:OipGrpc"),
+    ],
+)

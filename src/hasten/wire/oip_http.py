@@ -19,6 +19,15 @@ from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
+from hasten.wire.oip_rules import (
+    check_input,
+    check_inputs_count,
+    check_parameters,
+    check_request,
+    flag,
+    wanted_outputs,
+    whole,
+)
 from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes, to_json
 
 __all__ = [
@@ -82,11 +91,11 @@ class OipHttp:
         content = decompress(body, headers.get("content-encoding", ""), self.limits.body)
         head_size = _head_size(headers, len(content))
         if head_size == 0 and HEADER_LENGTH in headers:
-            return _checked(_raw_request(model, version, content, signature), signature)
+            return check_request(_raw_request(model, version, content, signature), signature)
         head, blobs = content[:head_size], memoryview(content)[head_size:]
         parsed = self._parse(head)
         inputs = self._inputs(parsed, blobs, signature)
-        return _checked(_request(model, version, parsed, inputs, signature), signature)
+        return check_request(_request(model, version, parsed, inputs, signature), signature)
 
     def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
         """Return JSON, or JSON and blobs where any output is wanted as binary."""
@@ -118,14 +127,13 @@ class OipHttp:
             raise invalid(f"The request is not valid JSON: {error}{hint}.") from error
 
     def _inputs(self, body: _Body, blobs: memoryview, signature: Signature) -> dict[str, Array]:
-        if len(body.inputs) > len(signature.inputs):
-            raise invalid(f"The request has {len(body.inputs)} inputs, the model takes {len(signature.inputs)}.")
+        check_inputs_count(len(body.inputs), signature)
         inputs: dict[str, Array] = {}
         offset = 0
         for item in body.inputs:
             if item.name in inputs:
                 raise invalid(f"The input {item.name[:100]!r} is given twice.")
-            _check_known(item, signature)
+            check_input(item.name, item.datatype, signature)
             shape = checked_shape(item.name[:100], item.shape, self.limits)
             size = _binary_size(item)
             if size is None:
@@ -193,25 +201,15 @@ def _binary_size(item: _Input) -> int | None:
     return size
 
 
-def _check_known(item: _Input, signature: Signature) -> None:
-    """Name and element type must be the model's, before any data is decoded: BF16 and UINT16 look alike as arrays."""
-    spec = signature.input(item.name)
-    if spec is None:
-        names = ", ".join(spec.name for spec in signature.inputs)
-        raise invalid(f"The input {item.name[:100]!r} is unknown; the model takes: {names}.")
-    if spec.dtype != item.datatype:
-        raise invalid(f"The input {item.name!r} has type {item.datatype}, the model takes {spec.dtype}.")
-
-
 def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature) -> Request:
-    _check_parameters(body)
-    by_default = _flag(body.parameters, "binary_data_output", False)
-    known = [spec.name for spec in signature.outputs]
-    wanted = _wanted(body, known) if body.outputs else ()
-    if body.outputs:
-        binary = [item.name for item in body.outputs if _flag(item.parameters, "binary_data", by_default)]
+    check_parameters(body.parameters, ((item.name, item.parameters) for item in body.outputs))
+    by_default = flag(body.parameters, "binary_data_output", False)
+    wanted = tuple(item.name for item in body.outputs)
+    if wanted:
+        wanted_outputs(wanted, signature)
+        binary = [item.name for item in body.outputs if flag(item.parameters, "binary_data", by_default)]
     else:
-        binary = known if by_default else ()
+        binary = [spec.name for spec in signature.outputs] if by_default else ()
     return Request(
         model=model,
         version=version,
@@ -219,19 +217,9 @@ def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], si
         inputs=inputs,
         outputs=wanted,
         binary_outputs=frozenset(binary),
-        priority=_whole(body.parameters, "priority"),
-        timeout_us=_whole(body.parameters, "timeout"),
+        priority=whole(body.parameters, "priority"),
+        timeout_us=whole(body.parameters, "timeout"),
     )
-
-
-def _wanted(body: _Body, known: list[str]) -> tuple[str, ...]:
-    wanted = tuple(item.name for item in body.outputs)
-    for name in wanted:
-        if name not in known:
-            raise invalid(f"The output {name[:100]!r} is unknown; the model gives: {', '.join(known)}.")
-    if len(set(wanted)) != len(wanted):
-        raise invalid("An output is asked for twice.")
-    return wanted
 
 
 def _raw_request(model: str, version: str, content: bytes, signature: Signature) -> Request:
@@ -259,41 +247,6 @@ def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
         fixed *= dim if isinstance(dim, int) else 1
     # A dimension fixed at zero leaves nothing to divide by; the empty input is refused later, as any other.
     return tuple(size // max(fixed, 1) if isinstance(dim, str) else dim for dim in dims)
-
-
-def _checked(request: Request, signature: Signature) -> Request:
-    problem = signature.problem(request.inputs)
-    if problem:
-        raise invalid(problem)
-    for name in request.inputs:
-        if 0 in request.inputs[name].shape:
-            raise invalid(f"The input {name!r} is empty.")
-    return request
-
-
-def _check_parameters(body: _Body) -> None:
-    """Refuse what would change the meaning of a request and is not supported; other scalar parameters are let pass."""
-    for key, value in body.parameters.items():
-        if key.startswith(("triton_", "sequence_")) or key == "headers" or isinstance(value, dict | list):
-            raise invalid(f"The parameter {key[:100]!r} is not supported.")
-    for output in body.outputs:
-        unknown = sorted(set(output.parameters) - {"binary_data"})
-        if unknown:
-            raise invalid(f"The parameter {unknown[0][:100]!r} of output {output.name[:100]!r} is not supported.")
-
-
-def _flag(parameters: Parameters, name: str, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if type(value) is not bool:
-        raise invalid(f"The parameter {name!r} must be true or false.")
-    return value
-
-
-def _whole(parameters: Parameters, name: str) -> int:
-    value = parameters.get(name, 0)
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise invalid(f"The parameter {name!r} must be a whole number from 0.")
-    return value
 
 
 def _head(response: Response, outputs: list[dict[str, Any]]) -> bytes:

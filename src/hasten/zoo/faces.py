@@ -45,6 +45,7 @@ def faces(files: Mapping[str, Path]) -> Dataset:
         inputs=_Enlarged(patches),
         labels=[1.0] * _FACES + [0.0] * (len(patches) - _FACES),
         metric=["auc", DECISION],
+        class_names={1.0: "face", 0.0: "no face"},
         decode=score,
         preprocess=Preprocess(input="input", mean=(127.5,) * 3, std=(127.5,) * 3, channels_first=False),
     )

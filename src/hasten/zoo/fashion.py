@@ -25,6 +25,7 @@ SIDE = 224
 TESTED = 3000
 # What the network was trained with: (pixel - 127) / 128.
 PREPROCESS = Preprocess(input="image", mean=(127.0,) * 3, std=(128.0,) * 3)
+_NAMES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _IMAGES, _LABELS = 2051, 2049
 _REMEDY = "Fetch it again: hasten zoo get fashion-mnist"
 
@@ -87,6 +88,7 @@ def _enlarged(files: Mapping[str, Path], count: int | None) -> Dataset:
         inputs=Enlarged(images),
         labels=labels.tolist(),
         metric="top1",
+        class_names=_NAMES,
         preprocess=PREPROCESS,
     )
 
@@ -98,6 +100,7 @@ def _small(files: Mapping[str, Path], names: tuple[str, str], part: str) -> Data
         inputs=_Small(images),
         labels=labels.tolist(),
         metric="top1",
+        class_names=_NAMES,
         preprocess=Preprocess(input="image", mean=(0.0,), std=(255.0,)),
     )
 

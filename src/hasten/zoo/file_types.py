@@ -34,6 +34,8 @@ LABELS: dict[str, int] = {
 
 _ENDS, _BLOCK, _PADDING = 1024, 4096, 256
 _SMALLEST = 16
+# Bytes of a file that a report shows.
+_SHOWN = 160
 _TESTS = re.compile(r"tests?|test_.*|.*_tests?", re.IGNORECASE)
 
 
@@ -45,11 +47,19 @@ def file_types(files: Mapping[str, Path], *, per_type: int = 80, limit: int = 24
     found = _collect(per_type)[:limit]
     if len(found) < 100:
         raise DataError("This Python installation holds too few labelled files.", remedy="Give data of your own.")
+    kept = _Files(found)
+
+    def describe(index: int) -> str:
+        return f"{found[index].name}: {_printable(kept[index]['bytes'])}"
+
     return Dataset(
         name=f"file types ({len(found)} files of this machine)",
-        inputs=_Files(found),
+        inputs=kept,
         labels=[LABELS[path.suffix] for path in found],
         metric="top1",
+        # Two extensions of one type: the shorter one names it.
+        class_names={LABELS[suffix]: suffix[1:] for suffix in sorted(LABELS, key=len, reverse=True)},
+        describe=describe,
     )
 
 
@@ -66,6 +76,11 @@ def features(content: bytes) -> np.ndarray[Any, np.dtype[np.int32]]:
     if last:
         row[2 * _ENDS - len(last) :] = np.frombuffer(last, dtype=np.uint8)
     return row
+
+
+def _printable(row: np.ndarray[Any, Any]) -> str:
+    """The first bytes of the model's input as a person could read them."""
+    return "".join(chr(value) if 32 <= value < 127 else "·" for value in row[:_SHOWN].tolist() if value != _PADDING)
 
 
 class _Files(Sequence[Arrays]):

@@ -40,6 +40,7 @@ def documents(files: Mapping[str, Path]) -> Dataset:
         labels=list(range(len(texts))),
         metric=similarity_metric(judged),
         decode=_embedding,
+        describe=texts.__getitem__,
     )
 
 

@@ -49,6 +49,8 @@ def sentences(files: Mapping[str, Path]) -> Dataset:
         labels=labels,
         metric="top1",
         decode=decode,
+        class_names=("bad", "good"),
+        describe=texts.__getitem__,
     )
 
 

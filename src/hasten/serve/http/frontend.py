@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
-import time
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
 from hasten.serve.driver import ModelService
-from hasten.serve.http.management import Management
-from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, internal, json_answer, refusal
+from hasten.serve.http.inference import Inference, origin_of
+from hasten.serve.http.management import Management, audit
+from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, json_answer
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
 from hasten.serve.http.scrape import Scrape
-from hasten.serve.origin import Origin
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.told import emit, refusal_event
 from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL
-from hasten.spec.request import Request, Response
 from hasten.wire.base import Limits
 from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
 
@@ -44,7 +41,7 @@ class Frontend:
         self._services: Mapping[str, ModelService] = repository.services
         management = Management(repository, telemetry.sink)
         self._access = access or Access()
-        self._codec = OipHttp(limits or Limits())
+        self._inference = Inference(OipHttp(limits or Limits()), self.refused)
         self._version = importlib.metadata.version("hasten")
         self._routes: dict[bytes, Route] = {}
         self._handlers: dict[Operation, Handler] = {
@@ -70,7 +67,7 @@ class Frontend:
         """
         self._access.admit_page(request.headers)
         route = request.route = self._routes.get(request.target) or resolve(request.target)
-        self._access.decide(route.operation, request.headers.get("authorization"))
+        self._decide(route.operation, request.headers.get("authorization"))
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
         if route.model and route.operation not in REPOSITORY_CONTROL:
@@ -84,7 +81,7 @@ class Frontend:
             return
         named = request.route.model if request.route is not None else ""
         model = (named if named in self._services else UNKNOWN_MODEL) if named else NO_MODEL
-        emit(self._sink, refusal_event(model, _origin(request), error))
+        emit(self._sink, refusal_event(model, origin_of(request), error))
 
     def _remember(self, target: bytes, route: Route) -> None:
         """Targets repeat, so that what they name is kept, within bounds."""
@@ -128,45 +125,13 @@ class Frontend:
         reply(200 if ready else 503, json_answer(b'{"name":"' + name + b'","ready":' + flag + b"}"))
 
     def _infer(self, request: HttpRequest, reply: Reply) -> Cancel:
-        service, origin = self._named(request), _origin(request)
-        manifest = service.bundle.manifest
-        assert request.route is not None
+        return self._inference.start(self._named(request), request, reply)
+
+    def _decide(self, operation: Operation, authorization: str | None) -> None:
+        """Who was turned away from changing the server stands on the record too."""
         try:
-            decoded = self._codec.decode(
-                manifest.name, request.route.version, request.headers, request.body, manifest.signature
-            )
+            self._access.decide(operation, authorization)
         except RequestError as error:
-            service.tally.fail(error.code)
+            if error.code != "not_found" and operation in REPOSITORY_CONTROL:
+                audit("refused", operation=operation.words, code=error.code)
             raise
-        answer = functools.partial(self._answered, decoded, request.headers, origin, reply)
-        return service.submit(decoded, answer, origin)
-
-    def _answered(
-        self,
-        request: Request,
-        headers: Mapping[str, str],
-        origin: Origin,
-        reply: Reply,
-        result: Response | RequestError,
-    ) -> None:
-        if isinstance(result, RequestError):
-            reply(*refusal(result))
-            return
-        try:
-            status, answer = 200, self._codec.encode(request, result, headers)
-            origin.bytes_out = sum(map(len, answer.parts))
-        except Exception as error:
-            # Outputs that JSON cannot carry, or a bug of ours.
-            origin.error = error if isinstance(error, RequestError) else internal(error)
-            status, answer = refusal(origin.error)
-        reply(status, answer)
-
-
-def _origin(request: HttpRequest) -> Origin:
-    return Origin(
-        time.monotonic(),
-        transport="http",
-        request_id=request.id,
-        trace=request.headers.get("traceparent", ""),
-        bytes_in=len(request.body),
-    )

@@ -17,10 +17,16 @@ from hasten.serve.repository import Repository
 from hasten.serve.told import emit
 from hasten.spec.event import UNKNOWN_MODEL, Changed, Sink
 
-__all__ = ["Management", "model_config"]
+__all__ = ["Management", "audit", "model_config"]
 
 _audit = logging.getLogger("hasten.serve.audit")
 _EMPTY = (b"", b"{}")
+
+
+def audit(event: str, **fields: str | int) -> None:
+    """Put one line of JSON on the record of who changed the server, or tried to."""
+    record = {"event": event, **fields}
+    _audit.info("%s", msgspec.json.encode(record).decode(), extra={"fields": record})
 
 
 class Management:
@@ -71,8 +77,7 @@ class Management:
     def _record(self, what: str, request: HttpRequest, status: int) -> None:
         assert request.route is not None
         model = request.route.model
-        fields = {"event": what, "model": model, "status": status, "request_id": request.id}
-        _audit.info("%s", msgspec.json.encode(fields).decode(), extra={"fields": fields})
+        audit(what, model=model, status=status, request_id=request.id)
         if self._sink is not None:
             known = model if status != 404 else UNKNOWN_MODEL
             emit(self._sink, Changed(model=known, what=what, status=status, request_id=request.id))

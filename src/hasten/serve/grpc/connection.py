@@ -1,0 +1,294 @@
+"""One client's HTTP/2 connection: bytes to calls and answers to bytes.
+
+The protocol itself (frames, header compression, flow control, its floods) is libnghttp2's, through the binding `ngh2`,
+which does no I/O. Here are the limits that gRPC adds and the care for a socket: what is written leaves once per turn of
+the event loop, a client that does not read is not read from, and what it did not send in time is not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import ngh2
+
+from hasten.errors import RequestError
+from hasten.serve.grpc.call import Call, Parts
+from hasten.serve.grpc.headers import authorization_of, check_headers, deadline_of, encoding_of, no_grpc
+from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
+
+if TYPE_CHECKING:
+    from hasten.serve.grpc.hub import Hub
+
+__all__ = ["Connection"]
+
+_HEAD = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+_ACCEPTED = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
+# Below this, one copy is cheaper than one more frame.
+_SMALL = 16 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """Made by the hub for each client."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._http = hub.new_http()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._calls: dict[int, Call] = {}
+        self._flush_planned = False
+        self._paused = False
+        self._greeted = False
+        self._active = self._loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet, unless there are too many already."""
+        self._transport = cast(asyncio.Transport, transport)
+        if self._hub.admit(self):
+            self._flush()
+        else:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for the answers any more."""
+        self._forget()
+
+    def pause_writing(self) -> None:
+        """Stop reading too: a client that does not read must not fill our memory with answers."""
+        self._paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._paused = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, act on what they say, answer what can be answered at once."""
+        if self._transport is None:
+            return
+        try:
+            self._http.receive_data(data)
+        except ngh2.NGH2Error:
+            self.close()
+            return
+        self._act()
+        self._flush()
+
+    def send(self, call: Call, parts: Parts) -> None:
+        """Send one message of a call's answer."""
+        if call.done or self._transport is None:
+            return
+        framed = frame(parts)
+        if sum(map(len, framed)) <= _SMALL:
+            framed = [b"".join(framed)]
+        # The client may have reset the stream in the same bytes that asked for the answer.
+        with suppress(ngh2.StreamProtocolError):
+            if not call.messages:
+                self._http.send_response(call.id, _HEAD)
+            call.messages += 1
+            for part in framed:
+                self._http.send_data(call.id, part)
+        self._plan_flush()
+
+    def finish(self, call: Call, error: RequestError | None) -> None:
+        """Send the status, and stop the client where it is still sending."""
+        if call.done or self._transport is None:
+            return
+        self._settle(call)
+        trailers = OK_TRAILERS if error is None else error_trailers(error)
+        with suppress(ngh2.StreamProtocolError):
+            if call.messages:
+                self._http.send_trailers(call.id, trailers)
+            else:
+                self._http.send_response(call.id, [*_HEAD, _ACCEPTED, *trailers], end_stream=True)
+        if not call.half_closed:
+            # The status must be on its way before the reset takes the stream away.
+            self._flush()
+            self._reset(call.id, ngh2.ErrorCode.NO_ERROR)
+        self._plan_flush()
+
+    def resume(self, call: Call) -> None:
+        """Read on where the call left messages waiting."""
+        if not call.done and self._transport is not None:
+            self._read(call, call.half_closed)
+            self._plan_flush()
+
+    def say_goodbye(self) -> None:
+        """Announce the end. The first notice names no last call, so that none that crosses it is lost."""
+        if self._transport is not None:
+            self._http.send_shutdown_notice()
+            self._flush()
+
+    def close(self) -> None:
+        """Send what is ready to go and close, whatever is under way."""
+        transport = self._transport
+        if transport is None:
+            return
+        with suppress(ngh2.NGH2Error):
+            transport.write(self._http.data_to_send())
+        self._forget()
+        # What cannot leave now would keep the socket for as long as its client likes.
+        if self._paused:
+            transport.abort()
+        else:
+            transport.close()
+
+    def close_if_idle(self) -> None:
+        """End calls that only rest, and close unless others are under way."""
+        for call in list(self._calls.values()):
+            if call.resting:
+                self.finish(call, RequestError("The server is shutting down.", code="unavailable", retry_after_s=1.0))
+        self._flush()
+        if not self._calls:
+            self.close()
+
+    def sweep(self, now: float) -> None:
+        """Give up on what took too long."""
+        limits = self._hub.limits
+        quiet_s = now - self._active
+        if (not self._greeted and quiet_s > limits.handshake_s) or (not self._calls and quiet_s > limits.idle_s):
+            self.close()
+            return
+        for call in list(self._calls.values()):
+            error = self._overdue(call, now)
+            if error is not None:
+                self.finish(call, error)
+            elif call.done and now - call.finished > limits.delivery_s:
+                self._reset(call.id, ngh2.ErrorCode.CANCEL)
+        self._plan_flush()
+
+    def _overdue(self, call: Call, now: float) -> RequestError | None:
+        """The queue has an exact alarm of its own; here are calls that never got there."""
+        receipt_s = self._hub.limits.receipt_s
+        if call.deadline is not None and now > call.deadline:
+            return RequestError("The deadline passed.", code="deadline")
+        if not call.half_closed and not call.method.streaming and now - call.begun > receipt_s:
+            return RequestError(f"The message did not arrive within {receipt_s:g} s.", code="request_timeout")
+        return None
+
+    def _act(self) -> None:
+        event: Any
+        for event in self._http.events():
+            kind = event.__class__
+            if kind is ngh2.RequestReceived:
+                self._begin(event)
+            elif kind is ngh2.DataReceived:
+                self._data(event.stream_id, event.data, event.end_stream)
+            elif kind is ngh2.TrailersReceived:
+                self._data(event.stream_id, b"", True)
+            elif kind is ngh2.StreamClosed:
+                self._drop(event.stream_id)
+            elif kind is ngh2.SettingsReceived:
+                self._greeted = True
+            elif kind is ngh2.ConnectionClosed:
+                self.close()
+
+    def _begin(self, event: Any) -> None:
+        headers: dict[bytes, bytes] = dict(event.headers)
+        refusal = no_grpc(headers)
+        if refusal is not None:
+            self._http.send_response(event.stream_id, [(b":status", refusal)], end_stream=True)
+            self._flush()
+            self._reset(event.stream_id, ngh2.ErrorCode.NO_ERROR)
+            return
+        reader = MessageReader(self._hub.message_limit, encoding_of(headers))
+        method = self._hub.method(headers[b":path"])
+        self._active = self._loop.time()
+        call = Call(event.stream_id, self, method, reader, self._active, self._hub.limits.stream_ahead)
+        self._calls[call.id] = call
+        call.half_closed = event.end_stream
+        try:
+            check_headers(event.headers, headers, self._hub.limits.metadata)
+            self._hub.access.decide(method.operation, authorization_of(headers))
+            call.deadline = deadline_of(headers, call.begun)
+        except RequestError as error:
+            self.finish(call, error)
+            return
+        if event.end_stream:
+            self._read(call, True)
+
+    def _data(self, stream: int, data: bytes, ended: bool) -> None:
+        call = self._calls.get(stream)
+        if call is None or call.done:
+            # Nobody reads it; the connection's window must not shrink all the same.
+            self._acknowledge(stream, len(data))
+            return
+        call.unread += len(data)
+        # In the middle of a large message there is nothing to do for most of its frames.
+        if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
+            self._read(call, ended)
+        if not self._hub.account(call):
+            self.finish(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
+
+    def _read(self, call: Call, ended: bool) -> None:
+        """Let a call take what came, and open the window for more once it has."""
+        try:
+            call.read(ended)
+        except RequestError as error:
+            self.finish(call, error)
+        except Exception as error:
+            # A bug of ours: the client gets the protocol's error, the log gets the traceback.
+            self.finish(call, RequestError("The server failed on this request.", code="internal"))
+            self._loop.call_exception_handler({"message": "A gRPC method failed.", "exception": error})
+        if call.unread and (call.has_room or call.done):
+            self._acknowledge(call.id, call.unread)
+            call.unread = 0
+        self._hub.account(call)
+
+    def _acknowledge(self, stream: int, size: int) -> None:
+        if size:
+            with suppress(ngh2.StreamProtocolError):
+                self._http.acknowledge_received_data(size, stream)
+
+    def _reset(self, stream: int, code: int) -> None:
+        if self._transport is not None:
+            with suppress(ngh2.StreamProtocolError):
+                self._http.reset_stream(stream, code)
+
+    def _settle(self, call: Call) -> None:
+        """The call is answered, or nobody waits for it: give back what it holds."""
+        call.done = True
+        call.finished = self._loop.time()
+        cancel, call.cancel = call.cancel, None
+        if cancel is not None:
+            cancel()
+        call.reader.clear()
+        self._hub.account(call)
+
+    def _drop(self, stream: int) -> None:
+        call = self._calls.pop(stream, None)
+        if call is not None and not call.done:
+            self._settle(call)
+        if not self._calls:
+            self._hub.idle()
+
+    def _forget(self) -> None:
+        self._transport = None
+        for stream in list(self._calls):
+            self._drop(stream)
+        self._hub.leave(self)
+
+    def _plan_flush(self) -> None:
+        """Write once per turn of the loop: answers come in batches."""
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        if self._transport is None or self._paused:
+            return
+        try:
+            data = self._http.data_to_send()
+        except ngh2.NGH2Error:
+            self.close()
+            return
+        if data:
+            self._transport.write(data)
+            self._act()

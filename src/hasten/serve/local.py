@@ -1,0 +1,154 @@
+"""The engine in this very process, for places that have no room for a second one.
+
+A thread runs it, so that the event loop goes on. What a process of its own would bear, this one must: a crash of the
+engine ends the server, memory has no bound, and an engine that hangs keeps its thread, although its batch is given up
+in time and a fresh session takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hasten.engine.base import Session, engines
+from hasten.engine.confine import WorkerLimits, ran_out_of_memory
+from hasten.engine.host import pin_caller
+from hasten.errors import EngineCrashed, EngineError, EngineRunError
+from hasten.serve import warmup
+from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
+from hasten.serve.pool import Done, Loading
+
+__all__ = ["LocalRunner"]
+
+_Job = Callable[[], Any]
+
+
+class LocalRunner:
+    """A session of this process, and the thread that it belongs to."""
+
+    def __init__(self, loading: Loading, limits: WorkerLimits) -> None:
+        self._loading = loading
+        self._limits = limits
+        self._session: Session | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The engine has no process of its own."""
+        return None
+
+    async def start(self) -> None:
+        """Load and warm up. Raises `EngineError`."""
+        await self.close()
+        jobs = self._jobs = queue.SimpleQueue[_Job | None]()
+        # A daemon, so that an engine that hangs does not keep the interpreter from ending.
+        threading.Thread(target=_work, args=(jobs,), name="hasten-engine", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Session] = loop.create_future()
+
+        def load() -> None:
+            try:
+                session = self._load()
+            except BaseException as error:
+                _tell(loop, _settle, loaded, None, error)
+            else:
+                _tell(loop, _settle, loaded, session, None)
+
+        jobs.put(load)
+        try:
+            self._session = await asyncio.wait_for(loaded, self._limits.load_s)
+        except TimeoutError as error:
+            raise self._hang("load") from error
+
+    def submit(self, batch: Sequence[Tensors], done: Done) -> None:
+        """Run a batch; where it fails, its requests one by one."""
+        assert self._session is not None and self._jobs is not None, "start it first"
+        loop, session = asyncio.get_running_loop(), self._session
+        waiting = [done]
+
+        def give(results: Sequence[Outcome] | EngineCrashed) -> None:
+            # Whichever is first: the results, or the end of patience.
+            if waiting:
+                alarm.cancel()
+                waiting.pop()(results)
+
+        alarm = loop.call_later(self._limits.run_s, lambda: give(self._hang("run")))
+        self._jobs.put(lambda: _tell(loop, give, _results(session, batch)))
+
+    async def close(self) -> None:
+        """Let go of the session; its thread closes it when it is done with what it runs."""
+        session, self._session = self._session, None
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            if session is not None:
+                jobs.put(session.close)
+            jobs.put(None)
+
+    def _load(self) -> Session:
+        target = self._loading.target
+        session = engines.get(target.engine).load(self._loading.model, target)
+        try:
+            pin_caller(session)
+            for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
+                session.run(_stacked(batch))
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _hang(self, op: str) -> EngineCrashed:
+        engine = self._loading.target.engine
+        return EngineCrashed(f"The engine {engine} did not answer {op!r} in time.", code="engine_hang")
+
+
+def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *values: Any) -> None:
+    # A loop that has ended has nobody left who waits.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *values)
+
+
+def _settle(future: asyncio.Future[Session], session: Session | None, error: BaseException | None) -> None:
+    if future.done():
+        # Nobody waits any more: the load took too long.
+        if session is not None:
+            session.close()
+    elif error is not None:
+        future.set_exception(error if isinstance(error, EngineError) else EngineCrashed(f"Loading failed: {error}."))
+    else:
+        assert session is not None
+        future.set_result(session)
+
+
+def _results(session: Session, batch: Sequence[Tensors]) -> list[Outcome]:
+    steps = together_or_alone(batch)
+    following = next(steps)
+    while True:
+        try:
+            following = steps.send(_outcome(session, following))
+        except StopIteration as end:
+            return end.value
+
+
+def _outcome(session: Session, batch: Sequence[Tensors]) -> Outcome:
+    try:
+        return session.run(_stacked(batch))
+    except Exception as error:
+        # Whatever an engine throws must not end its thread.
+        words = error.message if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+        return EngineRunError(words, code="out_of_memory" if ran_out_of_memory(error) else None)
+
+
+def _stacked(batch: Sequence[Tensors]) -> dict[str, np.ndarray[Any, Any]]:
+    """One request passes through without a copy."""
+    return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts_of(batch).items()}

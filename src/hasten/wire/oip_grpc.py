@@ -1,0 +1,195 @@
+"""Open Inference Protocol v2 over gRPC: the message of an infer request to `Request`, and `Response` to a message.
+
+Source: the protocol's `open_inference_grpc.proto` and Triton's extensions. As over HTTP, what is not understood is
+refused. A request whose tensors are raw, or that asks for binary outputs, is answered raw; tensor data is copied once
+on its way in, by the parser, and not at all on its way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from hasten.errors import RequestError
+from hasten.spec.request import Request, Response
+from hasten.spec.signature import Signature
+from hasten.wire.base import Encoded, Limits, invalid
+from hasten.wire.contents import fill_contents, from_contents, has_contents
+from hasten.wire.messages import POOL, message_type
+from hasten.wire.oip_rules import (
+    check_input,
+    check_inputs_count,
+    check_parameters,
+    check_request,
+    flag,
+    wanted_outputs,
+    whole,
+)
+from hasten.wire.protobuf import check_wire, shape_of, varint
+from hasten.wire.tensors import Array, checked_shape, from_bytes, to_bytes
+
+__all__ = ["InferMessage", "OipGrpc", "parse", "stream_error", "stream_response"]
+
+Parameters = dict[str, Any]
+InferMessage = Any
+"""A parsed `inference.ModelInferRequest`: protobuf makes its class at run time."""
+
+_REQUEST, _RESPONSE = message_type("inference.ModelInferRequest"), message_type("inference.ModelInferResponse")
+_STREAMED = message_type("inference.ModelStreamInferResponse")
+_CONTENTS = POOL.FindMessageTypeByName("inference.InferTensorContents")
+_DATA = frozenset({"inference.ModelInferRequest.raw_input_contents", *(f.full_name for f in _CONTENTS.fields)})
+_SHAPE = shape_of(_REQUEST.DESCRIPTOR, _DATA)
+_RAW_OUTPUT = bytes([6 << 3 | 2])  # the tag of ModelInferResponse.raw_output_contents
+_INFER_RESPONSE = bytes([2 << 3 | 2])  # the tag of ModelStreamInferResponse.infer_response
+
+
+class OipGrpc:
+    """The codec. `parse` comes first, because the message itself names the model whose signature `request` needs."""
+
+    name = "oip-grpc"
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+
+    def parse(self, body: bytes) -> InferMessage:
+        """Return the message after a look at its bytes; its model and version are `model_name` and `model_version`.
+
+        Raises `RequestError`: too_large beyond the limits, invalid for what the protocol does not know.
+        """
+        if len(body) > self.limits.body:
+            raise RequestError(f"The message exceeds {self.limits.body} bytes.", code="too_large")
+        check_wire(body, _SHAPE)
+        return parse(_REQUEST, body)
+
+    def request(self, message: InferMessage, signature: Signature) -> Request:
+        """Return the request after checking it against the signature. Raises `RequestError`."""
+        outputs = [(item.name, _parameters(item.parameters)) for item in message.outputs]
+        parameters = _parameters(message.parameters)
+        wanted = [name for name, _ in outputs]
+        wanted_outputs(wanted, signature)
+        check_parameters(parameters, outputs)
+        request = Request(
+            model=message.model_name,
+            version=message.model_version,
+            id=message.id,
+            inputs=self._inputs(message, signature),
+            outputs=tuple(wanted),
+            binary_outputs=_binary(message, parameters, outputs, signature),
+            priority=whole(parameters, "priority"),
+            timeout_us=whole(parameters, "timeout"),
+        )
+        return check_request(request, signature)
+
+    def decode(
+        self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
+    ) -> Request:
+        """Return the request of a message that must name this model and version. Raises `RequestError`."""
+        message = self.parse(body)
+        if (message.model_name, message.model_version) != (model, version):
+            raise invalid(f"The message is for {message.model_name[:100]!r}, not for {model!r} {version!r}.")
+        return self.request(message, signature)
+
+    def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
+        """Return the message in parts: raw where any output is wanted raw or has no typed form, else typed values."""
+        raw = bool(request.binary_outputs) or not all(has_contents(response.dtypes[name]) for name in response.outputs)
+        message = _RESPONSE(model_name=response.model, model_version=response.version or "1", id=response.id)
+        for key, value in response.parameters.items():
+            _set_parameter(message.parameters[key], value)
+        blobs: list[bytes | memoryview] = []
+        for name, array in response.outputs.items():
+            dtype = response.dtypes[name]
+            output = message.outputs.add(name=name, datatype=dtype, shape=array.shape)
+            if raw:
+                blob = to_bytes(array, dtype)
+                blobs += [_RAW_OUTPUT + varint(len(blob)), blob]
+            else:
+                fill_contents(output.contents, array, dtype)
+        return Encoded(parts=[message.SerializeToString(), *blobs])
+
+    def _inputs(self, message: InferMessage, signature: Signature) -> dict[str, Array]:
+        check_inputs_count(len(message.inputs), signature)
+        blobs = message.raw_input_contents
+        if blobs and len(blobs) != len(message.inputs):
+            raise invalid(f"The request has {len(message.inputs)} inputs and {len(blobs)} raw_input_contents.")
+        inputs: dict[str, Array] = {}
+        for number, item in enumerate(message.inputs):
+            name = item.name
+            if name in inputs:
+                raise invalid(f"The input {name[:100]!r} is given twice.")
+            check_input(name, item.datatype, signature)
+            shape = checked_shape(name, item.shape, self.limits)
+            inputs[name] = _raw(item, shape, blobs[number]) if blobs else _typed(item, shape)
+        return inputs
+
+
+def parse(kind: Any, body: bytes) -> Any:
+    """Return a message of the class `kind`. Raises `RequestError` (invalid)."""
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise invalid(f"The message is no valid {kind.DESCRIPTOR.name}: {error}.") from error
+
+
+def stream_response(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Wrap the parts of an infer response into those of a `ModelStreamInferResponse`."""
+    size = sum(len(part) for part in parts)
+    return [_INFER_RESPONSE + varint(size), *parts]
+
+
+def stream_error(message: str, request_id: str) -> bytes:
+    """Return a `ModelStreamInferResponse` for a request that failed: the stream goes on."""
+    return _STREAMED(error_message=message, infer_response=_RESPONSE(id=request_id)).SerializeToString()
+
+
+def _raw(item: Any, shape: tuple[int, ...], blob: bytes) -> Array:
+    if item.HasField("contents"):
+        raise invalid(f"The input {item.name!r} has contents, and the request has raw_input_contents; send one.")
+    parameters = _parameters(item.parameters)
+    # KServe's client repeats the size that it would name over HTTP.
+    size = parameters.pop("binary_data_size", len(blob))
+    if size != len(blob):
+        raise invalid(f"The binary_data_size of {item.name!r} is not the size of its raw contents.")
+    _no_parameters(item.name, parameters)
+    return from_bytes(item.name, item.datatype, shape, memoryview(blob))
+
+
+def _typed(item: Any, shape: tuple[int, ...]) -> Array:
+    if not item.HasField("contents"):
+        raise invalid(f"The input {item.name!r} has neither contents nor raw_input_contents.")
+    _no_parameters(item.name, _parameters(item.parameters))
+    return from_contents(item.name, item.datatype, shape, item.contents)
+
+
+def _no_parameters(name: str, parameters: Parameters) -> None:
+    if parameters:
+        raise invalid(f"The input {name!r} has an unknown parameter {sorted(parameters)[0][:100]!r}.")
+
+
+def _binary(
+    message: InferMessage, parameters: Parameters, outputs: list[tuple[str, Parameters]], signature: Signature
+) -> frozenset[str]:
+    """The outputs wanted raw: all, or none, since the protocol allows no mixture."""
+    by_default = flag(parameters, "binary_data_output", bool(message.raw_input_contents))
+    names = [name for name, _ in outputs] or [spec.name for spec in signature.outputs]
+    asked = [flag(own, "binary_data", by_default) for _, own in outputs] or [by_default]
+    return frozenset(names if any(asked) else ())
+
+
+def _parameters(entries: Any) -> Parameters:
+    if not entries:
+        return {}
+    found: Parameters = {}
+    for key, value in entries.items():
+        which = value.WhichOneof("parameter_choice")
+        if which is None:
+            raise invalid(f"The parameter {key[:100]!r} has no value.")
+        found[key] = getattr(value, which)
+    return found
+
+
+def _set_parameter(parameter: Any, value: bool | int | float | str) -> None:
+    # bool is a subclass of int in Python, not in the protocol.
+    kinds = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+    setattr(parameter, kinds[type(value)], value)
