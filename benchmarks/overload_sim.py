@@ -137,13 +137,13 @@ def tables() -> str:
     rungs = ", ".join(f"{r.variant} ({r.speed:g} times as fast, accuracy {r.accuracy:g})" for r in LADDER)
     lanes = ", ".join(f"{share:.0%} {lane.name}" for lane, share in zip(LANES, MIX, strict=True))
     parts = [
-        f"**Simulated, not measured.** {INSTANCES} instances, batches of at most 8 rows; a batch of the first variant takes "
-        f"{BATCHES[0][1] * 1e3:g} ms for 1 row and {BATCHES[-1][1] * 1e3:g} ms for 8 (single runs vary by {NOISE:.0%}), so "
-        f"that it carries {CAPACITY:.0f} requests/s. Lanes: {lanes}; critical wants answers within 250 ms, standard within "
-        "500 ms and at least 0.89 accuracy, background has a minimum share of 5 % and a maximum age of 10 s. Runs of "
-        f"{SECONDS:g} s, one each; load and goodput as multiples of that capacity. A refused request counts as missed. "
-        "Step: half of the capacity, for a third of the time the load named, and half again; recovery is from the fall of "
-        "the load to the last answer of a cheaper variant.",
+        f"**Simulated, not measured.** {INSTANCES} instances, batches of at most 8 rows; a batch of the first variant "
+        f"takes {BATCHES[0][1] * 1e3:g} ms for 1 row and {BATCHES[-1][1] * 1e3:g} ms for 8 (single runs vary by "
+        f"{NOISE:.0%}), so that it carries {CAPACITY:.0f} requests/s. Lanes: {lanes}; critical wants answers within "
+        "250 ms, standard within 500 ms and at least 0.89 accuracy, background has a minimum share of 5 % and a "
+        f"maximum age of 10 s. One run of {SECONDS:g} s each; load and goodput as multiples of that capacity. A "
+        "refused request counts as missed. Step: half of the capacity, the load named for a third of the time, and "
+        "half again; recovery is from the fall of the load to the last answer of a cheaper variant.",
     ]
     head = "arrivals | load | goodput | critical | standard | background | background of answers"
     for ladder in (False, True):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from hasten.serve.admit import REASONS, Door, refuse
@@ -10,8 +8,8 @@ from hasten.serve.policy import Lane, Policy
 from hasten.wire.base import STATUS
 
 
-def waiting(id_: int, lane: int = 0, tenant: str = "", deadline: float = math.inf, limit: float = math.inf) -> Waiting:
-    return Waiting(id_, 1, None, 0.0, deadline, limit, lane=lane, tenant=tenant)
+def waiting(id_: int, lane: int = 0, tenant: str = "") -> Waiting:
+    return Waiting(id_, 1, None, 0.0, lane=lane, tenant=tenant)
 
 
 def test_every_reason_has_a_code_of_the_protocol() -> None:
@@ -55,11 +53,3 @@ def test_tenants_that_left_are_forgotten() -> None:
 def test_what_no_server_could_take_is_refused(rows: int, max_batch: int, deadline: float, reason: str | None) -> None:
     refusal = Door(Policy(max_batch=max_batch)).malformed(Arrived(1, rows), deadline, now=1.0)
     assert (refusal and refusal.reason) == reason
-
-
-def test_a_request_is_late_when_its_answer_is_or_when_it_would_wait_too_long() -> None:
-    door = Door(Policy())
-    assert not door.late(waiting(1, deadline=3.0), 1.0, wait_s=1.0, run_s=1.0)
-    assert door.late(waiting(1, deadline=2.9), 1.0, wait_s=1.0, run_s=1.0)
-    assert not door.late(waiting(1, limit=2.0), 1.0, wait_s=1.0, run_s=9.0)
-    assert door.late(waiting(1, limit=2.0), 1.0, wait_s=1.1, run_s=0.0)

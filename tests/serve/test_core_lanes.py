@@ -122,6 +122,13 @@ def test_a_lane_gives_its_requests_the_deadline_that_they_do_not_name() -> None:
     assert Wake(0.1) in core.handle(Arrived(1, lane="critical"), now=0.0)
 
 
+def test_background_work_that_would_outlive_its_maximum_age_is_refused_at_once() -> None:
+    core = busy(Policy(max_batch=1, lanes=LANES, queue_capacity=10**4), lane="background")
+    told = [refusals(core.handle(Arrived(n, lane="background"), now=0.0)) for n in range(1, 600)]
+    assert told[400] == []
+    assert told[550] == [(551, "overloaded", "would be late")]
+
+
 def test_an_unknown_lane_is_refused_by_name() -> None:
     assert refusals(busy(Policy(lanes=LANES)).handle(Arrived(1, lane="vip"), now=0.0)) == [
         (1, "invalid", "unknown lane")

@@ -76,6 +76,20 @@ def test_the_first_variant_comes_back_after_ten_calm_seconds_and_not_earlier() -
     assert world.ladder.level == 0
 
 
+def test_from_the_last_variant_the_first_comes_back_without_a_stop_in_between() -> None:
+    world = World()
+    world.seconds(10, 2.0)
+    world.seconds(15, 0.5)
+    assert world.moved == [(0.5, 2), (20.0, 0)]
+
+
+def test_a_load_that_a_better_variant_carries_for_long_steps_up_to_it_only() -> None:
+    world = World()
+    world.seconds(5, 3.0)
+    world.seconds(30, 1.2)
+    assert [level for _, level in world.moved] == [2, 1]
+
+
 def test_a_load_that_only_the_cheap_variant_carries_keeps_it() -> None:
     world = World()
     world.seconds(60, 1.2)

@@ -193,4 +193,5 @@ def test_the_queue_agrees_with_a_plain_list(steps: list[tuple[str, int, str, flo
         for n in (0, 1):
             assert queue.length(n) == sum(r.lane == n for r in plain)
             assert queue.shapes(n) == len({r.key for r in plain if r.lane == n})
+            assert queue.rows_of("b") == sum(r.rows for r in plain if r.key == "b")
             assert queue.line_rows(n, "a") == sum(r.rows for r in plain if r.lane == n and r.key == "a")

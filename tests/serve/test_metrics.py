@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
@@ -185,3 +186,27 @@ def test_a_request_id_comes_back_and_stands_in_the_log(bundle: Bundle, tmp_path:
         ("answered", ids[1]),
         ("refused", ids[2]),
     ]
+
+
+def test_requests_over_grpc_are_counted_too(bundle: Bundle) -> None:
+    triton = pytest.importorskip("tritonclient.grpc", reason="an independent client of gRPC")
+    metrics = Metrics()
+    telemetry = Telemetry(sink=metrics, page=metrics.page)
+    tensor = triton.InferInput("x", [2, 4], "FP32")
+    tensor.set_data_from_numpy(np.ones((2, 4), np.float32))
+    with serve_bundle(bundle, front=Front(grpc=("127.0.0.1", 0)), telemetry=telemetry) as server:
+        with triton.InferenceServerClient(server.grpc) as opened:
+            opened.infer("tiny", [tensor])
+            for model in ("nobody", "tiny"):
+                with pytest.raises(triton.InferenceServerException):
+                    opened.infer(model, [tensor], model_version="" if model == "nobody" else "7")
+        client = Client(server)
+        page = client.scrape()
+        client.close()
+    who = ("default", "tiny", "reference", "1")
+    assert page["hasten_request_duration_seconds_count", *who] == 1
+    assert page["hasten_request_rows_total", *who] == 2
+    assert page["hasten_request_bytes_total", *who] > 0
+    assert page["hasten_response_bytes_total", *who] > 0
+    for model in ("_unknown", "tiny"):
+        assert page["hasten_refusals_total", model, "not_found"] == 1

@@ -99,8 +99,3 @@ class Door:
         if tenant and policy.tenant_capacity is not None and self._tenants[tenant] >= policy.tenant_capacity:
             return "tenant full"
         return None
-
-    def late(self, request: Waiting, now: float, wait_s: float, run_s: float) -> bool:
-        """Whether a request that starts in `wait_s` and runs for `run_s` misses its deadline or gets too old."""
-        start = now + wait_s
-        return start + run_s > request.deadline or start > request.limit

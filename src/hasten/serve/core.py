@@ -32,7 +32,7 @@ from hasten.serve.events import (
 )
 from hasten.serve.lanes import Lanes
 from hasten.serve.latency import LatencyTable
-from hasten.serve.outcomes import Happening, Outcomes, State
+from hasten.serve.outcomes import Outcomes
 from hasten.serve.outlook import Outlook
 from hasten.serve.policy import Lane, Policy, Rung
 from hasten.serve.roster import Instance, Roster
@@ -41,9 +41,6 @@ __all__ = [
     "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event",
     "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick", "Wake",
 ]  # fmt: skip
-
-# A prediction may be wrong for good if nothing runs that could correct it: so often an idle engine tries regardless.
-_TRIAL_S = 1.0
 
 
 class Core:
@@ -59,7 +56,8 @@ class Core:
         self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
         self._door = Door(policy)
         self._batcher = Batcher(policy)
-        self._trial = -math.inf
+        self._held: Waiting | None = None
+        self._held_until = -math.inf
         self._commands: list[Command] = []
         self._takes: dict[type[Event], Callable[..., None]] = {
             Arrived: self._arrived,
@@ -144,28 +142,10 @@ class Core:
         reason = self._door.full(request.lane, request.tenant)
         last = self.lanes.last_below(request.lane) if reason == "queue full" else None
         if reason is None or last is not None:
-            reason = self._unlikely(request, now)
+            reason = self._outlook.unlikely(request, now)
         if reason is None and last is not None:
             self._give_up(last, "displaced")
         return refuse(event.id, reason, self._outlook.drains_in(request.lane)) if reason else None
-
-    def _unlikely(self, request: Waiting, now: float) -> str | None:
-        """Why a request that would find a place should not take it."""
-        if self._outlook.takes_little(request.lane):
-            return "shed"
-        variant = self._outlook.variant(request.lane)
-        if request.limit == math.inf or not self.table.knows(variant):
-            return None
-        reason = None
-        if now + self.table.bound(variant, request.rows, request.key) > request.deadline:
-            reason = "too late to start"
-        elif self._door.late(request, now, *self._outlook.answered_in(request, now)):
-            reason = "would be late"
-        if reason and self._roster.free and not len(self.lanes) and now >= self._trial + _TRIAL_S:
-            self._trial = now
-            request.trial = True
-            return None
-        return reason
 
     def _turn_away(self, lane: int, refusal: Refuse) -> None:
         self.outcomes.refuse(lane, "arriving", refusal.reason)
@@ -193,7 +173,7 @@ class Core:
         batch = instance.batch
         if batch:
             self.table.learn(instance.variant, instance.rows, batch[0].key, event.seconds / instance.slowness)
-            self._move(batch, "running", "finish")
+            self.outcomes.move_all(batch, "running", "finish")
             instance.batch = []
         if self._roster.move(instance, "finished") and instance.state == "off":
             self._commands.append(StopInstance(instance.number))
@@ -201,7 +181,7 @@ class Core:
     def _down(self, event: EngineDown, now: float) -> None:
         instance = self._roster.instances[event.instance]
         if instance.batch:
-            self._move(instance.batch, "running", "engine down")
+            self.outcomes.move_all(instance.batch, "running", "engine down")
             instance.batch = []
         self._roster.move(instance, "engine down")
 
@@ -221,6 +201,7 @@ class Core:
 
     def _drain(self, event: Drain, now: float) -> None:
         self.draining = True
+        self._held = None
 
     def _tick(self, event: Tick, now: float) -> None:
         """Time has passed, and that is looked at with every event."""
@@ -241,6 +222,8 @@ class Core:
         """Send batches to the instances that are free; return until when what is left waits for company."""
         while len(self.lanes) and self._roster.free:
             head = self.lanes.pick(now, self._bound)
+            if head is self._held and now < self._held_until and self._may_rest(head):
+                return self._held_until
             instance = self._roster.best(now, partial(self._bound, head), lone=self.lanes.rows <= self.policy.max_batch)
             if instance is None:
                 return None
@@ -260,8 +243,22 @@ class Core:
             if formed.batch:
                 self._send(formed, instance, variant, now)
             elif formed.until is not None:
+                self._hold(head, formed.until)
                 return formed.until
         return None
+
+    def _may_rest(self, head: Waiting) -> bool:
+        """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""
+        full = self.lanes.rows_of(head.key) >= self.policy.max_batch
+        return not full and (self._roster.runs or self.policy.company == "window")
+
+    def _hold(self, head: Waiting, until: float) -> None:
+        """Ask again only when the wait is over, the batch may be full, or another head leads: not with every event.
+
+        Company makes a batch longer; where the head's deadline leaves no room for that, every event is looked at.
+        """
+        roomy = not self.draining and until + self._bound(head) <= head.deadline
+        self._held, self._held_until = (head, until) if roomy else (None, -math.inf)
 
     def _send(self, formed: Formed, instance: Instance, variant: str, now: float) -> None:
         batch = formed.batch
@@ -273,7 +270,7 @@ class Core:
         self.lanes.charge(batch[0].lane, shares)
         for request in batch:
             self._leave(request)
-        self._move(batch, "waiting", "dispatch")
+        self.outcomes.move_all(batch, "waiting", "dispatch")
         self._roster.move(instance, "dispatch")
         instance.batch, instance.rows, instance.variant = batch, rows, variant
         instance.busy_until = now + seconds
@@ -289,13 +286,6 @@ class Core:
         if head.deadline == math.inf and not self.policy.lanes[head.lane].background:
             return ()
         return self.lanes.company(head, self._outlook.served_by(rung))
-
-    def _move(self, batch: list[Waiting], state: State, happening: Happening) -> None:
-        if len(self.policy.lanes) == 1:
-            self.outcomes.move(0, state, happening, len(batch))
-            return
-        for request in batch:
-            self.outcomes.move(request.lane, state, happening)
 
     def _bound(self, request: Waiting) -> float:
         """How long a full batch like this request takes at most on the first instance."""

@@ -34,6 +34,8 @@ LADDER: dict[tuple[State, Signal], State] = {
 
 # The share of capacity up to which a level is trusted to carry a load: on the way down, and, warier, on the way up.
 _CARRIES, _CARRIES_LONG = 0.95, 0.85
+# So many windows are lately.
+_LATELY = 4
 # A window belongs to what is too old when it ends this close to the border; times are sums of fractions.
 _HAIR = 1e-9
 
@@ -102,14 +104,22 @@ class Ladder:
         self._move(now, level, "none carries it" if shed else "a cheaper one carries it")
 
     def _up(self, now: float, waiting_s: float, costs: Sequence[float]) -> None:
-        """To the best level that would have carried the whole time of calm."""
+        """To the best level that carries what came lately, once it would have carried the whole time of calm.
+
+        A level in between is not taken on the way: it would keep the better one away for another such time.
+        """
         if waiting_s > self._patience_s / 2:
             return
         for level in range(self.level):
             loads = [self._load(loads, level, costs) for _, loads in self._history]
-            if sum(loads) <= _CARRIES_LONG * len(loads) and self._deepest(loads) <= self._patience_s / 2:
+            if not self._carries_long(loads[-_LATELY:]):
+                continue
+            if self._carries_long(loads):
                 self._move(now, level, "a better one carries it" if level else "the first carries it")
-                return
+            return
+
+    def _carries_long(self, loads: Sequence[float]) -> bool:
+        return sum(loads) <= _CARRIES_LONG * len(loads) and self._deepest(loads) <= self._patience_s / 2
 
     def _move(self, now: float, level: int, signal: Signal) -> None:
         self.state = LADDER[self.state, signal]

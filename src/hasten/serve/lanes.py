@@ -54,14 +54,12 @@ class Lanes:
         self._entries: dict[int, _Entry] = {}
         self._limits: list[_Entry] = []
         self._count = 0
+        # Rows that wait, in all lanes, and of each shape.
+        self.rows = 0
+        self._shapes: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        return sum([lane.rows for lane in self._lanes])
 
     def length(self, number: int) -> int:
         """Requests that wait in a lane."""
@@ -93,6 +91,8 @@ class Lanes:
         if request.limit != math.inf:
             insort(self._limits, (request.limit, self._count, request))
         lane.rows += request.rows
+        self.rows += request.rows
+        self._shapes[request.key] = self._shapes.get(request.key, 0) + request.rows
         lane.work += request.work
 
     def remove(self, id_: int) -> Waiting | None:
@@ -110,6 +110,10 @@ class Lanes:
         if request.limit != math.inf:
             del self._limits[bisect_left(self._limits, (request.limit, number))]
         lane.rows -= request.rows
+        self.rows -= request.rows
+        self._shapes[request.key] -= request.rows
+        if not self._shapes[request.key]:
+            del self._shapes[request.key]
         # An empty lane has no work, whatever sums of fractions say.
         lane.work = lane.work - request.work if lane.order else 0.0
         return request
@@ -122,6 +126,10 @@ class Lanes:
     def shapes(self, number: int) -> int:
         """How many shapes wait in a lane."""
         return len(self._lanes[number].lines)
+
+    def rows_of(self, key: Hashable) -> int:
+        """Rows of one shape that wait, in all lanes."""
+        return self._shapes.get(key, 0)
 
     def line_rows(self, number: int, key: Hashable) -> int:
         """Rows of one shape that wait in a lane."""

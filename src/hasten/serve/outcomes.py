@@ -6,9 +6,12 @@ Every request is in one state at any time and ends in one of four; the property 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
-__all__ = ["REQUEST", "Happening", "Outcomes", "State"]
+from hasten.serve.events import Waiting
+
+__all__ = ["REQUEST", "Outcomes"]
 
 State = Literal["arriving", "waiting", "running", "refused", "cancelled", "finished", "lost"]
 Happening = Literal["admit", "refuse", "dispatch", "cancel", "finish", "engine down"]
@@ -38,6 +41,15 @@ class Outcomes:
         if state != "arriving":
             self.states[lane, state] -= count
         self.states[lane, REQUEST[state, happening]] += count
+
+    def move_all(self, batch: Sequence[Waiting], state: State, happening: Happening) -> None:
+        """The requests of a batch changed state."""
+        first = batch[0].lane
+        if all([request.lane == first for request in batch]):
+            self.move(first, state, happening, len(batch))
+            return
+        for request in batch:
+            self.move(request.lane, state, happening)
 
     def refuse(self, lane: int, state: State, reason: str) -> None:
         """A request was refused."""

@@ -23,6 +23,8 @@ __all__ = ["Outlook"]
 _LOAD_WEIGHT = 0.3
 # A lane that others leave nothing to is still taken to get this share: predictions stay finite.
 _LEAST_RATE = 0.01
+# How often an idle engine tries what is predicted to be late.
+_TRIAL_S = 1.0
 
 
 class Outlook:
@@ -40,6 +42,10 @@ class Outlook:
         self._costs = [1.0] * len(policy.ladder)
         self._offered = [0.0] * len(policy.lanes)
         self._loads = [0.0] * len(policy.lanes)
+        self._served = [
+            [n for n in self._numbers if policy.lanes[n].accuracy_floor <= rung.accuracy] for rung in policy.ladder
+        ]
+        self._trial = -math.inf
         self._lane_costs = [1.0] * len(policy.lanes)
         self._variants = [policy.ladder[0].variant] * len(policy.lanes)
         # Nobody asks for loads where nothing depends on them.
@@ -72,8 +78,7 @@ class Outlook:
 
     def served_by(self, rung: int) -> list[int]:
         """The lanes whose floors allow a variant."""
-        accuracy = self._policy.ladder[rung].accuracy
-        return [n for n in self._numbers if self._policy.lanes[n].accuracy_floor <= accuracy]
+        return self._served[rung]
 
     def work(self, rows: int, key: Hashable) -> float:
         """Engine seconds of the first variant that so many rows take in full batches."""
@@ -119,6 +124,30 @@ class Outlook:
         company = min(size, waiting + request.rows)
         run = self._table.bound(variant, max(company, request.rows), request.key)
         return self._roster.starts_in(now) + before / self._instances / rate, run
+
+    def unlikely(self, request: Waiting, now: float) -> str | None:
+        """Why a request that would find a place should not take it; None where it should. A guess refuses nobody.
+
+        What is refused is never seen, and so a table that is wrong would stay wrong: an idle engine now and then tries
+        a request all the same, and marks it.
+        """
+        if self.takes_little(request.lane):
+            return "shed"
+        variant = self._variants[request.lane]
+        if request.limit == math.inf or not self._table.knows(variant):
+            return None
+        if now + self._table.bound(variant, request.rows, request.key) > request.deadline:
+            reason = "too late to start"
+        else:
+            wait_s, run_s = self.answered_in(request, now)
+            if now + wait_s + run_s <= request.deadline and now + wait_s <= request.limit:
+                return None
+            reason = "would be late"
+        if self._roster.free and not len(self._lanes) and now >= self._trial + _TRIAL_S:
+            self._trial = now
+            request.trial = True
+            return None
+        return reason
 
     def takes_little(self, lane: int) -> bool:
         """Whether background work is shed now and the lane's share of the next second is already waiting."""

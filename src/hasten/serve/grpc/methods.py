@@ -165,9 +165,8 @@ class Methods:
         model = NO_MODEL
         try:
             parsed = self._codec.parse(message)
-            model = UNKNOWN_MODEL
+            model = parsed.model_name if parsed.model_name in self._services else UNKNOWN_MODEL
             service = self._service(parsed.model_name, parsed.model_version)
-            model = parsed.model_name
             request = self._request(service, parsed)
             if call.deadline is not None:
                 request = _within(request, call.deadline - asyncio.get_running_loop().time())
