@@ -83,6 +83,7 @@ docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
 	$(BIN)/python docs/make_serve.py
+	$(BIN)/python docs/make_observability.py
 	$(BIN)/python docs/make_scheduling.py
 
 format: setup

@@ -159,11 +159,22 @@ def serve(case: str, bundle: Path) -> None:
 
         if not bundle.exists():
             _write_bundle(bundle)
-        serve_forever([open_bundle(bundle)], port=0, on_ready=lambda url: print(url, flush=True))
+        serve_forever([open_bundle(bundle)], port=0, on_ready=lambda url: print(url, flush=True), **_observed())
         return
     import uvloop
 
     uvloop.run(_front_end())
+
+
+def _observed() -> dict[str, Any]:
+    """What `hasten serve` observes by default, in trees that do: every request is counted."""
+    try:
+        from hasten.observe.prometheus import Metrics
+        from hasten.serve.telemetry import Telemetry
+    except ModuleNotFoundError:
+        return {}
+    metrics = Metrics()
+    return {"telemetry": Telemetry(sink=metrics, page=metrics.page)}
 
 
 async def _front_end() -> None:
@@ -231,7 +242,7 @@ class Identity:
     async def infer(self, request: Any) -> Any:
         return self._answer(request)
 
-    def submit(self, request: Any, answer: Any) -> Any:
+    def submit(self, request: Any, answer: Any, origin: Any = None) -> Any:
         return asyncio.get_running_loop().call_soon(answer, self._answer(request)).cancel
 
 

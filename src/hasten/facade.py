@@ -22,12 +22,14 @@ from hasten.deployment import RealDeployer
 from hasten.engine.isolate import load_isolated
 from hasten.errors import ConfigError, DataError, UsageError
 from hasten.measure.energy import why_no_energy
+from hasten.observe.session import counting
 from hasten.optimize.job import BUDGET_S, Job
 from hasten.optimize.run import run
 from hasten.profile.run import profile_of
 from hasten.profile.subject import Wish, open_subject
 from hasten.report import render
 from hasten.serve.server import Running, serve_bundle, serve_forever
+from hasten.serve.telemetry import Telemetry
 from hasten.spec.evidence import Record, Verdict
 from hasten.spec.profile import Profile
 from hasten.spec.progress import Listener, Progress, ignore
@@ -158,8 +160,9 @@ def open_bundle(path: str | Path) -> BundleHandle:
 
 
 def serve(bundles: Sequence[str | Path], *, host: str = "127.0.0.1", port: int = 8000, insecure: bool = False) -> None:
-    """Serve bundles until SIGTERM or Ctrl-C."""
-    serve_forever([_open_bundle(path) for path in bundles], host=host, port=port, insecure=insecure)
+    """Serve bundles until SIGTERM or Ctrl-C. GET /metrics tells how that goes."""
+    opened = [_open_bundle(path) for path in bundles]
+    serve_forever(opened, host=host, port=port, insecure=insecure, telemetry=_telemetry())
 
 
 class BundleHandle:
@@ -183,13 +186,18 @@ class BundleHandle:
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[Running]:
         """Serve in the background while a `with` block runs; port 0 takes a free one."""
-        return serve_bundle(self.bundle, host=host, port=port)
+        return serve_bundle(self.bundle, host=host, port=port, telemetry=_telemetry())
 
     def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run the picked variant once, in a process of its own. For many predictions, `serve`."""
         picked = self.manifest.picked
         with load_isolated(self.bundle.model_path(picked), self.bundle.entry(picked).variant.target) as session:
             return session.run(inputs)
+
+
+def _telemetry() -> Telemetry:
+    metrics = counting()
+    return Telemetry(sink=metrics, page=metrics.page)
 
 
 def load_goal(path: str | Path | None) -> Goal:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,33 @@ def test_no_flag_takes_a_token_itself(tmp_path: Path, small_bundle: Path, words:
 
 def test_without_a_bundle_there_is_nothing_to_serve(tmp_path: Path) -> None:
     assert "hasten serve fast.bundle" in check(tmp_path, status=2)
+
+
+def test_the_log_on_standard_error_is_json_lines_from_start_to_end(tmp_path: Path, small_bundle: Path) -> None:
+    command = [sys.executable, "-m", "hasten.cli", "serve", str(small_bundle), "--http", "127.0.0.1:0"]
+    words = ["--log", "-", "--log-requests", "--drain-delay", "0"]
+    with subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        ready = {}
+        while ready.get("event") != "ready":
+            ready = json.loads(server.stderr.readline())
+        with urllib.request.urlopen(f"{ready['url']}/metrics", timeout=60) as answer:
+            assert b"hasten_model_ready" in answer.read()
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{ready['url']}/v2/models/nobody", timeout=60)
+        server.send_signal(signal.SIGTERM)
+        records = [json.loads(line) for line in server.stderr]
+    assert server.returncode == 0
+    assert [record["model"] for record in records if record["event"] == "refused"] == ["_unknown"]
+
+
+def test_a_log_that_cannot_be_written_is_known_before_anything_is_loaded(tmp_path: Path, small_bundle: Path) -> None:
+    command = [sys.executable, "-m", "hasten.cli", "serve", str(small_bundle), "--http", "127.0.0.1:0"]
+    done = subprocess.run(
+        [*command, "--log", str(tmp_path / "no" / "log")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert "--log FILE" in done.stderr
 
 
 def test_grpc_has_an_address_of_its_own_and_needs_the_same_guard(tmp_path: Path, small_bundle: Path) -> None:

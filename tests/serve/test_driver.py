@@ -11,7 +11,7 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
-from hasten.spec.event import Served
+from hasten.spec.event import Event, Ran, Served
 from hasten.spec.request import Request, Response
 
 
@@ -34,15 +34,16 @@ def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_what_comes_while_the_engine_is_busy_runs_as_one_batch(bundle: Bundle, expected: Any) -> None:
-    served: list[Served] = []
+    told: list[Event] = []
 
     async def body() -> None:
-        async with running(bundle, sink=served.append) as service:
+        async with running(bundle, sink=told.append) as service:
             answers = await asyncio.gather(*(service.infer(ask(i, rows=1 + i % 2)) for i in range(5)))
             for i, answer in enumerate(answers):
                 np.testing.assert_allclose(answer.outputs["y"], expected(np.full((1 + i % 2, 4), i)), rtol=1e-6)
 
     in_a_loop(body)
+    served = [event for event in told if isinstance(event, Served)]
     assert [event.batch for event in served] == [1, 4, 4, 4, 4]
     assert {(event.model, event.variant) for event in served} == {("tiny", "reference")}
 
@@ -89,24 +90,25 @@ def test_draining_answers_what_is_under_way_and_refuses_the_rest(bundle: Bundle)
 
 
 def test_an_engine_that_fails_on_a_batch_answers_and_goes_on(bundle: Bundle) -> None:
-    served: list[Served] = []
+    told: list[Event] = []
     misfit = Request(model="tiny", inputs={"x": np.zeros((1, 5), np.float32)})
 
     async def body() -> None:
-        async with running(bundle, sink=served.append) as service:
+        async with running(bundle, sink=told.append) as service:
             with pytest.raises(RequestError) as caught:
                 await service.infer(misfit)
             assert caught.value.code == "internal"
             assert isinstance(await service.infer(ask(1)), Response)
 
     in_a_loop(body)
-    assert len(served) == 1, "a failure is not told as served"
+    assert [type(event).__name__ for event in told] == ["WorkerChanged", "Ran", "Refused", "Ran", "Served"]
+    assert [event.failed for event in told if isinstance(event, Ran)] == [True, False]
 
 
 def test_an_observer_that_fails_does_not_stop_the_queue(bundle: Bundle) -> None:
     complaints: list[dict[str, Any]] = []
 
-    def broken(event: Served) -> None:
+    def broken(event: Event) -> None:
         raise OSError("disk full")
 
     async def body() -> None:

@@ -25,6 +25,7 @@ VERBS = {
     "verify": "May this bundle serve here?",
     "bench": "Measure a model, a bundle or a running server; compare two.",
     "serve": "Serve bundles over the Open Inference Protocol v2.",
+    "top": "How a running server does, live: requests/s, latency, batches, queue.",
     "completion": "Print shell completion for bash, zsh or fish.",
 }
 

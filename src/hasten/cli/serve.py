@@ -44,6 +44,9 @@ _FILE = click.Path(dir_okay=False)
     "--drain-delay", type=float, envvar="HASTEN_DRAIN_DELAY", metavar="SECONDS",
     help="How long to serve on, not ready, when it is time to stop.  [default: 1]",
 )  # fmt: skip
+@click.option("--log", envvar="HASTEN_LOG", metavar="FILE|-", help="Where to log JSON lines; - is standard error.")
+@click.option("--log-requests", is_flag=True, default=None, envvar="HASTEN_LOG_REQUESTS", help="Log each request, too.")
+@click.option("--observe", multiple=True, envvar="HASTEN_OBSERVE", help="A further observer, such as otel.")
 @click.option("--check", is_flag=True, help="Check the configuration and the bundles, and serve nothing.")
 @verb("serve")
 def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: bool, **flags: Any) -> None:
@@ -52,9 +55,11 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     Flags stand over the variables HASTEN_HTTP, HASTEN_TLS_CERT and so on, and these over the file.
     """
     from hasten.bundle.read import open_bundle
+    from hasten.observe.session import observing
     from hasten.serve.config import read_config
     from hasten.serve.options import front_of, limits_of
     from hasten.serve.server import Running, require_guard, serve_forever
+    from hasten.serve.telemetry import Telemetry
 
     settings = read_config(Path(config) if config else None, {("bundles",): bundles, **_places(flags)})
     if not settings.bundles:
@@ -74,24 +79,27 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
         return
 
     def ready(running: Running) -> None:
+        fields = {"event": "ready", "url": running.url, "grpc": running.grpc, "models": names}
+        logging.getLogger("hasten.serve").info("ready: %s", running.url, extra={"fields": fields})
         if as_json:
             emit("serve", {"url": running.url, "models": names, "grpc": running.grpc or None})
-        else:
+        elif settings.log.file != "-":
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             also = f"; gRPC at {running.grpc}" if running.grpc else ""
             say(f"ready: {running.url}/v2/models/{names[0]}{more}{also}")
 
-    _log_audit()
-    serve_forever(
-        opened,
-        host=host,
-        port=port,
-        insecure=insecure,
-        queue_capacity=settings.queue_capacity,
-        limits=limits_of(settings),
-        front=front,
-        on_ready=ready,
-    )
+    with observing(settings.log.file, log_requests=settings.log.requests, names=settings.observe) as observation:
+        serve_forever(
+            opened,
+            host=host,
+            port=port,
+            insecure=insecure,
+            queue_capacity=settings.queue_capacity,
+            limits=limits_of(settings),
+            front=front,
+            telemetry=Telemetry(sink=observation.sink, page=observation.metrics.page),
+            on_ready=ready,
+        )
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -117,6 +125,9 @@ def _places(flags: dict[str, Any]) -> dict[tuple[str, ...], Any]:
         ("repository_control",): flags["repository_control"],
         ("queue_capacity",): flags["queue_capacity"],
         ("drain", "delay_s"): flags["drain_delay"],
+        ("log", "file"): flags["log"],
+        ("log", "requests"): flags["log_requests"],
+        ("observe",): flags["observe"],
     }
 
 
@@ -133,11 +144,3 @@ def _say_good(names: list[str], as_json: bool) -> None:
         emit("serve", {"good": True, "models": names})
     else:
         say(f"good: would serve {', '.join(names)}")
-
-
-def _log_audit() -> None:
-    """Who may change the server changes it on the record: one JSON line for each change, on standard error."""
-    audit = logging.getLogger("hasten.serve.audit")
-    audit.setLevel(logging.INFO)
-    audit.addHandler(logging.StreamHandler())
-    audit.propagate = False

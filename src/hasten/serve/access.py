@@ -40,6 +40,7 @@ class Operation(enum.Enum):
     MODEL_CONFIG = ("model configuration", Scope.INFER)
     INFER = ("infer", Scope.INFER)
     STATISTICS = ("statistics", Scope.METRICS)
+    METRICS = ("metrics", Scope.METRICS)
     REPOSITORY_INDEX = ("repository index", Scope.INFER)
     LOAD = ("load", Scope.ADMIN)
     UNLOAD = ("unload", Scope.ADMIN)

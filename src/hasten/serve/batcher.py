@@ -26,11 +26,16 @@ _MOST_SHAPES = 256
 
 @dataclass(frozen=True, slots=True)
 class Formed:
-    """A batch to send now, or the time until which waiting pays, or requests that no batch can answer in time."""
+    """A batch to send now, or the time until which waiting pays, or requests that no batch can answer in time.
+
+    The batch is `closed` because it is full, a deadline leaves no time for more, waiting for company is over (delay),
+    the server drains, or an engine is free and nothing is waited for.
+    """
 
     batch: list[Waiting]
     until: float | None = None
     late: tuple[Waiting, ...] = ()
+    closed: str = ""
 
 
 class Batcher:
@@ -78,13 +83,13 @@ class Batcher:
             if not timely:
                 return Formed([], late=(batch[0],))
             if len(timely) < len(batch):
-                return Formed(timely)
+                return Formed(timely, closed="deadline")
         if rows < self._max_batch:
             rows = self._fill(batch, rows, company, now, seconds, strict)
         if at_once or rows >= self._max_batch or not self._max_delay_s:
-            return Formed(batch)
+            return Formed(batch, closed="full" if rows >= self._max_batch else "drain" if at_once else "free")
         until = self._until(batch, rows, seconds, idle)
-        return Formed(batch) if now >= until else Formed([], until=until)
+        return Formed(batch, closed="delay") if now >= until else Formed([], until=until)
 
     def _fit(self, line: Iterable[Waiting]) -> tuple[list[Waiting], int]:
         """The first requests that fit; a later, smaller one may join where one does not."""

@@ -20,7 +20,19 @@ from msgspec import Meta
 from hasten.errors import ConfigError
 from hasten.spec.values import Value
 
-__all__ = ["Drain", "Grpc", "Http", "ServeConfig", "Size", "Times", "Tls", "TokenFiles", "json_schema", "read_config"]
+__all__ = [
+    "Drain",
+    "Grpc",
+    "Http",
+    "Log",
+    "ServeConfig",
+    "Size",
+    "Times",
+    "Tls",
+    "TokenFiles",
+    "json_schema",
+    "read_config",
+]
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -83,6 +95,15 @@ class Times(Value, frozen=True):
     idle_s: Annotated[float, Meta(gt=0, description="How long a connection may rest between requests.")] = 75.0
 
 
+class Log(Value, frozen=True):
+    """The log: one JSON object a line."""
+
+    file: Annotated[
+        str, Meta(description="A file, or - for standard error; without one, only warnings and the audit go there.")
+    ] = ""
+    requests: Annotated[bool, Meta(description="A record for each request.")] = False
+
+
 class Drain(Value, frozen=True):
     """How the server ends."""
 
@@ -107,10 +128,16 @@ class ServeConfig(Value, frozen=True):
     size: Size = Size()
     times: Times = Times()
     drain: Drain = Drain()
+    log: Log = Log()
+    observe: Annotated[tuple[str, ...], Meta(description="Further observers by name, such as otel.")] = ()
 
 
 # What names a file or folder, and is relative to the folder of serve.toml.
-_PATHS = (*(("tls", key) for key in Tls.__struct_fields__), *(("tokens", key) for key in TokenFiles.__struct_fields__))
+_PATHS = (
+    *(("tls", key) for key in Tls.__struct_fields__),
+    *(("tokens", key) for key in TokenFiles.__struct_fields__),
+    ("log", "file"),
+)
 
 
 def read_config(path: Path | None, overrides: Mapping[tuple[str, ...], Any]) -> ServeConfig:
@@ -145,7 +172,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}.", remedy="Mend it there.") from error
     for table, key in _PATHS:
         value = content.get(table)
-        if isinstance(value, dict) and isinstance(value.get(key), str) and value[key]:
+        if isinstance(value, dict) and isinstance(value.get(key), str) and value[key] not in ("", "-"):
             value[key] = str(path.parent / value[key])
     if isinstance(content.get("bundles"), list):
         content["bundles"] = [str(path.parent / one) if isinstance(one, str) else one for one in content["bundles"]]

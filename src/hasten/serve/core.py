@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from hasten.serve.admit import Door, refuse
-from hasten.serve.batcher import Batcher
+from hasten.serve.batcher import Batcher, Formed
 from hasten.serve.events import (
     Arrived,
     Cancelled,
@@ -241,7 +241,7 @@ class Core:
             for request in formed.late:
                 self._give_up(request, "too late to start")
             if formed.batch:
-                self._send(formed.batch, instance, variant, now)
+                self._send(formed, instance, variant, now)
             elif formed.until is not None:
                 self._hold(head, formed.until)
                 return formed.until
@@ -260,7 +260,8 @@ class Core:
         roomy = not self.draining and until + self._bound(head) <= head.deadline
         self._held, self._held_until = (head, until) if roomy else (None, -math.inf)
 
-    def _send(self, batch: list[Waiting], instance: Instance, variant: str, now: float) -> None:
+    def _send(self, formed: Formed, instance: Instance, variant: str, now: float) -> None:
+        batch = formed.batch
         rows = sum(request.rows for request in batch)
         seconds = self.table.seconds(variant, rows, batch[0].key) * instance.slowness
         shares: dict[int, float] = {}
@@ -273,7 +274,7 @@ class Core:
         self._roster.move(instance, "dispatch")
         instance.batch, instance.rows, instance.variant = batch, rows, variant
         instance.busy_until = now + seconds
-        self._commands.append(Dispatch(tuple([r.id for r in batch]), rows, instance.number, variant))
+        self._commands.append(Dispatch(tuple([r.id for r in batch]), rows, instance.number, variant, formed.closed))
 
     def _company(self, head: Waiting, rung: int) -> Iterable[Waiting]:
         """Who may fill up the head's batch: other lanes whose floor the variant meets.

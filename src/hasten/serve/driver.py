@@ -26,6 +26,7 @@ from hasten.serve.core import (
     Dispatch,
     Drain,
     EngineDown,
+    EngineUp,
     Event,
     Finished,
     Policy,
@@ -36,9 +37,11 @@ from hasten.serve.core import (
     Wake,
 )
 from hasten.serve.instance import Instance
+from hasten.serve.origin import Origin
 from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
-from hasten.spec.event import Served
+from hasten.serve.told import NEWS, Batch, Teller
+from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Request, Response
 from hasten.spec.serving import Serving
 from hasten.spec.tensor import DType
@@ -47,6 +50,8 @@ __all__ = ["Answer", "ModelService"]
 
 Answer = Callable[[Response | RequestError], None]
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
+# What may make an instance free again.
+_FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +62,8 @@ class _Ticket:
     request: Request
     answer: Answer
     arrived: float
-    started: float = 0.0
+    origin: Origin
+    ran: Batch | None = None
     alarm: asyncio.TimerHandle | None = None
     settled: Tensors | RequestError | None = None
     cancelled: bool = False
@@ -74,7 +80,7 @@ class ModelService:
         bundle: Bundle,
         *,
         queue_capacity: int = 256,
-        sink: Callable[[Served], None] | None = None,
+        sink: Sink | None = None,
         isolation: Isolation = "process",
         limits: WorkerLimits | None = None,
     ) -> None:
@@ -93,7 +99,8 @@ class ModelService:
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
-        self._sink = sink
+        self._teller = Teller(manifest.name, self.variant, sink)
+        self._free_since = 0.0
         self.tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
@@ -123,14 +130,30 @@ class ModelService:
             await instance.start()
         self._open = True
 
-    def submit(self, request: Request, answer: Answer) -> Callable[[], None]:
+    def gauges(self) -> Gauges:
+        """How it stands at this moment."""
+        waiting = self._core.lanes
+        return Gauges(
+            model=self.bundle.manifest.name,
+            variant=self.variant,
+            ready=self.ready,
+            instances=len(self._instances),
+            instances_up=sum(instance.up for instance in self._instances),
+            capacity=self.policy.queue_capacity,
+            lanes=tuple(
+                Lane(lane=lane.name, requests=waiting.length(number), work_s=waiting.work(number))
+                for number, lane in enumerate(self.policy.lanes)
+            ),
+        )
+
+    def submit(self, request: Request, answer: Answer, origin: Origin | None = None) -> Callable[[], None]:
         """Queue a request; `answer` is called once with what came of it, never before this returns, and not at all
         after the function that is returned, which gives the request's place back.
 
-        The arrays of a `Response` are the receiver's to keep.
+        The arrays of a `Response` are the receiver's to keep. `origin` is what observers are told besides.
         """
         id_, now = next(self._ids), time.monotonic()
-        ticket = _Ticket(id_, request, answer, now)
+        ticket = _Ticket(id_, request, answer, now, origin or Origin(now))
         self._tickets[id_] = ticket
         self._idle.clear()
         deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
@@ -170,13 +193,19 @@ class ModelService:
         self._settle_all(tuple(self._tickets), RequestError("The server stopped.", code="unavailable"))
 
     def _handle(self, event: Event) -> None:
-        for command in self._core.handle(event, time.monotonic()):
+        now, kind = time.monotonic(), type(event)
+        if kind in _FREEING and not self._core.free:
+            self._free_since = now
+        for command in self._core.handle(event, now):
             self._carry_out(command)
+        if kind in NEWS:
+            self._teller.happened(event)
 
     def _carry_out(self, command: Command) -> None:
         match command:
-            case Dispatch(ids, _, number):
-                self._run(ids, number)
+            case Dispatch(ids, rows, number, _, closed):
+                now = time.monotonic()
+                self._run(ids, number, Batch(rows, closed, now, self._free_since, started=now))
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
@@ -199,33 +228,32 @@ class ModelService:
         self._timer = None
         self._handle(Tick())
 
-    def _run(self, ids: tuple[int, ...], number: int) -> None:
-        started = time.monotonic()
+    def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
         batch = [self._tickets[id_] for id_ in ids if id_ in self._tickets]
         if not batch:
             asyncio.get_running_loop().call_soon(self._handle, Finished(0.0, number))
             return
+        ran.requests = len(batch)
         inputs = [ticket.request.inputs for ticket in batch]
-        self._instances[number].run(inputs, lambda results: self._ran(batch, number, started, results))
+        self._instances[number].run(inputs, lambda results: self._ran(batch, number, ran, results))
 
-    def _ran(
-        self, batch: list[_Ticket], number: int, started: float, results: Sequence[Outcome] | EngineCrashed
-    ) -> None:
+    def _ran(self, batch: list[_Ticket], number: int, ran: Batch, results: Sequence[Outcome] | EngineCrashed) -> None:
         """Answer a batch. Only what was running fails where the engine died."""
         if isinstance(results, EngineCrashed):
             results = [EngineRunError("its process ended, and a new one is started.", code="unavailable")] * len(batch)
         for ticket, result in zip(batch, results, strict=True):
-            ticket.started = started
+            ticket.ran = ran
             self._settle(ticket.id, _outcome(result))
-        finished = time.monotonic()
+        ran.finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
         up = self._instances[number].up
-        self._handle(Finished(finished - started, number) if up else EngineDown(number))
-        answered = [
-            ticket for ticket, result in zip(batch, results, strict=True) if not isinstance(result, EngineRunError)
-        ]
-        self._tell(answered, started, finished)
+        seconds = ran.finished - ran.started
+        self._handle(Finished(seconds, number) if up else EngineDown(number))
+        answered = sum(not isinstance(result, EngineRunError) for result in results)
+        if answered:
+            self.tally.execute(answered, seconds)
+        self._teller.ran(ran, number, failed=not answered)
 
     def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
         """Answer on time also while the request runs; the core sees to it that it does not start too late."""
@@ -248,7 +276,8 @@ class ModelService:
         if isinstance(result, RequestError):
             self.tally.fail(result.code, total_s)
         else:
-            self.tally.answer(ticket.request.rows, total_s, ticket.started - ticket.arrived)
+            assert ticket.ran is not None
+            self.tally.answer(ticket.request.rows, total_s, ticket.ran.started - ticket.arrived)
         if not self._settled:
             asyncio.get_running_loop().call_soon(self._deliver)
         self._settled.append(ticket)
@@ -256,7 +285,9 @@ class ModelService:
     def _deliver(self) -> None:
         settled, self._settled = self._settled, []
         for ticket in settled:
-            if not ticket.cancelled:
+            if ticket.cancelled:
+                self._teller.refused(ticket.origin, _left())
+            else:
                 self._call(ticket)
         if not self._tickets:
             self._idle.set()
@@ -264,39 +295,30 @@ class ModelService:
     def _call(self, ticket: _Ticket) -> None:
         result = ticket.settled
         assert result is not None
+        begun = time.monotonic()
         try:
             ticket.answer(result if isinstance(result, RequestError) else self._response(ticket.request, result))
         except Exception as error:
             # One receiver that fails must not cost the others their answers.
             context = {"message": "The receiver of an answer failed.", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
+        if isinstance(result, RequestError):
+            self._teller.refused(ticket.origin, result)
+        else:
+            assert ticket.ran is not None
+            self._teller.served(ticket.request, ticket.origin, ticket.arrived, ticket.ran, begun)
 
     def _cancel(self, ticket: _Ticket) -> None:
         ticket.cancelled = True
         if self._tickets.pop(ticket.id, None) is None:
             return
         self.tally.fail("cancelled", time.monotonic() - ticket.arrived)
+        self._teller.refused(ticket.origin, _left())
         if ticket.alarm is not None:
             ticket.alarm.cancel()
         self._handle(Cancelled(ticket.id))
         if not self._tickets and not self._settled:
             self._idle.set()
-
-    def _tell(self, batch: list[_Ticket], started: float, finished: float) -> None:
-        if batch:
-            self.tally.execute(len(batch), finished - started)
-        if self._sink is None:
-            return
-        for ticket in batch:
-            self._sink(
-                Served(
-                    model=self.bundle.manifest.name,
-                    variant=self.variant,
-                    batch=len(batch),
-                    queue_s=started - ticket.arrived,
-                    engine_s=finished - started,
-                )
-            )
 
     def _response(self, request: Request, outputs: Tensors) -> Response:
         names = request.outputs or tuple(self._dtypes)
@@ -318,6 +340,10 @@ def _policy(manifest: Manifest, chosen: Serving, queue_capacity: int) -> Policy:
         max_delay_s=chosen.max_delay_ms / 1e3,
         queue_capacity=queue_capacity,
     )
+
+
+def _left() -> RequestError:
+    return RequestError("The client left.", code="cancelled")
 
 
 def _outcome(result: Outcome) -> Tensors | RequestError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = [
     "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event", "Finished",
@@ -78,12 +78,15 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run these requests together on this instance, with this variant ("" where the policy names none)."""
+    """Run these requests together on this instance, with this variant ("" where the policy names none). `closed` is why
+    no more are waited for, in the words of `hasten.serve.batcher.Formed`.
+    """
 
     ids: tuple[int, ...]
     rows: int
     instance: int = 0
     variant: str = ""
+    closed: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
 from hasten.serve.repository import Repository
+from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
-from hasten.spec.event import Served
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def serve_forever(
     insecure: bool = False,
     queue_capacity: int = 256,
     limits: Limits | None = None,
-    sink: Callable[[Served], None] | None = None,
+    telemetry: Telemetry | None = None,
     front: Front | None = None,
     on_ready: Callable[[Running], None] | None = None,
 ) -> None:
@@ -101,7 +101,7 @@ def serve_forever(
                 grpc,
                 queue_capacity,
                 limits or Limits(),
-                sink,
+                telemetry or Telemetry(),
                 front,
                 lambda running, _: on_ready and on_ready(running),
             )
@@ -118,7 +118,7 @@ def serve_bundle(
     port: int = 0,
     queue_capacity: int = 256,
     limits: Limits | None = None,
-    sink: Callable[[Served], None] | None = None,
+    telemetry: Telemetry | None = None,
     front: Front | None = None,
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
@@ -142,7 +142,7 @@ def serve_bundle(
                     grpc,
                     queue_capacity,
                     limits or Limits(),
-                    sink,
+                    telemetry or Telemetry(),
                     front,
                     ready,
                     signals=False,
@@ -175,15 +175,15 @@ async def _main(
     grpc_listener: socket.socket | None,
     queue_capacity: int,
     limits: Limits,
-    sink: Callable[[Served], None] | None,
+    telemetry: Telemetry,
     front: Front,
     on_ready: Callable[[Running, Callable[[], object]], object],
     *,
     signals: bool = True,
 ) -> None:
-    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=sink))
-    frontend, hub = _http(repository, limits, front)
-    grpc = None if grpc_listener is None else _grpc(repository, limits, front)
+    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=telemetry.sink))
+    frontend, hub = _http(repository, limits, front, telemetry)
+    grpc = None if grpc_listener is None else _grpc(repository, limits, front, telemetry)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
@@ -208,7 +208,7 @@ async def _main(
         await repository.close()
 
 
-def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Frontend, Hub]:
+def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -217,11 +217,11 @@ def _http(repository: Repository, limits: Limits, front: Front) -> tuple[Fronten
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(repository, limits=limits, access=front.access)
-    return frontend, Hub(frontend, limits.body, front.limits)
+    frontend = Frontend(repository, limits=limits, access=front.access, telemetry=telemetry)
+    return frontend, Hub(frontend, limits.body, front.limits, refused=frontend.refused)
 
 
-def _grpc(repository: Repository, limits: Limits, front: Front) -> GrpcFront:
+def _grpc(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> GrpcFront:
     try:
         from hasten.serve.grpc.front import GrpcFront
     except ModuleNotFoundError as error:
@@ -229,7 +229,7 @@ def _grpc(repository: Repository, limits: Limits, front: Front) -> GrpcFront:
             f"Serving gRPC needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[grpc]'",
         ) from error
-    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access)
+    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access, sink=telemetry.sink)
 
 
 def _url(listener: socket.socket, front: Front) -> str:

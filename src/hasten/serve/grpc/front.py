@@ -14,6 +14,7 @@ from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.grpc.methods import Methods
 from hasten.serve.repository import Repository
 from hasten.serve.tls import HANDSHAKE_S
+from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
 __all__ = ["GrpcFront"]
@@ -30,10 +31,11 @@ class GrpcFront:
         front: GrpcLimits | None = None,
         access: Access | None = None,
         is_draining: Callable[[], bool] | None = None,
+        sink: Sink | None = None,
     ) -> None:
         limits = limits or Limits()
         self.draining = False
-        methods = Methods(repository, limits)
+        methods = Methods(repository, limits, sink)
         methods.is_draining = is_draining or (lambda: self.draining)
         health = Health(methods)
         self.hub = Hub({**methods.table(), **health.table()}, limits.body, front, access, health.look)

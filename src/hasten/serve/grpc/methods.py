@@ -7,15 +7,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.metadata
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.stream import Stream
+from hasten.serve.origin import Origin, new_request_id
 from hasten.serve.repository import Repository
+from hasten.serve.told import emit, refusal_event
+from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL, Sink
 from hasten.spec.request import Request, Response
 from hasten.wire import oip_grpc_admin as admin
 from hasten.wire.base import Limits
@@ -24,13 +29,14 @@ from hasten.wire.oip_grpc import OipGrpc, stream_error, stream_response
 __all__ = ["SERVICE", "Methods"]
 
 SERVICE = "inference.GRPCInferenceService"
-Answer = Callable[[Request, Response | RequestError], None]
+Answer = Callable[[Origin, Request, Response | RequestError], None]
 
 
 class Methods:
     """The application behind the calls; a server that `is_draining` is not ready."""
 
-    def __init__(self, repository: Repository, limits: Limits) -> None:
+    def __init__(self, repository: Repository, limits: Limits, sink: Sink | None = None) -> None:
+        self._sink = sink
         self._repository = repository
         self._services = repository.services
         self._codec = OipGrpc(limits)
@@ -114,15 +120,18 @@ class Methods:
     def _infer(self, call: Call, message: bytes) -> None:
         call.cancel = self._submit(call, message, functools.partial(self._answered, call))
 
-    def _answered(self, call: Call, request: Request, result: Response | RequestError) -> None:
+    def _answered(self, call: Call, origin: Origin, request: Request, result: Response | RequestError) -> None:
         call.cancel = None
         try:
             if isinstance(result, RequestError):
                 call.finish(result)
             else:
-                call.reply(self._codec.encode(request, result, {}).parts)
+                parts = self._codec.encode(request, result, {}).parts
+                origin.bytes_out = sum(map(len, parts))
+                call.reply(parts)
         except Exception as error:
-            call.finish(_bug(error))
+            origin.error = _bug(error)
+            call.finish(origin.error)
 
     def _stream_infer(self, call: Call, message: bytes) -> None:
         stream = call.state
@@ -136,27 +145,43 @@ class Methods:
         else:
             stream.under_way(place, cancel)
 
-    def _answered_on(self, stream: Stream, place: int, request: Request, result: Response | RequestError) -> None:
+    def _answered_on(
+        self, stream: Stream, place: int, origin: Origin, request: Request, result: Response | RequestError
+    ) -> None:
         try:
             if isinstance(result, RequestError):
                 stream.put(place, [stream_error(result.message, request.id)])
             else:
-                stream.put(place, stream_response(self._codec.encode(request, result, {}).parts))
+                parts = stream_response(self._codec.encode(request, result, {}).parts)
+                origin.bytes_out = sum(map(len, parts))
+                stream.put(place, parts)
         except Exception as error:
-            stream.put(place, [stream_error(_bug(error).message, request.id)])
+            origin.error = _bug(error)
+            stream.put(place, [stream_error(origin.error.message, request.id)])
 
     def _submit(self, call: Call, message: bytes, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
-        parsed = self._codec.parse(message)
-        service = self._service(parsed.model_name, parsed.model_version)
+        origin = Origin(time.monotonic(), transport="grpc", request_id=new_request_id(), bytes_in=len(message))
+        model = NO_MODEL
         try:
-            request = self._codec.request(parsed, service.bundle.manifest.signature)
+            parsed = self._codec.parse(message)
+            model = parsed.model_name if parsed.model_name in self._services else UNKNOWN_MODEL
+            service = self._service(parsed.model_name, parsed.model_version)
+            request = self._request(service, parsed)
+            if call.deadline is not None:
+                request = _within(request, call.deadline - asyncio.get_running_loop().time())
+        except RequestError as error:
+            if self._sink is not None:
+                emit(self._sink, refusal_event(model, origin, error))
+            raise
+        return service.submit(request, functools.partial(answer, origin, request), origin)
+
+    def _request(self, service: ModelService, parsed: Any) -> Request:
+        try:
+            return self._codec.request(parsed, service.bundle.manifest.signature)
         except RequestError as error:
             service.tally.fail(error.code)
             raise
-        if call.deadline is not None:
-            request = _within(request, call.deadline - asyncio.get_running_loop().time())
-        return service.submit(request, functools.partial(answer, request))
 
     def _service(self, name: str, version: str) -> ModelService:
         service = self._services.get(name)

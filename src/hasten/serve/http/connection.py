@@ -155,14 +155,18 @@ class Connection(asyncio.Protocol):
         try:
             cancel = exchange.handler(exchange.request, self._reply)
         except RequestError as error:
-            self._reply(*refusal(error))
+            self._refuse(exchange, error)
         except Exception as error:
             # A bug of ours: the client gets the protocol's error, the log gets the traceback.
             if self._current is exchange:
-                self._reply(*refusal(internal(error)))
+                self._refuse(exchange, internal(error))
         else:
             if self._current is exchange:
                 self._cancel = cancel
+
+    def _refuse(self, exchange: Exchange, error: RequestError) -> None:
+        self._hub.refused(exchange.request, error)
+        self._reply(*refusal(error))
 
     def _reply(self, status: int, answer: Encoded) -> None:
         exchange = self._current
@@ -171,7 +175,7 @@ class Connection(asyncio.Protocol):
         request = exchange.request
         self._hub.buffered -= len(request.body)
         last = exchange.last or (self._hub.draining and not self._waiting and self._reader.phase is Phase.IDLE)
-        extra = self._hub.date
+        extra = f"{self._hub.date}x-request-id: {request.id}\r\n"
         if last:
             extra += "connection: close\r\n"
         elif request.old:

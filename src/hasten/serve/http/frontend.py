@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping
 from hasten.errors import RequestError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
 from hasten.serve.driver import ModelService
-from hasten.serve.http.inference import Inference
+from hasten.serve.http.inference import Inference, origin_of
 from hasten.serve.http.management import Management, audit
 from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, json_answer
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
+from hasten.serve.http.scrape import Scrape
 from hasten.serve.repository import Repository
+from hasten.serve.telemetry import Telemetry
+from hasten.serve.told import emit, refusal_event
+from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL
 from hasten.wire.base import Limits
 from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
 
@@ -24,11 +28,20 @@ _KNOWN_TARGETS = 1024
 class Frontend:
     """The application behind the connections; a server that `is_draining` is not ready."""
 
-    def __init__(self, repository: Repository, *, limits: Limits | None = None, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        limits: Limits | None = None,
+        access: Access | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        telemetry = telemetry or Telemetry()
+        self._sink = telemetry.sink
         self._services: Mapping[str, ModelService] = repository.services
-        management = Management(repository)
+        management = Management(repository, telemetry.sink)
         self._access = access or Access()
-        self._inference = Inference(OipHttp(limits or Limits()))
+        self._inference = Inference(OipHttp(limits or Limits()), self.refused)
         self._version = importlib.metadata.version("hasten")
         self._routes: dict[bytes, Route] = {}
         self._handlers: dict[Operation, Handler] = {
@@ -44,6 +57,7 @@ class Frontend:
             Operation.LOAD: management.load,
             Operation.UNLOAD: management.unload,
             Operation.API: management.api,
+            Operation.METRICS: Scrape(telemetry.page, repository).answer,
         }
         self.is_draining: Callable[[], bool] = lambda: False
 
@@ -60,6 +74,14 @@ class Frontend:
             self._service(route)
         self._remember(request.target, route)
         return self._handlers[route.operation]
+
+    def refused(self, request: HttpRequest, error: RequestError) -> None:
+        """Tell the observer of a request that the driver never saw. A model's name counts only where it is served."""
+        if self._sink is None:
+            return
+        named = request.route.model if request.route is not None else ""
+        model = (named if named in self._services else UNKNOWN_MODEL) if named else NO_MODEL
+        emit(self._sink, refusal_event(model, origin_of(request), error))
 
     def _remember(self, target: bytes, route: Route) -> None:
         """Targets repeat, so that what they name is kept, within bounds."""

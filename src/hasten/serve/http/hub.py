@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from hasten.errors import RequestError
 from hasten.serve.http.connection import Connection
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.http.message import Handler, HttpRequest
@@ -28,7 +29,8 @@ class Application(Protocol):
 
 class Hub:
     """What the connections of one server share. `now` is a clock that moves with each sweep, which is enough for
-    deadlines and costs a request nothing. `body_limit` in bytes; `buffered` counts bodies that are held.
+    deadlines and costs a request nothing. `body_limit` in bytes; `buffered` counts bodies that are held. `refused` is
+    told of each request that is refused at once.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Hub:
         body_limit: int,
         limits: HttpLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        refused: Callable[[HttpRequest, RequestError], None] | None = None,
     ) -> None:
         self.application = application
         self.body_limit = body_limit
         self.limits = limits or HttpLimits()
+        self.refused = refused or _nobody
         self.draining = False
         self.buffered = 0
         self.date = ""
@@ -96,3 +100,7 @@ class Hub:
         if self._connections:
             self._empty = asyncio.Event()
             await self._empty.wait()
+
+
+def _nobody(request: HttpRequest, error: RequestError) -> None:
+    """Nobody wants to know."""

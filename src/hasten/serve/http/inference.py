@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, refusal
+from hasten.serve.origin import Origin
 from hasten.spec.request import Request, Response
 from hasten.wire.base import Encoded
 from hasten.wire.oip_http import HEADER_LENGTH, OipHttp
 
-__all__ = ["Inference"]
+__all__ = ["Inference", "origin_of"]
+
+Refused = Callable[[HttpRequest, RequestError], None]
 
 # Bytes of JSON or of compressed data that take some milliseconds. Binary tensors are not copied, whatever their size.
 _LONG = 2**20
@@ -22,17 +26,18 @@ _LONG = 2**20
 
 class Inference:
     """Carries requests from HTTP to a service and answers back. One long body is decoded at a time: as Python's objects
-    JSON takes many times its size.
+    JSON takes many times its size. `refused` is told of what turns out to be invalid later than `start`.
     """
 
-    def __init__(self, codec: OipHttp) -> None:
+    def __init__(self, codec: OipHttp, refused: Refused) -> None:
         self._codec = codec
+        self._refused = refused
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def start(self, service: ModelService, request: HttpRequest, reply: Reply) -> Cancel:
         """Answer through `reply`; returns how to give up. Raises `RequestError` for what is not valid at once."""
         decode = functools.partial(self._decode, service, request)
-        submit = functools.partial(self._submit, service, request, reply)
+        submit = functools.partial(self._submit, service, request, reply, origin_of(request))
         if not _takes_long(request):
             try:
                 decoded = decode()
@@ -40,7 +45,8 @@ class Inference:
                 service.tally.fail(error.code)
                 raise
             return submit(decoded)
-        return _Later(service, reply, submit, self._aside, decode).cancel
+        refused = functools.partial(self._refused, request)
+        return _Later(service, reply, submit, refused, self._aside, decode).cancel
 
     def _decode(self, service: ModelService, request: HttpRequest) -> Request:
         assert request.route is not None
@@ -48,25 +54,37 @@ class Inference:
         version = request.route.version
         return self._codec.decode(manifest.name, version, request.headers, request.body, manifest.signature)
 
-    def _submit(self, service: ModelService, request: HttpRequest, reply: Reply, decoded: Request) -> Cancel:
-        return service.submit(decoded, functools.partial(self._answered, decoded, request.headers, reply))
+    def _submit(
+        self, service: ModelService, request: HttpRequest, reply: Reply, origin: Origin, decoded: Request
+    ) -> Cancel:
+        return service.submit(
+            decoded, functools.partial(self._answered, decoded, request.headers, origin, reply), origin
+        )
 
     def _answered(
-        self, request: Request, headers: Mapping[str, str], reply: Reply, result: Response | RequestError
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        origin: Origin,
+        reply: Reply,
+        result: Response | RequestError,
     ) -> None:
         status, answer = (
-            refusal(result) if isinstance(result, RequestError) else self._encoded(request, result, headers)
+            refusal(result) if isinstance(result, RequestError) else self._encoded(request, result, headers, origin)
         )
         reply(status, answer)
 
-    def _encoded(self, request: Request, response: Response, headers: Mapping[str, str]) -> tuple[int, Encoded]:
+    def _encoded(
+        self, request: Request, response: Response, headers: Mapping[str, str], origin: Origin
+    ) -> tuple[int, Encoded]:
         try:
-            return 200, self._codec.encode(request, response, headers)
-        except RequestError as error:
-            # Outputs that JSON cannot carry.
-            return refusal(error)
+            answer = self._codec.encode(request, response, headers)
         except Exception as error:
-            return refusal(internal(error))
+            # Outputs that JSON cannot carry, or a bug of ours.
+            origin.error = error if isinstance(error, RequestError) else internal(error)
+            return refusal(origin.error)
+        origin.bytes_out = sum(map(len, answer.parts))
+        return 200, answer
 
 
 class _Later:
@@ -77,12 +95,14 @@ class _Later:
         service: ModelService,
         reply: Reply,
         submit: Callable[[Request], Cancel],
+        refused: Callable[[RequestError], None],
         thread: ThreadPoolExecutor,
         decode: Callable[[], Request],
     ) -> None:
         self._service = service
         self._reply = reply
         self._submit = submit
+        self._refused = refused
         self._submitted: Cancel | None = None
         self._cancelled = False
         self._work = asyncio.get_running_loop().run_in_executor(thread, decode)
@@ -104,7 +124,19 @@ class _Later:
             return
         known = error if isinstance(error, RequestError) else internal(error)
         self._service.tally.fail(known.code)
+        self._refused(known)
         self._reply(*refusal(known))
+
+
+def origin_of(request: HttpRequest) -> Origin:
+    """What the driver is told of a request that is complete now."""
+    return Origin(
+        time.monotonic(),
+        transport="http",
+        request_id=request.id,
+        trace=request.headers.get("traceparent", ""),
+        bytes_in=len(request.body),
+    )
 
 
 def _takes_long(request: HttpRequest) -> bool:

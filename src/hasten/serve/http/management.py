@@ -14,6 +14,8 @@ from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, json_answer, refusal
 from hasten.serve.repository import Repository
+from hasten.serve.told import emit
+from hasten.spec.event import UNKNOWN_MODEL, Changed, Sink
 
 __all__ = ["Management", "audit", "model_config"]
 
@@ -23,14 +25,16 @@ _EMPTY = (b"", b"{}")
 
 def audit(event: str, **fields: str | int) -> None:
     """Put one line of JSON on the record of who changed the server, or tried to."""
-    _audit.info("%s", msgspec.json.encode({"event": event, **fields}).decode())
+    record = {"event": event, **fields}
+    _audit.info("%s", msgspec.json.encode(record).decode(), extra={"fields": record})
 
 
 class Management:
     """Handlers over the repository."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, sink: Sink | None = None) -> None:
         self._repository = repository
+        self._sink = sink
         self._tasks: set[asyncio.Task[None]] = set()
 
     def statistics(self, request: HttpRequest, reply: Reply) -> None:
@@ -58,17 +62,25 @@ class Management:
         """Load or reload a model."""
         assert request.route is not None
         _no_parameters(request)
-        return self._change("load", request.route.model, self._repository.load(request.route.model), reply)
+        return self._change("load", request, self._repository.load(request.route.model), reply)
 
     def unload(self, request: HttpRequest, reply: Reply) -> Cancel:
         """Take a model out of service."""
         assert request.route is not None
         _no_parameters(request)
-        return self._change("unload", request.route.model, self._repository.unload(request.route.model), reply)
+        return self._change("unload", request, self._repository.unload(request.route.model), reply)
 
     def api(self, request: HttpRequest, reply: Reply) -> None:
         """The OpenAPI description of all routes."""
         reply(200, json_answer(api_description()))
+
+    def _record(self, what: str, request: HttpRequest, status: int) -> None:
+        assert request.route is not None
+        model = request.route.model
+        audit(what, model=model, status=status, request_id=request.id)
+        if self._sink is not None:
+            known = model if status != 404 else UNKNOWN_MODEL
+            emit(self._sink, Changed(model=known, what=what, status=status, request_id=request.id))
 
     def _service(self, name: str) -> ModelService:
         """It was there when the request began; that may be some seconds ago."""
@@ -77,7 +89,7 @@ class Management:
             raise RequestError(f"The model {name!r} is not served here.", code="not_found")
         return service
 
-    def _change(self, what: str, model: str, work: Coroutine[Any, Any, None], reply: Reply) -> Cancel:
+    def _change(self, what: str, request: HttpRequest, work: Coroutine[Any, Any, None], reply: Reply) -> Cancel:
         """Do it to the end, whether or not the client stays to hear of it."""
         listening = True
 
@@ -89,7 +101,7 @@ class Management:
                 status, answer = refusal(error)
             except Exception as error:
                 status, answer = refusal(internal(error))
-            audit(what, model=model, status=status)
+            self._record(what, request, status)
             if listening:
                 reply(status, answer)
 

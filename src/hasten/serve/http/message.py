@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from hasten.errors import RequestError
 from hasten.serve.http.routes import MethodNotAllowed, Route
+from hasten.serve.origin import request_id
 from hasten.wire.base import STATUS, Encoded
 from hasten.wire.oip_http import encode_error
 
@@ -24,22 +25,23 @@ _JOINED = 64 * 2**10
 
 class HttpRequest:
     """One request: the target as sent, headers by lower-case name, and the body once it is complete. `old` is HTTP/1.0,
-    `route` what the application found.
+    `route` what the application found, `id` the client's own or one of ours.
     """
 
-    __slots__ = ("body", "headers", "method", "old", "route", "target")
+    __slots__ = ("body", "headers", "id", "method", "old", "route", "target")
 
     def __init__(self, method: str, target: bytes, headers: dict[str, str]) -> None:
         self.method = method
         self.target = target
         self.headers = headers
+        self.id = request_id(headers.get("x-request-id"))
         self.body = b""
         self.old = False
         self.route: Route | None = None
 
 
 Reply = Callable[[int, Encoded], None]
-Cancel = Callable[[], None]
+Cancel = Callable[[], object]
 # Answers through the reply, now or later, exactly once; returns how to give up before that.
 Handler = Callable[[HttpRequest, Reply], Cancel | None]
 

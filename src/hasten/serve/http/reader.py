@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httptools
 
 from hasten.errors import RequestError
-from hasten.serve.http.message import Handler, HttpRequest, internal, refusal
+from hasten.serve.http.message import Handler, HttpRequest, Reply, internal
 from hasten.wire.base import invalid
 
 if TYPE_CHECKING:
@@ -263,7 +263,10 @@ def _check_framing(headers: dict[str, str], version: str) -> int:
 
 
 def _refuser(error: RequestError) -> Handler:
-    return lambda _, reply: reply(*refusal(error))
+    def refuse(request: HttpRequest, reply: Reply) -> None:
+        raise error
+
+    return refuse
 
 
 def _too_large(limit: int) -> RequestError:

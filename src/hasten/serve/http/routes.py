@@ -22,6 +22,7 @@ _FIXED = {
     "/v2/models/stats": Operation.STATISTICS,
     "/v2/repository/index": Operation.REPOSITORY_INDEX,
     "/v2/openapi.json": Operation.API,
+    "/metrics": Operation.METRICS,
 }
 _MODEL = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|config|stats))?"

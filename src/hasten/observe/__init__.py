@@ -1,0 +1,1 @@
+"""Observe: events of serving to histograms, exporters, logs and a live view. Serving never imports this room."""

@@ -1,0 +1,46 @@
+"""What a transport knows of one request and tells the driver, so that the driver alone tells observers."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+
+from hasten.errors import RequestError
+
+__all__ = ["Origin", "new_request_id", "request_id"]
+
+_GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# Unlike any other process's, and cheap to count on from.
+_PREFIX = secrets.token_hex(6)
+_count = itertools.count(1)
+
+
+class Origin:
+    """When a request had arrived completely (seconds, monotonic; 0 for when it is submitted), its size and ids.
+
+    The transport fills `bytes_out` in while it answers, and `error` where it could not carry the answer.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "error", "received", "request_id", "trace", "transport")
+
+    def __init__(
+        self, received: float = 0.0, *, transport: str = "", request_id: str = "", trace: str = "", bytes_in: int = 0
+    ) -> None:
+        self.received = received
+        self.transport = transport
+        self.request_id = request_id
+        self.trace = trace
+        self.bytes_in = bytes_in
+        self.bytes_out = 0
+        self.error: RequestError | None = None
+
+
+def request_id(given: str | None) -> str:
+    """Return the client's own id where it is short and plain, else a new one."""
+    return given if given is not None and _GOOD_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """Return an id that no other request has."""
+    return f"{_PREFIX}-{next(_count):x}"
