@@ -34,6 +34,8 @@ INSTANCE: dict[tuple[State, Happening], State] = {
     ("down", "engine lost"): "lost",
     ("down", "stop"): "off",
     ("lost", "engine up"): "idle",
+    # Tried again in vain: when the next try comes has changed.
+    ("lost", "engine lost"): "lost",
     ("lost", "stop"): "off",
 }
 
