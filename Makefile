@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -62,6 +62,10 @@ bench-loadgen: zoo
 
 bench-workers: setup
 	$(BIN)/python benchmarks/worker_transport.py
+
+# A real tritonserver answers the same questions: 55 MB from the package index into work/triton, and nothing that hasten needs.
+conformance: setup
+	$(BIN)/python benchmarks/conform.py
 
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
