@@ -1,13 +1,16 @@
 """Does hasten answer as a real tritonserver does? The same probes to both. Writes docs/conformance.md.
 
-One command: make conformance. The first run fetches tritonserver (55 MB). Both serve the same identity models on
-loopback; each probe is sent to both, and what comes back is put in words and compared. Exit status 1 for any difference
-that `conformance/differences.toml` does not list with its reason, and for any row there that is out of date.
+One command: make conformance. The first run fetches tritonserver (55 MB) and KServe's package. Both serve the same
+identity models on loopback; each probe is sent to both, and what comes back is put in words and compared. KServe's
+clients, in an environment of their own, ask both too. Exit status 1 for any difference that
+`conformance/differences.toml` does not list with its reason, and for any row there that is out of date.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,9 +24,11 @@ from conformance.http_probes import http_probes
 from conformance.page import page
 from conformance.probe import HttpProbe, Outcome
 from servers import hasten, triton
+from servers.apart import environment
 from servers.identity import KINDS, TINY, write_bundle
 from servers.process import Server
 
+KSERVE = "0.21.0"
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
 MODELS = (TINY, KINDS)
 
@@ -56,7 +61,17 @@ def outcomes(server: Server) -> dict[str, Outcome]:
             told[probe.name] = (
                 ask_http(probe, server.http) if isinstance(probe, HttpProbe) else ask_grpc(probe, channel)
             )
-    return told
+    return told | kserve_outcomes(server)
+
+
+def kserve_outcomes(server: Server) -> dict[str, Outcome]:
+    """What KServe's clients make of a server."""
+    script = Path(__file__).parent / "conformance" / "kserve_client.py"
+    command = [environment("kserve", f"kserve=={KSERVE}"), script, str(server.http), str(server.grpc)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True, timeout=120
+    )
+    return {name: Outcome(*said) for name, said in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 if __name__ == "__main__":

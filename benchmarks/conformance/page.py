@@ -14,10 +14,10 @@ INTRODUCTION = """\
 # Conformance: hasten beside a real tritonserver
 
 Written by `make conformance`. It starts tritonserver and hasten on loopback before the same identity models, sends each
-probe to both, and compares status and everything in the answer that clients rely on: names, types, shapes, values,
-ids, binary or JSON. Wording of errors is not compared; that a refusal is JSON with an `error` text is. A difference
-that `benchmarks/conformance/differences.toml` does not list with its reason fails the command, and so does a row there
-that is out of date.
+probe to both, lets KServe's clients ask both, and compares status and everything in the answer that clients rely on:
+names, types, shapes, values, ids, binary or JSON. Wording of errors is not compared; that a refusal is JSON with an
+`error` text is. A difference that `benchmarks/conformance/differences.toml` does not list with its reason fails the
+command, and so does a row there that is out of date.
 """
 
 

@@ -11,19 +11,19 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import venv
 import zipfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from os import environ, pathsep
 from pathlib import Path
 
+from servers.apart import WORK, environment
 from servers.identity import Identity, write_triton
 from servers.process import Server, free_ports, launched
 
 VERSION, NUMPY = "0.7.0", "1.26.4"
 TRITON_VERSION = "2.51.0"
-HOME = Path(__file__).parents[2] / "work" / "triton"
+HOME = WORK / "triton"
 
 
 def install() -> Path:
@@ -37,7 +37,6 @@ def install() -> Path:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(unpacked)
         _complete(unpacked / "pytriton" / "tritonserver")
-        _environment()
         (unpacked / ".ready").touch()
     return unpacked
 
@@ -53,16 +52,10 @@ def _complete(server: Path) -> None:
         program.chmod(0o755)
 
 
-def _environment() -> None:
-    venv.create(HOME / "env", with_pip=True, clear=True)
-    pip = [str(HOME / "env" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, f"numpy=={NUMPY}"], check=True)
-
-
 @contextmanager
 def running(models: Sequence[Identity], work: Path, *, core: int | None = None) -> Generator[Server]:
     """Serve identity models over HTTP and gRPC."""
-    unpacked = install()
+    unpacked, python = install(), environment("triton-python", f"numpy=={NUMPY}")
     repository = work / "triton-models"
     for model in models:
         write_triton(model, repository)
@@ -87,7 +80,7 @@ def running(models: Sequence[Identity], work: Path, *, core: int | None = None) 
         core=core,
         environment={
             "LD_LIBRARY_PATH": pathsep.join(libraries),
-            "PATH": pathsep.join([str(HOME / "env" / "bin"), environ["PATH"]]),
+            "PATH": pathsep.join([str(python.parent), environ["PATH"]]),
         },
         log=work / "triton.log",
     ) as started:
