@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servers.bundle import MODEL, complete_bundle
+
 if TYPE_CHECKING:
     from hasten.spec.tensor import DType
 
@@ -83,62 +85,37 @@ def write_triton(model: Identity, repository: Path) -> None:
 
 
 def write_bundle(model: Identity, folder: Path) -> Path:
-    """Write the model as a bundle of a reference alone, which needs no evidence; returns its folder."""
+    """Write the model as a bundle; returns its folder."""
     import numpy as np
     import onnx
     from onnx import helper
 
-    from hasten.bundle.manifest import MANIFEST, SCHEMA, FileEntry, Manifest, VariantEntry, encode_manifest
-    from hasten.bundle.read import sha256_of
-    from hasten.engine.host import environment
-    from hasten.spec.measurement import NOT_MEASURED
     from hasten.spec.signature import Signature
-    from hasten.spec.target import Target
     from hasten.spec.tensor import NUMPY_NAMES, TensorSpec
-    from hasten.spec.variant import REFERENCE, Variant
 
-    (folder / "golden").mkdir(parents=True)
-    taken: list[Any] = []
-    given: list[Any] = []
-    for tensor in model.tensors:
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(NUMPY_NAMES[tensor.dtype]))
-        shape = ["batch", *tensor.row]
-        taken.append(helper.make_tensor_value_info(tensor.taken, kind, shape))
-        given.append(helper.make_tensor_value_info(tensor.given, kind, shape))
+    def sides(side: str) -> tuple[list[Any], tuple[TensorSpec, ...]]:
+        infos: list[Any] = []
+        specs: list[TensorSpec] = []
+        for tensor in model.tensors:
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(NUMPY_NAMES[tensor.dtype]))
+            name, shape = getattr(tensor, side), ("batch", *tensor.row)
+            infos.append(helper.make_tensor_value_info(name, kind, shape))
+            specs.append(TensorSpec(name=name, dtype=tensor.dtype, shape=shape))
+        return infos, tuple(specs)
+
+    (taken, inputs), (given, outputs) = sides("taken"), sides("given")
     nodes = [helper.make_node("Identity", [tensor.taken], [tensor.given]) for tensor in model.tensors]
-    graph = helper.make_graph(nodes, model.name, taken, given)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "m.onnx")
-    samples = {tensor: np.ones((1, *tensor.row), NUMPY_NAMES[tensor.dtype]) for tensor in model.tensors}
-    np.savez(folder / "golden/inputs.npz", **{f"0/{tensor.taken}": sample for tensor, sample in samples.items()})
-    golden = f"golden/{REFERENCE}.npz"
-    np.savez(folder / golden, **{f"0/{tensor.given}": sample for tensor, sample in samples.items()})
-    entry = VariantEntry(
-        variant=Variant(id=REFERENCE, target=Target(engine="onnxruntime", threads=1, pin=False)),
-        model="m.onnx",
-        tolerance={tensor.given: 1e-6 for tensor in model.tensors},
-        latency_p50_ms=NOT_MEASURED,
-        throughput_rps=NOT_MEASURED,
-        accuracy=NOT_MEASURED,
+    made = helper.make_model(
+        helper.make_graph(nodes, model.name, taken, given), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     )
-
-    def specs(side: str) -> tuple[TensorSpec, ...]:
-        return tuple(
-            TensorSpec(name=getattr(tensor, side), dtype=tensor.dtype, shape=("batch", *tensor.row))
-            for tensor in model.tensors
-        )
-
-    hashes = {path: sha256_of(folder / path) for path in ("m.onnx", "golden/inputs.npz", golden)}
-    manifest = Manifest(
-        schema=SCHEMA,
-        name=model.name,
-        signature=Signature(inputs=specs("taken"), outputs=specs("given")),
-        picked=REFERENCE,
-        ladder=(REFERENCE,),
-        variants={REFERENCE: entry},
-        max_batch=MAX_BATCH,
-        environment=environment(),
-        created="2026-01-01T00:00:00+00:00",
-        files=tuple(FileEntry(path=path, size=size, sha256=digest) for path, (size, digest) in hashes.items()),
+    folder.mkdir(parents=True)
+    onnx.save(made, folder / MODEL)
+    samples = [np.ones((1, *tensor.row), NUMPY_NAMES[tensor.dtype]) for tensor in model.tensors]
+    return complete_bundle(
+        folder,
+        model.name,
+        Signature(inputs=inputs, outputs=outputs),
+        {tensor.taken: one for tensor, one in zip(model.tensors, samples, strict=True)},
+        {tensor.given: one for tensor, one in zip(model.tensors, samples, strict=True)},
+        MAX_BATCH,
     )
-    (folder / MANIFEST).write_bytes(encode_manifest(manifest))
-    return folder
