@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -67,6 +67,12 @@ bench-workers: setup
 conformance: setup
 	$(BIN)/python benchmarks/conform.py
 
+bench-core: setup
+	$(BIN)/python benchmarks/core.py
+
+overload-sim: setup
+	$(BIN)/python benchmarks/overload_sim.py
+
 techniques: zoo
 	$(BIN)/python benchmarks/techniques.py
 
@@ -81,6 +87,7 @@ docs: setup
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_hardware.py
 	$(BIN)/python docs/make_serve.py
+	$(BIN)/python docs/make_scheduling.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -220,7 +220,11 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         parts.append(message.get("body", b""))
         more = message.get("more_body", False)
-    answer = _ANSWER(b"".join(parts)[5:])
+    body = b"".join(parts)
+    if not body:
+        # The load ended in the middle of a request.
+        return
+    answer = _ANSWER(body[5:])
     headers = [(b"content-type", b"application/grpc")]
     await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
     await send({"type": "http.response.body", "body": struct.pack(">BI", 0, len(answer)) + answer})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -48,6 +49,19 @@ class Entrant(Value, frozen=True):
     model: str
     target: Target
     own: bool = False
+
+
+class _Named:
+    """A session whose outputs bear the reference's names, by position: a PyTorch program has names of its own."""
+
+    def __init__(self, session: IsolatedSession, names: list[str]) -> None:
+        self._session, self._names = session, names
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, inputs: Any) -> dict[str, Any]:
+        return dict(zip(self._names, self._session.run(inputs).values(), strict=True))
 
 
 class Race:
@@ -147,7 +161,7 @@ class Race:
         first = self._sessions[self._reference]
         pair = Pair(
             reference=first,
-            candidate=session,
+            candidate=_Named(session, [spec.name for spec in first.signature.outputs]),
             fresh=lambda: session,
             data=data,
             book=book,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -119,7 +120,7 @@ def served(bundle: Path) -> Generator[str]:
     command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle), "--http", "127.0.0.1:0", "--json"]
     # A file for its errors: a pipe that nobody reads fills up and stops the server.
     log = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, after the process)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=_environment())
     try:
         assert process.stdout is not None
         document = _document(process.stdout)
@@ -139,6 +140,12 @@ def served(bundle: Path) -> Generator[str]:
         if process.stdout:
             process.stdout.close()
         log.close()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what configures the user's own server: a rehearsal is not to ask for its tokens."""
+    kept = ("HASTEN_CACHE_DIR", "HASTEN_HISTORY")
+    return {name: value for name, value in os.environ.items() if not name.startswith("HASTEN_") or name in kept}
 
 
 def _document(stream: IO[bytes]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import msgspec
 import numpy as np
 
 from hasten.bundle.read import Bundle, open_bundle
+from hasten.client.http_wire import connection_to, exchange
 from hasten.data.dataset import Dataset
 from hasten.data.feed import check_fits, feed, sample_for
 from hasten.data.open import open_data
@@ -28,7 +28,7 @@ from hasten.errors import DataError, RequestError, UsageError
 from hasten.model.open import open_model
 from hasten.spec.signature import Signature
 from hasten.spec.target import Target
-from hasten.wire.base import STATUS
+from hasten.wire.oip_client import failure
 from hasten.wire.oip_http import decode_metadata, encode_request
 from hasten.zoo.open import PREFIX, zoo_data, zoo_model
 
@@ -38,8 +38,6 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 _SAMPLES = 32
 _TIMEOUT_S = 60
 _SCHEMES = ("http://", "https://")
-# What a server means by a status, where its answer does not say.
-_KINDS = {status: code for code, status in STATUS.items()}
 
 
 class LocalTarget:
@@ -75,20 +73,20 @@ class UrlTarget:
         body, headers = self._bodies[index % len(self._bodies)]
         connection, fresh = self._connection()
         try:
-            status, answer = _exchange(connection, "POST", f"{self._path}/infer", body, headers)
+            reply = exchange(connection, "POST", f"{self._path}/infer", body, headers)
         except RequestError as error:
             if fresh or error.code != "connection":
                 raise
             # A server may close a connection that has rested for some seconds; that is no failure of this request.
-            status, answer = _exchange(connection, "POST", f"{self._path}/infer", body, headers)
-        if status != 200:
-            raise RequestError(f"The server answered {status}: {answer[:200]!r}.", code=_kind(status, answer))
+            reply = exchange(connection, "POST", f"{self._path}/infer", body, headers)
+        if reply.status != 200:
+            raise failure(reply.status, reply.headers, reply.body)
 
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
         """This thread's connection, and whether it has not been used yet."""
         fresh = not hasattr(self._local, "connection")
         if fresh:
-            self._local.connection = _connect(self._host)
+            self._local.connection = connection_to(self._host, _TIMEOUT_S)
             self._connections.append(self._local.connection)
         return self._local.connection, fresh
 
@@ -241,18 +239,19 @@ class _UrlAim:
         return target
 
     def _signature(self) -> Signature:
-        connection = _connect(self._host)
+        connection = connection_to(self._host, _TIMEOUT_S)
         try:
-            status, body = _exchange(connection, "GET", self._path, None, {})
+            reply = exchange(connection, "GET", self._path, None, {})
         except RequestError as error:
             raise UsageError(
                 f"{self._name} cannot be reached. {error.message}", remedy="Is it running there?"
             ) from error
         finally:
             connection.close()
-        if status != 200:
-            raise UsageError(f"{self._name} answered {status}: {body[:200]!r}.", remedy="Check the model's name.")
-        return decode_metadata(body)
+        if reply.status != 200:
+            words = f"{self._name} answered {reply.status}: {reply.body[:200]!r}."
+            raise UsageError(words, remedy="Check the model's name.")
+        return decode_metadata(reply.body)
 
 
 def _aim(name: str) -> _Aim:
@@ -271,39 +270,3 @@ def _brought(aims: Sequence[_Aim]) -> _Samples:
     if not found:
         raise DataError("No data was given.", remedy="Give representative data with --data.")
     return max(found, key=lambda samples: samples.count)
-
-
-def _connect(host: str) -> http.client.HTTPConnection:
-    if host.startswith("https://"):
-        return http.client.HTTPSConnection(host.removeprefix("https://"), timeout=_TIMEOUT_S)
-    return http.client.HTTPConnection(host, timeout=_TIMEOUT_S)
-
-
-def _exchange(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    body: bytes | None,
-    headers: dict[str, str],
-) -> tuple[int, bytes]:
-    """One request and its answer; a connection that failed is made anew by the next request."""
-    try:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-    except TimeoutError as error:
-        connection.close()
-        raise RequestError(f"The server did not answer within {_TIMEOUT_S} s.", code="timeout") from error
-    except (OSError, http.client.HTTPException) as error:
-        connection.close()
-        words = str(error) or type(error).__name__
-        raise RequestError(f"The server does not answer: {words}.", code="connection") from error
-
-
-def _kind(status: int, answer: bytes) -> str:
-    """The code that the server gave, where it gave one that the protocol knows, else what its status stands for."""
-    try:
-        code = msgspec.json.decode(answer, type=dict[str, Any]).get("code")
-    except msgspec.DecodeError:
-        code = None
-    return code if code in STATUS else _KINDS.get(status, f"http_{status}")

@@ -61,3 +61,10 @@ def test_no_flag_takes_a_token_itself(tmp_path: Path, small_bundle: Path, words:
 
 def test_without_a_bundle_there_is_nothing_to_serve(tmp_path: Path) -> None:
     assert "hasten serve fast.bundle" in check(tmp_path, status=2)
+
+
+def test_grpc_has_an_address_of_its_own_and_needs_the_same_guard(tmp_path: Path, small_bundle: Path) -> None:
+    bundle = str(small_bundle)
+    assert "good" in check(tmp_path, bundle, "--grpc", "127.0.0.1:0")
+    assert "'nowhere' is not HOST:PORT" in check(tmp_path, bundle, status=2, HASTEN_GRPC="nowhere")
+    assert "--infer-tokens" in check(tmp_path, bundle, "--grpc", "0.0.0.0:0", status=2)

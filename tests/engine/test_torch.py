@@ -51,6 +51,26 @@ def only(outputs: dict[str, np.ndarray]) -> np.ndarray:
     return value
 
 
+class _Mixed(torch.nn.Module):
+    """Takes an input in order, a pair in a list, and one by name."""
+
+    def forward(self, x: Any, pair: list[Any], *, scale: Any) -> Any:
+        return (x + 10 * pair[0] + 100 * pair[1]) * scale
+
+
+@pytest.mark.parametrize("mode", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_inputs_reach_forward_in_the_way_in_which_it_was_exported(mode: str, tmp_path: Path) -> None:
+    # Four tensors: the exporter takes one that is given twice for one input.
+    x, left, right, scale = (torch.ones(2, 3) for _ in range(4))
+    program = torch.export.export(_Mixed().eval(), (x, [left, right]), {"scale": scale})
+    torch.export.save(program, str(tmp_path / "m.pt2"))
+    session = load(tmp_path / "m.pt2", options={"compile": mode})
+    names = [spec.name for spec in session.signature.inputs]
+    assert len(names) == 4
+    inputs = {name: np.full((2, 3), value, np.float32) for name, value in zip(names, (1, 2, 3, 4), strict=True)}
+    np.testing.assert_allclose(only(session.run(inputs)), np.full((2, 3), (1 + 20 + 300) * 4, np.float32))
+
+
 @pytest.mark.slow
 def test_compiled_ahead_of_time_it_answers_as_eager_does_in_batches_of_any_size(tmp_path: Path) -> None:
     path = subject(tmp_path)

@@ -224,6 +224,19 @@ def test_the_checks_above_start_from_a_program_that_passes(program: Path, tmp_pa
     assert open_archive(rewritten(program, tmp_path / "m.pt2", nothing)).entries
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mul(Integer(384), Symbol('s53', positive=True, integer=True))",
+        "Add(Pow(Symbol('s0', integer=True), Integer(2)), Integer(-1))",
+        "2*s0 + Max(1, s1)",
+    ],
+)
+def test_sizes_that_are_arithmetic_of_symbols_pass(text: str, program: Path, tmp_path: Path) -> None:
+    changed = rewritten(program, tmp_path / "m.pt2", lambda g: sizes(g).append({"as_expr": {"expr_str": text}}))
+    assert open_archive(changed).entries
+
+
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(program: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="compressed"):
         open_program(rewritten(program, tmp_path / "m.pt2", nothing, packed=zipfile.ZIP_DEFLATED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -79,3 +80,13 @@ def test_an_exact_candidate_goes_on_where_the_holdout_data_can_prove_it() -> Non
     exact = evidence("graph", strict, speed=1.58, energy=1.0, samples=190)
     assert why_not(exact, strict, 1561) is None
     assert "would hardly prove it" in (why_not(exact, strict, 500) or "")
+
+
+def test_where_no_answer_changed_and_one_samples_worth_is_unknown_the_claim_decides() -> None:
+    """As with an AUC of 1 on few samples: the interval reaches far beyond the bound and is silent on holdout data."""
+    item = evidence("exact", FAST, speed=1.5, energy=1.0)
+    silent = Figure(value=0.0, low=-0.0533, high=0.0533, n=50, method="paired, BCa bootstrap")
+    seen = msgspec.structs.replace(silent, value=-0.001)
+    for change, promising in ((silent, True), (seen, False)):
+        measured = msgspec.structs.replace(item.measurement, accuracy_change=change)
+        assert (why_not(judge(item.variant, measured, FAST), FAST, 131) is None) is promising

@@ -89,6 +89,12 @@ def test_dynamic_quantization_is_tried_where_there_are_matrix_products() -> None
     assert "onnxruntime-int8-dynamic-2t" in ids(Imagined(kinds={"MatMul": 12}), ORT)
 
 
+@pytest.mark.parametrize(("kinds", "told"), [({"MatMul": 9, "Softmax": 3}, True), ({"MatMul": 9, "Conv": 3}, False)])
+def test_nncf_is_told_of_transformers(kinds: dict[str, int], told: bool) -> None:
+    [wish] = [wish for wish in plan(Imagined(kinds=kinds), [OV])[0] if wish.id == "openvino-int8-nncf-2t"]
+    assert ("transformer" in wish.wants[-1].step.options) is told
+
+
 def test_weight_only_quantization_is_tried_where_weights_do_not_fit_the_caches() -> None:
     large = Imagined(kinds={"MatMul": 12}, bytes_on_disk=90 * 2**20)
     assert "onnxruntime-f32-weights8-2t" in ids(large, ORT)
@@ -150,9 +156,21 @@ def test_the_reference_is_the_usual_engine_of_the_format(format_: Format, engine
 def test_the_second_wave_turns_only_knobs_that_the_engine_obeys() -> None:
     best = [wish for wish in plan(Imagined(), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
     wave = second_wave(best, {"onnxruntime": frozenset({"io_binding"})})
-    assert [wish.id for wish in wave] == ["onnxruntime-int8-static-1t", "onnxruntime-int8-static-2t-bound"]
+    assert [wish.id for wish in wave] == [
+        "onnxruntime-int8-static-1t", "onnxruntime-int8-static-2t-unpinned", "onnxruntime-int8-static-2t-bound",
+    ]  # fmt: skip
+    assert [wish.target.pin for wish in wave] == [True, False, True]
     assert second_wave([], {}) == []
     assert all(wish.wants == best[0].wants for wish in wave)
+
+
+def test_a_knob_is_not_turned_on_top_of_another() -> None:
+    best = [wish for wish in plan(Imagined(), [ORT])[0] if wish.id == "onnxruntime-int8-static-2t"]
+    bound = second_wave(best, {"onnxruntime": frozenset({"io_binding"})})[-1]
+    assert bound.id.endswith("-bound")
+    wave = second_wave([bound], {"onnxruntime": frozenset({"io_binding", "flush_denormals"})})
+    assert not any(wish.target.runtime.turned() - {"io_binding"} for wish in wave)
+    assert not any(wish.id.endswith("-bound-bound") for wish in wave)
 
 
 def test_the_best_is_tried_at_lower_resolutions_before_its_numbers_are_looked_at() -> None:

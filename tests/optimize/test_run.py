@@ -233,8 +233,8 @@ def test_transforms_are_given_calibration_samples_only(
     assert [set(indices) for indices in given] == [set(split(dataset).calibration.indices)]
 
 
-def test_a_pick_whose_claim_fails_is_not_replaced_by_the_next(make_job: Make, dataset: Dataset) -> None:
-    """Right on tuning data, wrong on holdout data: the runner-up would pass, and is not taken all the same."""
+def overfitting(make_job: Make, dataset: Dataset) -> dict[tuple[str, str, int], Any]:
+    """A variant that is right on tuning data and wrong on holdout data, and faster than one that is always right."""
     seen = {float(dataset.inputs(i)["x"][3]) for i in split(dataset).tuning.indices}
     signature = open_model(make_job().model).signature
 
@@ -244,12 +244,26 @@ def test_a_pick_whose_claim_fails_is_not_replaced_by_the_next(make_job: Make, da
         known = np.array([float(row[3]) in seen for row in x])
         return {"y": np.eye(3, dtype=np.float32)[np.where(known, right, (right + 1) % 3)]}
 
-    overfit = {("openvino", "bf16", n): lambda n=n: FakeArm(signature, answer, ms=7.0 - n / 8) for n in (1, 2)}
-    record = run(make_job(overfit)).record
+    return {("openvino", "bf16", n): lambda n=n: FakeArm(signature, answer, ms=7.0 - n / 8) for n in (1, 2)}
+
+
+def test_where_the_claim_of_the_first_pick_fails_a_spare_stands_in(make_job: Make, dataset: Dataset) -> None:
+    record = run(make_job(overfitting(make_job, dataset))).record
+    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
+    assert record.verdict == "accepted"
+    assert record.picked == "openvino-f32-2t"
+    assert record.ladder == ("openvino-f32-2t", "reference")
+    assert "It stands in for openvino-bf16-2t, which did not hold on holdout data" in record.summary
+
+
+def test_a_spare_that_passes_only_as_a_first_pick_would_does_not_stand_in(make_job: Make, dataset: Dataset) -> None:
+    """Of 586 samples none changes: within 0.9 points at 95 %, and not at 99 %."""
+    goal = Goal(slo=Slo(accuracy_drop_max=0.009))
+    record = run(make_job(overfitting(make_job, dataset), goal=goal)).record
+    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
     assert record.verdict == "keep_reference"
     assert record.ladder == ("reference",)
     assert "openvino-bf16-2t did not hold on holdout data" in record.summary
-    assert [e.outcome for e in record.holdout] == ["rejected", "accepted"]
 
 
 def test_an_interrupted_run_resumes_with_its_finished_trials(make_job: Make) -> None:

@@ -177,6 +177,27 @@ def test_a9_an_encoding_that_is_unknown_or_doubled_is_not_supported(
     assert (found, code(text)) == (status, "unsupported_encoding")
 
 
+def test_a_long_body_is_decoded_beside_the_loop_and_answered_all_the_same(server: Running, expected: Any) -> None:
+    padding = " " * (2 * MB)
+    good, bad = json_body(X) + padding.encode(), json_body({**X, "name": "z"}) + padding.encode()
+    for encoding, pack in (({}, bytes), ({"Content-Encoding": "gzip"}, lambda body: gzip.compress(body, 0))):
+        status, _, text = call(server, "POST", INFER, pack(good), encoding)
+        assert (status, json.loads(text)["outputs"][0]["data"]) == (200, expected([[1, 2, 3, 4]]).ravel().tolist())
+        assert call(server, "POST", INFER, pack(bad), encoding)[0] == 400
+
+
+def test_a_client_that_leaves_while_its_long_body_is_decoded_is_forgotten(server: Running) -> None:
+    body = json_body({**X, "shape": [8, 4], "data": [0.5] * 32}) + b" " * (8 * MB)
+    before = server.services["tiny"].tally.answered
+    for _ in range(5):
+        with connection(server) as stream:
+            stream.sendall(b"POST %b HTTP/1.1\r\nHost: localhost\r\n" % INFER.encode())
+            stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    wait_until(lambda: not server.services["tiny"]._tickets)
+    assert call(server, "POST", INFER, json_body(X))[0] == 200
+    assert server.services["tiny"].tally.answered - before <= 6
+
+
 def resident() -> int:
     return psutil.Process().memory_info().rss
 

@@ -129,7 +129,7 @@ def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pyte
         with pytest.raises(RequestError, match="deadline"):
             await service.infer(ask(1, timeout_us=50_000))
         async with asyncio.timeout(10):
-            while len(service._core.batcher):
+            while len(service._core.lanes):
                 await asyncio.sleep(0)
         await service.close()
 

@@ -110,6 +110,17 @@ def test_repository_control_needs_the_token_of_its_scope(controlled: Running, to
     assert call(controlled, "POST", "/v2/models/tiny/infer", {"inputs": [X]})[0] == 200
 
 
+def test_who_was_turned_away_from_repository_control_is_on_the_record(
+    controlled: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "hasten.serve.audit"):
+        call(controlled, "POST", "/v2/repository/models/a%2e%2d/unload", {}, INFER)
+        call(controlled, "POST", "/v2/models/tiny/infer", {}, "wrong-token-of-a-test")
+    [record] = caplog.records
+    assert json.loads(record.getMessage()) == {"event": "refused", "operation": "unload", "code": "forbidden"}
+    assert INFER not in record.getMessage()
+
+
 def test_a_model_goes_out_of_service_and_comes_back_and_both_are_audited(
     controlled: Running, caplog: pytest.LogCaptureFixture
 ) -> None:

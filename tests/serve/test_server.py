@@ -19,7 +19,7 @@ import pytest
 
 from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
-from hasten.serve.server import Running, serve_bundle, serve_forever
+from hasten.serve.server import Running, allow_files, serve_bundle, serve_forever
 from hasten.wire.base import Limits
 
 triton = pytest.importorskip("tritonclient.http", reason="an independent client judges the server")
@@ -429,6 +429,19 @@ def test_a_taken_port_is_known_before_anything_is_loaded(bundle: Bundle, server:
     assert port is not None
     with pytest.raises(UsageError, match="--http"), serve_bundle(bundle, port=port):
         pass
+
+
+def test_a_server_may_open_a_file_for_each_connection() -> None:
+    resource = pytest.importorskip("resource", reason="other systems have no such limit")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, before[1]))
+    try:
+        allow_files(20)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 600, "enough already"
+        allow_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (712, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_two_bundles_of_one_name_are_refused(bundle: Bundle) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.stats.change import (
     binary_change,
+    is_silent,
     mean_change,
     reach_at,
     samples_to_prove,
@@ -230,3 +231,22 @@ def test_the_samples_that_prove_an_unchanged_model_are_those_that_do() -> None:
     enough, short = (binary_change(np.ones(n), np.ones(n)).low for n in (found, found - 1))
     assert enough is not None and short is not None
     assert short < -0.005 <= enough + 1e-6
+
+
+def test_an_interval_of_unseen_changes_only_is_told_from_one_that_saw_some() -> None:
+    """A rank metric: where every sample was ranked right, what one is worth is not known."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0.0, 1.0], 25)
+    scores = labels + rng.uniform(-0.4, 0.4, 50)
+    before = np.stack([scores, labels], axis=1)
+    moved = np.stack([scores + rng.normal(0, 1e-4, 50), labels], axis=1)
+    broken = before.copy()
+    broken[30, 0] = -1.0
+
+    def auc(rows: np.ndarray) -> float:
+        positive, negative = rows[rows[:, 1] == 1, 0], rows[rows[:, 1] == 0, 0]
+        return float((positive[:, None] > negative[None, :]).mean())
+
+    assert is_silent(statistic_change(before, moved, auc))
+    assert not is_silent(statistic_change(before, broken, auc))
+    assert not is_silent(binary_change(np.ones(50), np.ones(50)))

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from hasten.spec.target import Format, Precision, Target
 
 __all__ = ["Torch", "TorchSession"]
 
+# What `forward` is called with: arguments in order, and by name.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 MODES = ("eager", "inductor", "aot")
 _AUTOCAST: dict[Precision, str] = {"bf16": "bfloat16", "f16": "float16"}
 _PRECISIONS: dict[str, Precision] = {"torch.float32": "f32", "torch.bfloat16": "bf16", "torch.float16": "f16"}
@@ -110,7 +112,7 @@ class Torch:
         session = self.load(model, target)
         try:
             with session.narrowed():
-                return observe(session.program, [session.arguments(sample) for sample in samples], warmup)
+                return observe(session.program, [session.tensors(sample) for sample in samples], warmup)
         finally:
             session.close()
 
@@ -132,6 +134,8 @@ class TorchSession:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = load_program(archive)
+                # How forward takes its inputs: in order, by name, in lists: as the program was exported.
+                self._how = program.call_spec.in_spec
                 self._eager = program.module().to(device)
                 self._call: Any = self._compiled(program, mode)
                 # Compiled libraries are linked with fast-math start-up code, which silently flushes subnormal numbers
@@ -160,11 +164,11 @@ class TorchSession:
         import torch
         from torch.utils._pytree import tree_leaves
 
-        tensors = self.arguments(inputs)
+        args, kwargs = self._arranged(self.tensors(inputs))
         try:
             with torch.inference_mode(), self.narrowed(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = self._call(**tensors)
+                found = self._call(*args, **kwargs)
                 values = tree_leaves(found)
         except Exception as error:
             raise EngineRunError(f"torch failed: {_short(error)}") from error
@@ -178,14 +182,12 @@ class TorchSession:
         """The program as a module that runs eagerly."""
         return self._eager
 
-    def arguments(self, inputs: Tensors) -> dict[str, Any]:
-        """Inputs as tensors on the device. Raises `EngineRunError` where they do not fit."""
+    def tensors(self, inputs: Tensors) -> dict[str, Any]:
+        """Inputs as tensors on the device, by name. Raises `EngineRunError` where they do not fit."""
         problem = self._signature.problem(inputs)
         if problem:
             raise EngineRunError(f"torch cannot run this: {problem}")
-        return {
-            spec.name: _to_runtime(inputs[spec.name], spec.dtype).to(self._device) for spec in self._signature.inputs
-        }
+        return self._tensors(inputs)
 
     def narrowed(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast to the target's precision, where that is narrower than the program's."""
@@ -202,7 +204,7 @@ class TorchSession:
             self._folder = None
 
     def _compiled(self, program: Any, mode: str) -> Any:
-        """What takes tensors by name and answers."""
+        """What takes tensors and answers."""
         import torch
 
         if mode == "eager":
@@ -211,7 +213,8 @@ class TorchSession:
         if mode == "inductor":
             module = torch.compile(self._eager, backend="inductor", dynamic=None)
             with torch.inference_mode(), self.narrowed():
-                module(**self._example())
+                args, kwargs = self._example()
+                module(*args, **kwargs)
             return module
         if self._target.precision != "f32":
             raise EngineLoadError("Ahead of time, programs are compiled as they are.", remedy="Choose f32 or inductor.")
@@ -219,17 +222,29 @@ class TorchSession:
 
         assert self._folder is not None
         # The safe copy carries no sample inputs, and the compiler wants some.
-        program.example_inputs = ((), self._example())
+        program.example_inputs = self._example()
         package = str(Path(self._folder.name) / "program.pt2")
         return aoti_load_package(aoti_compile_and_package(program, package_path=package))
 
-    def _example(self) -> dict[str, Any]:
+    def _example(self) -> Arguments:
         """Zeros in the program's own shapes, open dimensions being 2."""
-        found = {
+        zeros = {
             spec.name: np.zeros([dim if isinstance(dim, int) else 2 for dim in spec.shape], _numpy(spec.dtype))
             for spec in self._signature.inputs
         }
-        return {spec.name: _to_runtime(found[spec.name], spec.dtype) for spec in self._signature.inputs}
+        return self._arranged(self._tensors(zeros))
+
+    def _tensors(self, inputs: Tensors) -> dict[str, Any]:
+        return {
+            spec.name: _to_runtime(inputs[spec.name], spec.dtype).to(self._device) for spec in self._signature.inputs
+        }
+
+    def _arranged(self, tensors: Mapping[str, Any]) -> Arguments:
+        """Tensors as `forward` takes them. The signature has them in the order of its flattened arguments."""
+        from torch.utils._pytree import tree_unflatten
+
+        args, kwargs = tree_unflatten([tensors[spec.name] for spec in self._signature.inputs], self._how)
+        return tuple(args), dict(kwargs)
 
 
 def _set_flushing(flushed: bool) -> None:
@@ -263,9 +278,7 @@ def _require_compiler() -> None:
         )
 
 
-def _precision_used(
-    module: Any, example: dict[str, Any], autocast: contextlib.AbstractContextManager[Any]
-) -> Precision:
+def _precision_used(module: Any, example: Arguments, autocast: contextlib.AbstractContextManager[Any]) -> Precision:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -281,7 +294,7 @@ def _precision_used(
             return func(*args, **(kwargs or {}))
 
     with torch.no_grad(), autocast, Watch():
-        module(**example)
+        module(*example[0], **example[1])
     return _PRECISIONS.get(counts.most_common(1)[0][0], "f32") if counts else "f32"
 
 

@@ -14,7 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from hasten.serve.core import Arrived, Command, Core, Dispatch, Event, Finished, Policy, Refuse, Tick, Wake
+from hasten.serve.core import (
+    Arrived,
+    Command,
+    Core,
+    Dispatch,
+    Event,
+    Finished,
+    Policy,
+    Refuse,
+    StartInstance,
+    StopInstance,
+    Tick,
+    Wake,
+)  # fmt: skip
 from hasten.spec.serving import ServiceTimes
 
 __all__ = ["Played", "Service", "poisson", "simulate"]
@@ -117,6 +130,8 @@ class _Play:
                 self._at(at, Tick())
             case Refuse():
                 self._played.refused += 1
+            case StartInstance() | StopInstance():
+                pass  # only a policy with a scale asks for these
 
     def _answer(self, ids: tuple[int, ...], now: float) -> None:
         self._played.latencies_s += [now - self._arrived[id_] for id_ in ids]

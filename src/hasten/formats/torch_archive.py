@@ -49,7 +49,8 @@ _VIEWS = {
 }  # fmt: skip
 _SYMBOL = re.compile(r"[a-z]{1,4}\d+")
 _FUNCTIONS = {
-    "Symbol", "Integer", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "IntTrueDiv", "Pow",
+    "Symbol", "Integer", "Add", "Mul", "Abs", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv",
+    "IntTrueDiv", "Pow",
     "PowByNatural", "ToFloat", "TruncToInt", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "floor", "ceiling",
 }  # fmt: skip
 _NAMES = {"oo", "int_oo", "True", "False"}

@@ -6,7 +6,6 @@ data; without labels it is agreement with the reference model, and is called tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from hasten.data.metrics import Metric
 from hasten.measure.base import AnswerBook, Arm, Pair
 from hasten.spec.measurement import Figure
 from hasten.spec.progress import Progress
+from hasten.stats.bootstrap import Z95, Z99
 from hasten.stats.change import binary_change, mean_change, share, statistic, statistic_change
 
 __all__ = ["AccuracyMeter", "answers_of"]
@@ -24,7 +24,7 @@ __all__ = ["AccuracyMeter", "answers_of"]
 
 class AccuracyMeter:
     """Gives `accuracy` and `accuracy_change` of the first metric, and `<metric>` and `<metric>_change` of the
-    others.
+    others. Where the plan asks for it, `accuracy_change_spare` is the change of the first with its interval of 99 %.
     """
 
     name = "accuracy"
@@ -44,7 +44,10 @@ class AccuracyMeter:
             truth = _truth(dataset, metric, pair.book)
             before = np.array([metric.row(pair.book.answers[i], truth(i)) for i in indices], dtype=np.float64)
             after = np.array([metric.row(answers[i], truth(i)) for i in indices], dtype=np.float64)
-            figures |= dict(zip(names, _figures(metric, before, after, pair.plan.seed), strict=True))
+            seed = pair.plan.seed
+            figures |= {names[0]: _value(metric, after, seed), names[1]: _change(metric, before, after, seed, Z95)}
+            if position == 0 and pair.plan.spares:
+                figures["accuracy_change_spare"] = _change(metric, before, after, seed, Z99)
         return figures
 
 
@@ -71,11 +74,15 @@ def _truth(dataset: Dataset, metric: Metric, book: AnswerBook) -> Any:
     return book.answers.__getitem__ if metric.name == "agreement" else dataset.label
 
 
-def _figures(metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int) -> Sequence[Figure]:
-    """The candidate's value and its paired change."""
+def _value(metric: Metric, after: np.ndarray[Any, Any], seed: int) -> Figure:
     if metric.kind == "binary":
-        return share(after[:, 0]), binary_change(before[:, 0], after[:, 0])
-    value = statistic(after, metric.aggregate, seed=seed)
+        return share(after[:, 0])
+    return statistic(after, metric.aggregate, seed=seed)
+
+
+def _change(metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int, z: float) -> Figure:
+    if metric.kind == "binary":
+        return binary_change(before[:, 0], after[:, 0], z=z)
     if metric.kind == "mean":
-        return value, mean_change(before[:, 0], after[:, 0], seed=seed)
-    return value, statistic_change(before, after, metric.aggregate, seed=seed)
+        return mean_change(before[:, 0], after[:, 0], seed=seed, z=z)
+    return statistic_change(before, after, metric.aggregate, seed=seed, z=z)

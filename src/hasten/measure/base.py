@@ -72,13 +72,15 @@ class Arm(Protocol):
 class Plan:
     """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side, after one untimed run.
 
-    Fixed before the first round: stopping when the numbers look good would make the interval a lie.
+    Fixed before the first round: stopping when the numbers look good would make the interval a lie. `spares` asks for
+    the change of accuracy at the level of spares, too (`hasten.verify.judge.spare_check`).
     """
 
     rounds: int = 24
     runs: int = 4
     samples: int = 16
     seed: int = 0
+    spares: bool = False
 
 
 class AnswerBook:

@@ -18,7 +18,7 @@ from hasten.data.split import Splits
 from hasten.measure.base import Arm, Plan
 from hasten.spec.slo import Slo
 from hasten.spec.values import Value
-from hasten.stats.bootstrap import Z95
+from hasten.stats.bootstrap import Z95, Z99
 from hasten.stats.percentiles import values_needed
 
 __all__ = ["TUNING_SHARE", "ClaimEffort", "Effort", "claim_effort", "effort_for", "time_for_claims"]
@@ -33,7 +33,7 @@ _FEWEST_TUNING, _FEWEST, _MOST = 12, 20, 80
 _PILOTS = 10
 # Of a claim's time, so much goes to accuracy at the most; a claim is planned for somewhat more samples than the bound
 # needs if no answer changes, because a few do.
-_MOSTLY, _SPARE = 0.75, 1.3
+_MOSTLY, _MORE = 0.75, 1.3
 _FEWEST_SAMPLES = 100
 # How fast a pick is, before any is known; and one that seemed slower than this still is not planned for.
 _HOPED, _SLOWEST = 1.5, 0.5
@@ -61,7 +61,7 @@ class ClaimEffort(Value, frozen=True):
     @property
     def plan(self) -> Plan:
         """The plan of a claim's rounds."""
-        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2)
+        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2, spares=True)
 
 
 def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo) -> Effort:
@@ -92,13 +92,15 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
 
     Accuracy gets as many samples as the bound needs if hardly any answer changes, up to most of the time, and rounds
     get the rest: a claim that could not be proven is time lost. Where it does not suffice for all picks, it is for the
-    first ones.
+    first ones; where it does, for what spares need, too.
     """
-    wanted = min(_provable(slo.accuracy_drop_max) * _SPARE, there)
+    wanted = min(_provable(slo.accuracy_drop_max, Z95) * _MORE, there)
     times = [seconds / max(gain, _SLOWEST) for gain in gains]
     count = len(times)
     while count > 1 and _MOSTLY * left_s / (seconds + sum(times[:count])) < wanted:
         count -= 1
+    if count > 1:
+        wanted = min(max(wanted, _provable(slo.accuracy_drop_max, Z99)), there)
     # Answers of the reference are kept: it answers each sample once for all claims.
     each_s = seconds + sum(times[:count])
     affordable = max(left_s / 2, min(wanted * each_s, _MOSTLY * left_s)) / each_s
@@ -110,9 +112,9 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
     return ClaimEffort(rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)), samples=samples, picks=count)
 
 
-def _provable(drop_max: float) -> float:
+def _provable(drop_max: float, z: float) -> float:
     """So many samples prove the bound for right and wrong answers of which none changes (`stats.binary_change`)."""
-    return Z95**2 / drop_max - Z95**2 if drop_max > 0 else math.inf
+    return z**2 / drop_max - z**2 if drop_max > 0 else math.inf
 
 
 def _pilot_s(arm: Arm, splits: Splits) -> float:

@@ -204,6 +204,8 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
     if 0 < target.threads < environment().cores_physical:
         traits.append("fewer threads")
     traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned())]
+    if not target.pin:
+        traits.append(f"knob={target.engine},unpinned")
     traits += [f"{key}={value}" for key, value in sorted(target.options.items()) if key == "compile"]
     return tuple(traits)
 

@@ -14,7 +14,7 @@ from hasten.optimize.trials import fingerprint
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE
-from hasten.stats.change import reach_at
+from hasten.stats.change import is_silent, reach_at
 from hasten.verify.judge import GAIN
 
 __all__ = ["MOST", "accuracy_trouble", "by_speed", "finalists", "gain_of", "losers", "pick", "why_not"]
@@ -42,7 +42,7 @@ def pick(
 
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
-        handicap = GAIN if item.variant.target.runtime.turned() else 1.0
+        handicap = GAIN if item.variant.target.runtime.turned() or not item.variant.target.pin else 1.0
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
@@ -108,6 +108,8 @@ def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | No
     change, metric = item.measurement.accuracy_change, item.measurement.metric
     if change.value is None or change.low is None or change.high is None:
         return f"Its accuracy is unknown: {change.reason}."
+    if is_silent(change):
+        return None
     drop = -change.value if metric.higher_is_better else change.value
     worst = -change.low if metric.higher_is_better else change.high
     expected = drop + reach_at(change, worst - drop, max(holdout_samples, 1))

@@ -38,6 +38,8 @@ _KNOBS: tuple[tuple[str, Runtime], ...] = (
     ("bound", Runtime(io_binding=True)),
     ("denormals", Runtime(flush_denormals=True)),
 )
+# Engines that keep threads on cores of their own, which helps until another guest or process wants one of these cores.
+_PINNING = {"onnxruntime", "openvino"}
 
 
 def reference_variant(model: Model) -> Variant:
@@ -98,8 +100,8 @@ def smaller_inputs(model: Model) -> list[Want]:
 
 
 def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]], smaller: Sequence[Want] = ()) -> list[Wish]:
-    """Return further wishes around the best of the first wave: lower resolutions, one thread, and each knob that the
-    engine obeys.
+    """Return further wishes around the best of the first wave: lower resolutions, one thread, threads that may move,
+    and each knob that the engine obeys.
     """
     wave = [_shrunk(wish, want) for wish in best[:1] for want in smaller]
     for wish in best:
@@ -107,6 +109,11 @@ def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]], smalle
         if target.threads > 1 and wish.wants:
             id_ = _id(wish.id.rpartition("-")[0], threads=1)
             wave.append(_varied(wish, id_, msgspec.structs.replace(target, threads=1)))
+        if target.runtime.turned():
+            continue  # one knob at a time: what a second adds is less than a trial can tell
+        if target.pin and target.threads > 1 and target.engine in _PINNING:
+            free = msgspec.structs.replace(target, pin=False)
+            wave.append(_varied(wish, f"{wish.id}-unpinned", free))
         for name, runtime in _KNOBS:
             if runtime.turned() <= honours.get(target.engine, frozenset()):
                 wave.append(_varied(wish, f"{wish.id}-{name}", msgspec.structs.replace(target, runtime=runtime)))

@@ -74,13 +74,21 @@ def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe
     yield "static", (*_prepared(model), _static(operators=_ARITHMETIC))
     if engine == "openvino":
         # NNCF's own model of the kernels fits OpenVINO's format; what it writes as ONNX, OpenVINO computes otherwise.
-        yield "nncf", (*_prepared(model), _need("quantize_nncf", result="openvino"))
+        options: dict[str, str | bool] = {"result": "openvino"}
+        if _is_transformer(operators):
+            options["transformer"] = True
+        yield "nncf", (*_prepared(model), _need("quantize_nncf", **options))
         if _saturates():
-            yield "nncf7", (*_prepared(model), _need("quantize_nncf", result="openvino", reduce_range=True))
+            yield "nncf7", (*_prepared(model), _need("quantize_nncf", **options, reduce_range=True))
         return
     yield "all", (*_prepared(model), _static())
     if is_matrices and "Conv" in operators:
         yield "dynamic", dynamic
+
+
+def _is_transformer(operators: Counter[str]) -> bool:
+    """Attention without convolutions: activations with outliers, which NNCF treats in a way of its own."""
+    return "Softmax" in operators and "MatMul" in operators and "Conv" not in operators
 
 
 def _static(**options: str) -> Want:

@@ -3,8 +3,9 @@
     plan ─> try each on tuning data ─> pick ─> break the seal ─> claim on holdout data ─> verdict ─> bundle
 
 The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then
-measured anew (speed included, so that the luckiest of many noisy timings is not the claim), and a pick whose
-claim fails is not replaced by the next: that would make holdout data choose.
+measured anew (speed included, so that the luckiest of many noisy timings is not the claim). The order of the picks is
+fixed too: where the claim of the first fails, the next stands in only if it passes at a stricter level, so that several
+claims have hardly more chances to pass by luck than one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The verdict: what the claims on holdout data amount to.
 
-"accepted": the picked variant met every objective. "keep_reference": nothing safe and faster was shown, and the
-reference itself is not ruled out by the objectives. "infeasible": the reference misses an objective and nothing
-else met it.
+"accepted": the picked variant, or a spare in its place, met every objective. "keep_reference": nothing safe and faster
+was shown, and the reference itself is not ruled out by the objectives. "infeasible": the reference misses an objective
+and nothing else met it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hasten.spec.evidence import Evidence, Rejection, Verdict
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE
-from hasten.verify.judge import GAIN
+from hasten.verify.judge import GAIN, may_stand_in
 
 __all__ = ["Conclusion", "conclude"]
 
@@ -39,8 +39,9 @@ def conclude(
     goal: Goal,
     tuned: Sequence[Evidence] = (),
 ) -> Conclusion:
-    """Conclude from claims in the order of the picks. A failed pick is not replaced: holdout data makes no choice.
-    `tuned` are the trials, for a word on what came closest.
+    """Conclude from claims in the order of the picks, which was fixed before the seal was broken. Where the first
+    fails, the next that passes at the level of spares stands in (`hasten.verify.judge.may_stand_in`); which is faster
+    on holdout data makes no difference. `tuned` are the trials, for a word on what came closest.
     """
     accepted = [item for item in claimed if item.outcome == "accepted"]
     rejected = tuple(
@@ -49,14 +50,17 @@ def conclude(
         if item.outcome != "accepted"
     )
     first = picks[0].variant.id if picks else REFERENCE
-    top = next((item for item in accepted if item.variant.id == first), None)
-    steps = tuple(item.variant.id for item in accepted)
+    order = [item.variant.id for item in picks]
+    ranked = sorted(accepted, key=lambda item: order.index(item.variant.id))
+    top = next((item for item in ranked if item.variant.id == first or may_stand_in(item, goal)), None)
     if top is not None:
+        steps = [top, *(item for item in ranked if item is not top)]
+        stands_in = "" if top.variant.id == first else _stands_in(first, claimed)
         return Conclusion(
             verdict="accepted",
-            summary=_gain_sentence(top, goal),
-            picked=first,
-            ladder=(*steps, REFERENCE),
+            summary=_gain_sentence(top, goal) + stands_in,
+            picked=top.variant.id,
+            ladder=(*(item.variant.id for item in steps), REFERENCE),
             rejected=rejected,
         )
     if reference.outcome != "rejected":
@@ -86,6 +90,13 @@ def _gain_sentence(item: Evidence, goal: Goal) -> str:
         f"with {item.measurement.metric.name} changed by {_change(change, item.measurement.metric.unit)}, "
         f"shown on {change.n} holdout samples."
     )
+
+
+def _stands_in(first: str, claimed: Sequence[Evidence]) -> str:
+    """Why a spare is served in place of the first pick."""
+    failed = next((item for item in claimed if item.variant.id == first), None)
+    reasons = " ".join(failed.reasons) if failed else "It failed while its claim was measured."
+    return f" It stands in for {first}, which did not hold on holdout data: {reasons}"
 
 
 def _keep_sentence(

@@ -1,91 +1,156 @@
-"""Which waiting requests go to the engine together. Pure: time comes in as an argument.
+"""Which requests of one line (one lane, one shape) go to the engine together, and whether waiting for company pays.
 
-First come, first served: the oldest request sets the shape, and later ones of the same shape join until the batch
-is full.
+Deferring follows Symphony (Chen et al., 2023): a batch may be sent later where deadlines allow it, never where engines
+are idle. A request that would hold a full batch back is given up early, as in Nexus (Shen et al., SOSP 2019). Pure:
+time comes in as an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
-__all__ = ["Batcher", "Waiting"]
+from hasten.serve.events import Waiting
+from hasten.serve.policy import Policy
+
+__all__ = ["Batcher", "Formed"]
+
+# A smaller batch is sent for the sake of its first deadline where it works at this share of a full one's rate.
+_WORTH = 0.7
+# Company that has not come after so many expected gaps is not coming.
+_GAPS = 2.0
+_GAP_WEIGHT = 0.1
+_MOST_SHAPES = 256
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Waiting:
-    """A request in the queue. `key` is equal for requests that can be stacked; times are seconds on the caller's
-    clock.
-    """
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """A batch to send now, or the time until which waiting pays, or requests that no batch can answer in time."""
 
-    id: int
-    rows: int
-    key: Hashable
-    arrived: float
-    deadline: float | None = None
+    batch: list[Waiting]
+    until: float | None = None
+    late: tuple[Waiting, ...] = ()
 
 
 class Batcher:
-    """A queue that gives batches of at most `max_batch` rows. Dictionaries keep arrival order."""
+    """Forms batches of at most `max_batch` rows; a single request of more runs alone."""
 
-    def __init__(self, max_batch: int, max_delay_s: float) -> None:
-        self._max_batch = max_batch
-        self._max_delay_s = max_delay_s
-        self._queue: dict[int, Waiting] = {}
-        self.rows = 0
+    def __init__(self, policy: Policy) -> None:
+        self._max_batch = policy.max_batch
+        self._max_delay_s = policy.max_delay_s
+        self._adaptive = policy.company == "adaptive"
+        # When the last request of a shape came, and the mean gap between two.
+        self._gaps: dict[Hashable, tuple[float, float]] = {}
 
-    def __len__(self) -> int:
-        return len(self._queue)
+    def arrived(self, key: Hashable, now: float) -> None:
+        """Learn how often company comes."""
+        if not self._adaptive:
+            return
+        last = self._gaps.pop(key, None)
+        if last is None:
+            if len(self._gaps) >= _MOST_SHAPES:
+                del self._gaps[next(iter(self._gaps))]
+            self._gaps[key] = (now, math.inf)
+            return
+        gap = now - last[0]
+        self._gaps[key] = (now, gap if last[1] == math.inf else last[1] + _GAP_WEIGHT * (gap - last[1]))
 
-    def add(self, request: Waiting) -> None:
-        """Append a request."""
-        self._queue[request.id] = request
-        self.rows += request.rows
+    def form(
+        self,
+        line: Iterable[Waiting],
+        now: float,
+        seconds: Callable[[int], float],
+        *,
+        company: Iterable[Waiting] = (),
+        strict: bool = False,
+        at_once: bool = False,
+        idle: bool = False,
+    ) -> Formed:
+        """Decide about the next batch of a line that is not empty. `seconds` is how long so many rows take at most.
 
-    def remove(self, id_: int) -> bool:
-        """Take a request out without running it; False where it is not waiting."""
-        found = self._queue.pop(id_, None)
-        if found is None:
-            return False
-        self.rows -= found.rows
-        return True
+        `company` are requests of other lines that may fill the batch up. `strict` gives up what would be late,
+        `at_once` waits for nobody, `idle` says that no engine runs anything.
+        """
+        batch, rows = self._fit(line)
+        if strict and min([request.deadline for request in batch]) < now + seconds(rows):
+            timely = self._timely(batch, rows, now, seconds)
+            if not timely:
+                return Formed([], late=(batch[0],))
+            if len(timely) < len(batch):
+                return Formed(timely)
+        if rows < self._max_batch:
+            rows = self._fill(batch, rows, company, now, seconds, strict)
+        if at_once or rows >= self._max_batch or not self._max_delay_s:
+            return Formed(batch)
+        until = self._until(batch, rows, seconds, idle)
+        return Formed(batch) if now >= until else Formed([], until=until)
 
-    def ids(self) -> list[int]:
-        """Ids of all that wait, the oldest first."""
-        return list(self._queue)
-
-    def expired(self, now: float) -> list[int]:
-        """Ids of requests whose deadline has passed."""
-        return [r.id for r in self._queue.values() if r.deadline is not None and r.deadline <= now]
-
-    def next_deadline(self) -> float | None:
-        """The earliest deadline among waiting requests."""
-        return min((r.deadline for r in self._queue.values() if r.deadline is not None), default=None)
-
-    def ready_at(self) -> float | None:
-        """When the oldest request has waited long enough for company; None where nothing waits."""
-        oldest = next(iter(self._queue.values()), None)
-        return None if oldest is None else oldest.arrived + self._max_delay_s
-
-    def take(self, now: float, *, at_once: bool = False) -> list[Waiting]:
-        """Return and remove the next batch, or nothing where it is neither full nor old enough."""
-        batch = self._next()
-        full = sum(request.rows for request in batch) >= self._max_batch
-        due = self.ready_at()
-        if due is None or not (full or at_once or now >= due):
-            return []
-        for request in batch:
-            self.remove(request.id)
-        return batch
-
-    def _next(self) -> list[Waiting]:
+    def _fit(self, line: Iterable[Waiting]) -> tuple[list[Waiting], int]:
+        """The first requests that fit; a later, smaller one may join where one does not."""
         batch: list[Waiting] = []
         rows = 0
-        for request in self._queue.values():
-            if batch and (request.key != batch[0].key or rows + request.rows > self._max_batch):
+        for request in line:
+            if batch and rows + request.rows > self._max_batch:
                 continue
             batch.append(request)
             rows += request.rows
             if rows >= self._max_batch:
                 break
-        return batch
+        return batch, rows
+
+    def _fill(
+        self,
+        batch: list[Waiting],
+        rows: int,
+        company: Iterable[Waiting],
+        now: float,
+        seconds: Callable[[int], float],
+        strict: bool,
+    ) -> int:
+        """Add company as long as it fits and makes nobody late; return the rows."""
+        earliest = min([request.deadline for request in batch if not request.trial], default=math.inf)
+        for request in company:
+            if rows + request.rows > self._max_batch:
+                continue
+            soonest = min(earliest, request.deadline)
+            if strict and now + seconds(rows + request.rows) > soonest:
+                # Whoever is late alone is found out as the head of its own lane.
+                if now + seconds(rows + 1) > earliest:
+                    break
+                continue
+            batch.append(request)
+            rows += request.rows
+            earliest = soonest
+            if rows >= self._max_batch:
+                break
+        return rows
+
+    def _timely(self, batch: list[Waiting], rows: int, now: float, seconds: Callable[[int], float]) -> list[Waiting]:
+        """The longest beginning of the batch that meets all its deadlines, or nothing: then the first is given up."""
+        best, best_rows, taken, earliest = 0, 0, 0, math.inf
+        for count, request in enumerate(batch, start=1):
+            taken += request.rows
+            if not request.trial:
+                earliest = min(earliest, request.deadline)
+            if now + seconds(taken) <= earliest:
+                best, best_rows = count, taken
+        if best == len(batch) or not best:
+            return batch[:best]
+        full = rows >= self._max_batch
+        if full and best_rows / seconds(best_rows) < _WORTH * rows / seconds(rows):
+            return []
+        return batch[:best]
+
+    def _until(self, batch: list[Waiting], rows: int, seconds: Callable[[int], float], idle: bool) -> float:
+        """Until when company is waited for: the past for not at all."""
+        expected = math.inf
+        if self._adaptive:
+            last, gap = self._gaps.get(batch[0].key, (0.0, math.inf))
+            # The engine rests for a gap and saves what a run of its own would have cost the next one.
+            if idle or gap >= seconds(rows) + seconds(1) - seconds(rows + 1):
+                return -math.inf
+            expected = last + _GAPS * gap
+        patience = min([request.arrived for request in batch]) + self._max_delay_s
+        latest = min([request.deadline for request in batch]) - seconds(rows)
+        return min(patience, latest, expected)

@@ -1,251 +1,301 @@
-"""The scheduler: events in, commands out, no I/O. Engine instances behind one bounded queue.
+"""The scheduler: events in, commands out, no I/O. It joins the door, the lanes, the batcher, the ladder, the instances.
 
-`handle(event, now)` returns what to do. The driver carries commands out and reports what happened as further
-events; tests and simulations do the same with time moved by hand.
+`handle(event, now)` returns what to do. The driver carries commands out and reports what happened as further events;
+tests and simulations do the same with time moved by hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from hasten.serve.batcher import Batcher, Waiting
+from hasten.serve.admit import Door, refuse
+from hasten.serve.batcher import Batcher
+from hasten.serve.events import (
+    Arrived,
+    Cancelled,
+    Command,
+    Dispatch,
+    Drain,
+    EngineDown,
+    EngineLost,
+    EngineUp,
+    Event,
+    Finished,
+    Refuse,
+    StartInstance,
+    StopInstance,
+    Tick,
+    Waiting,
+    Wake,
+)
+from hasten.serve.lanes import Lanes
+from hasten.serve.latency import LatencyTable
+from hasten.serve.outcomes import Happening, Outcomes, State
+from hasten.serve.outlook import Outlook
+from hasten.serve.policy import Lane, Policy, Rung
+from hasten.serve.roster import Instance, Roster
 
 __all__ = [
     "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event",
-    "Finished", "Policy", "Refuse", "Tick", "Wake",
+    "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick", "Wake",
 ]  # fmt: skip
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """Bounds of one model's queue. `max_delay_s` 0 never makes a request wait for company. `instances` run batches
-    side by side.
-    """
-
-    instances: int = 1
-    max_batch: int = 1
-    max_delay_s: float = 0.0
-    queue_capacity: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A request came in. `deadline` is on the same clock as `now`."""
-
-    id: int
-    rows: int = 1
-    key: Hashable = None
-    deadline: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The client of a request went away."""
-
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """An engine instance is done with its batch, well or not; it took `seconds`."""
-
-    seconds: float
-    instance: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineDown:
-    """An instance cannot take work; what it was running is lost, and what waits keeps waiting."""
-
-    instance: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLost:
-    """An instance did not come back at once; the next try is in `retry_after_s`. Where all are lost, none waits."""
-
-    retry_after_s: float
-    instance: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineUp:
-    """An instance takes work."""
-
-    instance: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed; sent at the time that a `Wake` asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Accept nothing more; finish what waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """Run these requests together on this instance."""
-
-    ids: tuple[int, ...]
-    rows: int
-    instance: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Answer a request with an error; `code` is one of `hasten.wire.base.STATUS`."""
-
-    id: int
-    code: str
-    message: str
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Send a `Tick` at this time."""
-
-    at: float
-
-
-Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Tick | Drain
-Command = Dispatch | Refuse | Wake
-
-
-@dataclass(slots=True)
-class _Instance:
-    """What one engine instance is at: up or not, the rows that it runs, and since when it is lost."""
-
-    up: bool
-    running_rows: int = 0
-    lost: EngineLost | None = None
-
-    @property
-    def free(self) -> bool:
-        return self.up and not self.running_rows
+# A prediction may be wrong for good if nothing runs that could correct it: so often an idle engine tries regardless.
+_TRIAL_S = 1.0
 
 
 class Core:
-    """The state of one model's scheduling."""
+    """The state of one model's scheduling. Without a `table` of latencies it guesses until it has seen some."""
 
-    def __init__(self, policy: Policy, engine_up: bool = True) -> None:
+    def __init__(self, policy: Policy, engine_up: bool = True, table: LatencyTable | None = None) -> None:
         self.policy = policy
         self.draining = False
-        self.row_seconds = 0.01
-        self.batcher = Batcher(policy.max_batch, policy.max_delay_s)
-        self._instances = [_Instance(engine_up) for _ in range(policy.instances)]
+        self.table = table or LatencyTable(ladder=policy.ladder)
+        self.lanes = Lanes(policy.lanes)
+        self.outcomes = Outcomes()
+        self._roster = Roster(policy, engine_up)
+        self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
+        self._door = Door(policy)
+        self._batcher = Batcher(policy)
+        self._trial = -math.inf
+        self._commands: list[Command] = []
+        self._takes: dict[type[Event], Callable[..., None]] = {
+            Arrived: self._arrived,
+            Cancelled: self._cancelled,
+            Finished: self._finished,
+            EngineDown: self._down,
+            EngineLost: self._engine_lost,
+            EngineUp: self._up,
+            Drain: self._drain,
+            Tick: self._tick,
+        }
 
     @property
     def free(self) -> bool:
         """Whether an instance could take a batch now."""
-        return any(instance.free for instance in self._instances)
+        return self._roster.free
+
+    @property
+    def level(self) -> int:
+        """How far down the ladder the model is served; one past its end, background work is shed."""
+        return self._outlook.ladder.level
 
     def is_up(self, instance: int = 0) -> bool:
         """Whether an instance takes work."""
-        return self._instances[instance].up
+        return self._roster.instances[instance].state in ("idle", "busy")
 
     def is_busy(self, instance: int = 0) -> bool:
         """Whether an instance runs a batch."""
-        return self._instances[instance].running_rows > 0
+        return bool(self._roster.instances[instance].batch)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at time `now` (seconds) and return commands, in the order to carry them out."""
-        commands = self._expire(now)
-        match event:
-            case Arrived():
-                commands += self._admit(event, now)
-            case Cancelled(id_):
-                self.batcher.remove(id_)
-            case Finished(seconds, number):
-                self._learn(seconds, self._instances[number].running_rows)
-                self._instances[number].running_rows = 0
-            case EngineDown(number):
-                self._instances[number] = _Instance(up=False)
-            case EngineLost():
-                self._instances[event.instance].lost = event
-                commands += self._give_up()
-            case EngineUp(number):
-                self._instances[number] = _Instance(up=True)
-            case Drain():
-                self.draining = True
-            case Tick():
-                pass
-        return commands + self._dispatch(now)
+        commands = self._commands = []
+        limit = self.lanes.next_limit()
+        if limit is not None and limit <= now:
+            for request in self.lanes.expired(now):
+                self._give_up(request, "expired" if request.deadline <= now else "too old")
+        if self._outlook.ends <= now:
+            self._scale(self._outlook.end_windows(now))
+        self._takes[type(event)](event, now)
+        until = self._dispatch(now) if len(self.lanes) else None
+        times = [time for time in (self.lanes.next_limit(), until, self._outlook.next_end()) if time is not None]
+        if times:
+            commands.append(Wake(min(times)))
+        return commands
 
-    def _admit(self, event: Arrived, now: float) -> list[Command]:
-        refusal = self._refusal(event, now)
-        if refusal:
-            return [refusal]
-        self.batcher.add(Waiting(id=event.id, rows=event.rows, key=event.key, arrived=now, deadline=event.deadline))
-        return []
+    def _arrived(self, event: Arrived, now: float) -> None:
+        number = self.policy.lane_number(event.lane)
+        if number is None:
+            self._turn_away(-1, refuse(event.id, "unknown lane"))
+            return
+        request = self._request(event, number, now)
+        refusal = self._refusal(event, request, now)
+        if refusal is not None:
+            self._turn_away(number, refusal)
+            return
+        self._batcher.arrived(event.key, now)
+        self.lanes.add(request)
+        self._door.entered(request)
+        self.outcomes.move(number, "arriving", "admit")
 
-    def _refusal(self, event: Arrived, now: float) -> Refuse | None:
+    def _request(self, event: Arrived, number: int, now: float) -> Waiting:
+        lane = self.policy.lanes[number]
+        deadline = math.inf if event.deadline is None else event.deadline
+        if event.deadline is None and lane.deadline_s is not None:
+            deadline = now + lane.deadline_s
+        limit = deadline if lane.max_age_s is None else min(deadline, now + lane.max_age_s)
+        work = self._outlook.work(event.rows, event.key)
+        return Waiting(event.id, event.rows, event.key, now, deadline, limit, math.inf, number, work, event.tenant)
+
+    def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
         if self.draining:
-            return Refuse(event.id, "unavailable", "The server is shutting down.", self._wait_s())
-        lost = self._lost()
-        if lost is not None:
-            return _without_engine(event.id, lost)
-        if event.deadline is not None and event.deadline <= now:
-            return Refuse(event.id, "deadline", "The deadline had passed on arrival.")
-        # One request of many rows runs alone where it is larger than a batch; only a batching model has a limit.
-        if self.policy.max_batch > 1 and event.rows > self.policy.max_batch:
-            return Refuse(
-                event.id,
-                "invalid",
-                f"The request has {event.rows} rows; at most {self.policy.max_batch} are taken.",
+            return refuse(event.id, "draining", self._outlook.drains_in(request.lane))
+        loss = self._roster.loss
+        if loss is not None:
+            return refuse(event.id, "no engine", loss.retry_after_s)
+        malformed = self._door.malformed(event, request.deadline, now)
+        if malformed is not None:
+            return malformed
+        if self._outlook.watches:
+            self._outlook.offer(request.lane, request.work)
+        reason = self._door.full(request.lane, request.tenant)
+        last = self.lanes.last_below(request.lane) if reason == "queue full" else None
+        if reason is None or last is not None:
+            reason = self._unlikely(request, now)
+        if reason is None and last is not None:
+            self._give_up(last, "displaced")
+        return refuse(event.id, reason, self._outlook.drains_in(request.lane)) if reason else None
+
+    def _unlikely(self, request: Waiting, now: float) -> str | None:
+        """Why a request that would find a place should not take it."""
+        if self._outlook.takes_little(request.lane):
+            return "shed"
+        variant = self._outlook.variant(request.lane)
+        if request.limit == math.inf or not self.table.knows(variant):
+            return None
+        reason = None
+        if now + self.table.bound(variant, request.rows, request.key) > request.deadline:
+            reason = "too late to start"
+        elif self._door.late(request, now, *self._outlook.answered_in(request, now)):
+            reason = "would be late"
+        if reason and self._roster.free and not len(self.lanes) and now >= self._trial + _TRIAL_S:
+            self._trial = now
+            request.trial = True
+            return None
+        return reason
+
+    def _turn_away(self, lane: int, refusal: Refuse) -> None:
+        self.outcomes.refuse(lane, "arriving", refusal.reason)
+        self._commands.append(refusal)
+
+    def _give_up(self, request: Waiting, reason: str, retry_after_s: float | None = None) -> None:
+        """Refuse a request that waits."""
+        self._leave(request)
+        self.outcomes.refuse(request.lane, "waiting", reason)
+        wait_s = self._outlook.drains_in(request.lane) if retry_after_s is None else retry_after_s
+        self._commands.append(refuse(request.id, reason, wait_s))
+
+    def _leave(self, request: Waiting) -> None:
+        self.lanes.remove(request.id)
+        self._door.left(request)
+
+    def _cancelled(self, event: Cancelled, now: float) -> None:
+        request = self.lanes.get(event.id)
+        if request is not None:
+            self._leave(request)
+            self.outcomes.move(request.lane, "waiting", "cancel")
+
+    def _finished(self, event: Finished, now: float) -> None:
+        instance = self._roster.instances[event.instance]
+        batch = instance.batch
+        if batch:
+            self.table.learn(instance.variant, instance.rows, batch[0].key, event.seconds / instance.slowness)
+            self._move(batch, "running", "finish")
+            instance.batch = []
+        if self._roster.move(instance, "finished") and instance.state == "off":
+            self._commands.append(StopInstance(instance.number))
+
+    def _down(self, event: EngineDown, now: float) -> None:
+        instance = self._roster.instances[event.instance]
+        if instance.batch:
+            self._move(instance.batch, "running", "engine down")
+            instance.batch = []
+        self._roster.move(instance, "engine down")
+
+    def _engine_lost(self, event: EngineLost, now: float) -> None:
+        instance = self._roster.instances[event.instance]
+        instance.loss = event
+        self._roster.move(instance, "engine lost")
+        loss = self._roster.loss
+        if loss is not None:
+            for request in self.lanes.all():
+                self._give_up(request, "no engine", loss.retry_after_s)
+
+    def _up(self, event: EngineUp, now: float) -> None:
+        instance = self._roster.instances[event.instance]
+        instance.loss = None
+        self._roster.move(instance, "engine up")
+
+    def _drain(self, event: Drain, now: float) -> None:
+        self.draining = True
+
+    def _tick(self, event: Tick, now: float) -> None:
+        """Time has passed, and that is looked at with every event."""
+
+    def _scale(self, wanted: int) -> None:
+        """Start and stop instances until so many are up or on their way."""
+        while not self.draining and self._roster.wanted != wanted:
+            more = self._roster.wanted < wanted
+            instance = self._roster.startable() if more else self._roster.stoppable()
+            if instance is None or not self._roster.move(instance, "start" if more else "stop"):
+                return
+            if instance.state == "starting":
+                self._commands.append(StartInstance(instance.number))
+            elif instance.state == "off":
+                self._commands.append(StopInstance(instance.number))
+
+    def _dispatch(self, now: float) -> float | None:
+        """Send batches to the instances that are free; return until when what is left waits for company."""
+        while len(self.lanes) and self._roster.free:
+            head = self.lanes.pick(now, self._bound)
+            instance = self._roster.best(now, partial(self._bound, head), lone=self.lanes.rows <= self.policy.max_batch)
+            if instance is None:
+                return None
+            rung = self._outlook.rung(head, now)
+            variant = self.policy.ladder[rung].variant
+            formed = self._batcher.form(
+                self.lanes.line(head),
+                now,
+                lambda rows, v=variant, k=head.key, s=instance.slowness: self.table.bound(v, rows, k) * s,
+                company=self._company(head, rung),
+                strict=self.table.knows(variant),
+                at_once=self.draining,
+                idle=not self._roster.runs,
             )
-        if len(self.batcher) >= self.policy.queue_capacity:
-            return Refuse(event.id, "overloaded", "The queue is full.", self._wait_s())
+            for request in formed.late:
+                self._give_up(request, "too late to start")
+            if formed.batch:
+                self._send(formed.batch, instance, variant, now)
+            elif formed.until is not None:
+                return formed.until
         return None
 
-    def _expire(self, now: float) -> list[Command]:
-        gone = self.batcher.expired(now)
-        for id_ in gone:
-            self.batcher.remove(id_)
-        return [Refuse(id_, "deadline", "The deadline passed while the request waited.") for id_ in gone]
+    def _send(self, batch: list[Waiting], instance: Instance, variant: str, now: float) -> None:
+        rows = sum(request.rows for request in batch)
+        seconds = self.table.seconds(variant, rows, batch[0].key) * instance.slowness
+        shares: dict[int, float] = {}
+        for request in batch:
+            shares[request.lane] = shares.get(request.lane, 0.0) + seconds * request.rows / rows
+        self.lanes.charge(batch[0].lane, shares)
+        for request in batch:
+            self._leave(request)
+        self._move(batch, "waiting", "dispatch")
+        self._roster.move(instance, "dispatch")
+        instance.batch, instance.rows, instance.variant = batch, rows, variant
+        instance.busy_until = now + seconds
+        self._commands.append(Dispatch(tuple([r.id for r in batch]), rows, instance.number, variant))
 
-    def _lost(self) -> EngineLost | None:
-        """The loss that comes back first, where every instance is lost."""
-        losses = [instance.lost for instance in self._instances if instance.lost is not None]
-        return min(losses, key=lambda lost: lost.retry_after_s) if len(losses) == len(self._instances) else None
+    def _company(self, head: Waiting, rung: int) -> Iterable[Waiting]:
+        """Who may fill up the head's batch: other lanes whose floor the variant meets.
 
-    def _give_up(self) -> list[Command]:
-        lost = self._lost()
-        if lost is None:
-            return []
-        waiting = self.batcher.ids()
-        for id_ in waiting:
-            self.batcher.remove(id_)
-        return [_without_engine(id_, lost) for id_ in waiting]
+        Company makes a batch longer. A lane without deadlines goes alone, for then nothing says how long it may take.
+        """
+        if len(self.policy.lanes) == 1:
+            return ()
+        if head.deadline == math.inf and not self.policy.lanes[head.lane].background:
+            return ()
+        return self.lanes.company(head, self._outlook.served_by(rung))
 
-    def _dispatch(self, now: float) -> list[Command]:
-        """Send batches to the instances that are free, and ask to be woken for the next deadline or full wait."""
-        commands: list[Command] = []
-        for number, instance in enumerate(self._instances):
-            batch = self.batcher.take(now, at_once=self.draining) if instance.free else []
-            if batch:
-                instance.running_rows = sum(request.rows for request in batch)
-                ids = tuple(request.id for request in batch)
-                commands.append(Dispatch(ids, instance.running_rows, number))
-        times = [self.batcher.next_deadline()]
-        if self.free:
-            times.append(self.batcher.ready_at())
-        known = [time for time in times if time is not None]
-        return [*commands, Wake(min(known))] if known else commands
+    def _move(self, batch: list[Waiting], state: State, happening: Happening) -> None:
+        if len(self.policy.lanes) == 1:
+            self.outcomes.move(0, state, happening, len(batch))
+            return
+        for request in batch:
+            self.outcomes.move(request.lane, state, happening)
 
-    def _learn(self, seconds: float, rows: int) -> None:
-        """Seconds per row, smoothed over about ten batches; instances work side by side."""
-        if rows:
-            self.row_seconds += 0.1 * (seconds / rows / len(self._instances) - self.row_seconds)
-
-    def _wait_s(self) -> float:
-        """How long the queue takes to empty: when coming back makes sense."""
-        return max(0.001, self.batcher.rows * self.row_seconds)
-
-
-def _without_engine(id_: int, lost: EngineLost) -> Refuse:
-    return Refuse(id_, "unavailable", "The engine stopped and has not come back yet.", lost.retry_after_s)
+    def _bound(self, request: Waiting) -> float:
+        """How long a full batch like this request takes at most on the first instance."""
+        return self.table.bound(self._outlook.variant(request.lane), self.policy.max_batch, request.key)

@@ -30,6 +30,8 @@ from hasten.serve.core import (
     Finished,
     Policy,
     Refuse,
+    StartInstance,
+    StopInstance,
     Tick,
     Wake,
 )
@@ -179,6 +181,8 @@ class ModelService:
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
                 self._wake(at)
+            case StartInstance() | StopInstance():
+                pass  # only a policy with a scale asks for these, and the driver's has none
 
     def _wake(self, at: float) -> None:
         """Keep one timer, for the earliest time asked for; the tick asks again for what comes after."""

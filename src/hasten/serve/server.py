@@ -5,6 +5,7 @@ tests.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ipaddress
 import signal
 import socket
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "require_guard", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
+
+
+# Engines, libraries, logs.
+_OWN_FILES = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +91,7 @@ def serve_forever(
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
+    allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
     listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(
@@ -237,15 +243,20 @@ def _address(listener: socket.socket) -> str:
 
 def _asyncio_run(main: Any) -> None:
     """Run on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("uvloop") is None:
         asyncio.run(main)
     else:
+        import uvloop
+
         uvloop.run(main)
 
 
 def _listeners(host: str, port: int, front: Front, guarded: bool) -> tuple[socket.socket, socket.socket | None]:
+    if front.grpc is not None and (front.tls is None) != (front.grpc_tls is None):
+        raise UsageError(
+            "One of HTTP and gRPC would speak TLS and the other not.",
+            remedy="Give both tls and grpc_tls: hasten.serve.tls.server_context makes them.",
+        )
     listener = _listen(host, port, guarded)
     try:
         return listener, None if front.grpc is None else _listen(*front.grpc, guarded, "--grpc")
@@ -276,6 +287,20 @@ def _listen(host: str, port: int, guarded: bool, option: str = "--http") -> sock
             remedy=f"Choose another address with {option} HOST:PORT.",
         ) from error
     return listener
+
+
+def allow_files(connections: int) -> None:
+    """Let this process open a file for each connection, and for those that are turned away, as far as it may."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OWN_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def require_guard(host: str, guarded: bool) -> None:

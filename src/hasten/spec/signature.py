@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class Signature(Value, frozen=True):
             if spec.name not in inputs:
                 return f"The input {spec.name!r} is missing; the model takes: {', '.join(names)}."
             array = inputs[spec.name]
-            if array.dtype.name != NUMPY_NAMES[spec.dtype]:
+            if _name_of(array.dtype) != NUMPY_NAMES[spec.dtype]:
                 return (
                     f"The input {spec.name!r} has type {array.dtype.name}, "
                     f"the model takes {spec.dtype} ({NUMPY_NAMES[spec.dtype]})."
@@ -51,3 +52,9 @@ class Signature(Value, frozen=True):
             if trouble:
                 return f"The input {spec.name!r} {trouble}."
         return None
+
+
+@functools.lru_cache(64)
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """numpy makes the name anew each time, which takes longer than all other checks of a small tensor."""
+    return dtype.name

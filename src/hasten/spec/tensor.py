@@ -41,14 +41,16 @@ class TensorSpec(Value, frozen=True):
     shape: tuple[int | str, ...]
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(str(dim) for dim in self.shape)}]"
+        return f"{self.name}: {self.dtype}{self._dims()}"
+
+    def _dims(self) -> str:
+        return f"[{', '.join(str(dim) for dim in self.shape)}]"
 
     def shape_problem(self, shape: tuple[int, ...]) -> str | None:
         """Say in words how `shape` differs from what the model takes, or return None."""
-        wanted = f"[{', '.join(str(dim) for dim in self.shape)}]"
         if len(shape) != len(self.shape):
-            return f"has {len(shape)} dimensions {list(shape)}, the model takes {len(self.shape)}: {wanted}"
+            return f"has {len(shape)} dimensions {list(shape)}, the model takes {len(self.shape)}: {self._dims()}"
         for axis, (got, want) in enumerate(zip(shape, self.shape, strict=True)):
             if isinstance(want, int) and got != want:
-                return f"has {got} at axis {axis} of {list(shape)}, the model takes {want}: {wanted}"
+                return f"has {got} at axis {axis} of {list(shape)}, the model takes {want}: {self._dims()}"
         return None

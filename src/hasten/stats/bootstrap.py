@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Z95", "Aggregate", "Rows", "draw_means", "draw_statistics", "widened", "worth_of_one"]
+__all__ = ["Z95", "Z99", "Aggregate", "Rows", "draw_means", "draw_statistics", "widened", "worth_of_one"]
 
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 Picks = np.ndarray[Any, np.dtype[np.int64]]
 Aggregate = Callable[[Rows], float]
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+Z99 = 2.5758293035489004  # 99.5 % quantile
 
 _RESAMPLES = 1999  # means are cheap
 _COSTLY_RESAMPLES = 999  # metrics that are Python functions
@@ -40,18 +41,19 @@ def draw_statistics(n: int, evaluate: Callable[[Picks], float], seed: int) -> Ro
     return np.array([evaluate(picks) for block in blocks for picks in block], dtype=np.float64)
 
 
-def widened(value: float, draws: Rows, *, n: int, changed: int, worth: float) -> tuple[float, float]:
-    """Return the 95 % interval: BCa from the `draws`, each side widened (in squares) for unseen changes.
+def widened(value: float, draws: Rows, *, n: int, changed: int, worth: float, z: float = Z95) -> tuple[float, float]:
+    """Return the interval of the normal quantile `z` (95 % by default): BCa from the `draws`, each side widened (in
+    squares) for unseen changes.
 
     The widening follows Bonett and Price (2012), who add one fictitious gain and one loss to paired shares, which
     adds 2 / n² to the variance. Here the two are of the size that a change has: the root mean square over the
     `changed` samples of `n`, and once (Laplace's rule of succession) `worth`, the most that one sample is worth in
     the metric. It fades with n to the power 1.5.
     """
-    low, high = _bca(value, draws)
+    low, high = _bca(value, draws, z)
     total_square = float(draws.var()) * n * n  # n² times the variance of the draws: the sum of squared influences
     size_square = (total_square + worth * worth) / (changed + 1)
-    margin = Z95 * math.sqrt(2.0 * size_square) / (n + 2)
+    margin = z * math.sqrt(2.0 * size_square) / (n + 2)
     return value - math.hypot(value - low, margin), value + math.hypot(high - value, margin)
 
 
@@ -82,8 +84,8 @@ def _blocks(n: int, resamples: int, seed: int) -> Iterator[Picks]:
         yield rng.integers(0, n, (min(block, resamples - start), n))
 
 
-def _bca(value: float, draws: Rows) -> tuple[float, float]:
-    """The 95 % bias-corrected and accelerated interval (Efron 1987) from bootstrap draws [B].
+def _bca(value: float, draws: Rows, z: float) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval (Efron 1987) from bootstrap draws [B].
 
     The acceleration is a sixth of the draws' skewness, to which Efron's jackknife formula reduces for a mean and,
     to first order, for any smooth statistic; it saves n evaluations. Ties with the value count half, since shares
@@ -93,7 +95,7 @@ def _bca(value: float, draws: Rows) -> tuple[float, float]:
     shift = _NORMAL.inv_cdf(min(max(share, 0.5 / len(draws)), 1.0 - 0.5 / len(draws)))
     deviation, spread = draws - draws.mean(), float(draws.std())
     acceleration = float(np.mean(deviation**3)) / spread**3 / 6 if spread > 1e-100 else 0.0
-    low, high = (float(q) for q in np.quantile(draws, [_level(shift, acceleration, z) for z in (-Z95, Z95)]))
+    low, high = (float(q) for q in np.quantile(draws, [_level(shift, acceleration, end) for end in (-z, z)]))
     return min(low, value), max(high, value)
 
 

@@ -16,7 +16,16 @@ import numpy as np
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.stats.bootstrap import Z95, Aggregate, Rows, draw_means, draw_statistics, widened, worth_of_one
 
-__all__ = ["binary_change", "mean_change", "reach_at", "samples_to_prove", "share", "statistic", "statistic_change"]
+__all__ = [
+    "binary_change",
+    "is_silent",
+    "mean_change",
+    "reach_at",
+    "samples_to_prove",
+    "share",
+    "statistic",
+    "statistic_change",
+]
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -50,9 +59,11 @@ def share(right: Sequence[float] | Rows) -> Figure:
     )
 
 
-def binary_change(reference_right: Sequence[float] | Rows, candidate_right: Sequence[float] | Rows) -> Figure:
+def binary_change(
+    reference_right: Sequence[float] | Rows, candidate_right: Sequence[float] | Rows, *, z: float = Z95
+) -> Figure:
     """Return mean of the candidate minus mean of the reference for paired zeros and ones, with Tango's score
-    interval.
+    interval for the normal quantile `z`.
 
     Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: then it is
@@ -67,13 +78,13 @@ def binary_change(reference_right: Sequence[float] | Rows, candidate_right: Sequ
         return unmeasured("no samples")
     gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
     value = (gained - lost) / n
-    low = _root(lambda d: _tango(gained, lost, n, d) - Z95, -1.0, value)
-    high = _root(lambda d: _tango(gained, lost, n, d) + Z95, value, 1.0)
+    low = _root(lambda d: _tango(gained, lost, n, d) - z, -1.0, value)
+    high = _root(lambda d: _tango(gained, lost, n, d) + z, value, 1.0)
     return Figure(value=value, low=low, high=high, n=n, method=_TANGO)
 
 
 def mean_change(
-    reference_scores: Sequence[float] | Rows, candidate_scores: Sequence[float] | Rows, *, seed: int = 0
+    reference_scores: Sequence[float] | Rows, candidate_scores: Sequence[float] | Rows, *, seed: int = 0, z: float = Z95
 ) -> Figure:
     """Return the mean of candidate minus reference over paired real-valued scores [n], in the unit of the scores.
 
@@ -93,7 +104,7 @@ def mean_change(
     difference, n = after - before, len(before)
     worth = float(np.ptp(np.concatenate([before, after]))) or max(1.0, abs(float(before[0])))
     value, changed = float(difference.mean()), int(np.count_nonzero(np.abs(difference) > _ROUNDING * worth))
-    low, high = widened(value, draw_means(difference, seed), n=n, changed=changed, worth=worth)
+    low, high = widened(value, draw_means(difference, seed), n=n, changed=changed, worth=worth, z=z)
     return Figure(value=value, low=low, high=high, n=n, method="paired, BCa bootstrap widened for unseen changes")
 
 
@@ -122,7 +133,9 @@ def statistic(rows: Rows, aggregate: Aggregate, *, seed: int = 0) -> Figure:
     )
 
 
-def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggregate, *, seed: int = 0) -> Figure:
+def statistic_change(
+    rows_reference: Rows, rows_candidate: Rows, aggregate: Aggregate, *, seed: int = 0, z: float = Z95
+) -> Figure:
     """Return `aggregate(candidate) - aggregate(reference)` for rows [n, k] each, in the metric's own unit.
 
     Each resample takes the same samples from both sides (paired BCa bootstrap, Efron 1987), and the interval is
@@ -146,6 +159,7 @@ def statistic_change(rows_reference: Rows, rows_candidate: Rows, aggregate: Aggr
         changed=int(np.count_nonzero(differs)),
         worth=worth_of_one(rows_reference, aggregate),
         method="paired, BCa bootstrap widened for unseen changes",
+        z=z,
     )
 
 
@@ -161,6 +175,18 @@ def reach_at(change: Figure, reach: float, samples: int) -> float:
     unseen = min(reach, Z95**2 / (change.n + Z95**2))
     seen = math.sqrt(reach**2 - unseen**2)
     return math.hypot(unseen * (change.n + Z95**2) / (samples + Z95**2), seen * root)
+
+
+def is_silent(change: Figure) -> bool:
+    """Whether no change was seen at all, and the interval holds nothing but what unseen ones could be worth.
+
+    What one sample is worth in a rank metric or an error rate follows from the samples at hand: where all answers were
+    right it is taken to be the whole, and other samples may say a hundredth of that. So how far the interval reaches on
+    other samples is not known. Tango's interval is no such case: its reach follows from the sample size alone.
+    """
+    return (
+        change.method != _TANGO and change.value == 0.0 and change.low is not None and change.low == -(change.high or 0)
+    )
 
 
 def samples_to_prove(change: Figure, bound: float) -> int | None:
@@ -204,14 +230,14 @@ def _root(function: Callable[[float], float], left: float, right: float) -> floa
     return (left + right) / 2
 
 
-def _resampled(value: float, draws: Rows, *, n: int, changed: int, worth: float, method: str) -> Figure:
+def _resampled(value: float, draws: Rows, *, n: int, changed: int, worth: float, method: str, z: float = Z95) -> Figure:
     """Drop the resamples without a value, or refuse where they are too many to drop."""
     defined = draws[np.isfinite(draws)]
     if not math.isfinite(value) or len(defined) < (1.0 - _UNDEFINED) * len(draws):
         return unmeasured(
             f"the metric is undefined for too many resamples of {n} samples; add samples of the rare class"
         )
-    low, high = widened(value, defined, n=n, changed=changed, worth=worth)
+    low, high = widened(value, defined, n=n, changed=changed, worth=worth, z=z)
     return Figure(value=value, low=low, high=high, n=n, method=method)
 
 

@@ -4,5 +4,16 @@ from hasten.testing.clock import ManualClock
 from hasten.testing.fake_arm import FakeArm, FakeLoader
 from hasten.testing.fake_engine import FakeEngine
 from hasten.testing.fake_transport import FakeTransport
+from hasten.testing.replay import Arrival, Ended, Replayed, replay
 
-__all__ = ["FakeArm", "FakeEngine", "FakeLoader", "FakeTransport", "ManualClock"]
+__all__ = [
+    "Arrival",
+    "Ended",
+    "FakeArm",
+    "FakeEngine",
+    "FakeLoader",
+    "FakeTransport",
+    "ManualClock",
+    "Replayed",
+    "replay",
+]

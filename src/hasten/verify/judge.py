@@ -20,7 +20,7 @@ from hasten.spec.slo import Goal, Slo
 from hasten.spec.variant import Variant
 from hasten.stats.change import samples_to_prove
 
-__all__ = ["GAIN", "accuracy_check", "judge", "judge_load"]
+__all__ = ["GAIN", "accuracy_check", "judge", "judge_load", "may_stand_in"]
 
 # What two processes of the same model differ by without any reason: less than this is no gain.
 GAIN = 1.02
@@ -38,6 +38,18 @@ def judge(variant: Variant, measurement: Measurement, goal: Goal, *, is_referenc
         outcome=_worst(checks),
         reasons=tuple(check.reason for check in checks if check.outcome != "accepted"),
     )
+
+
+def may_stand_in(evidence: Evidence, goal: Goal) -> bool:
+    """Whether an accepted variant may take the place of one before it whose claim failed: only where the whole interval
+    of 99 % of its accuracy change lies within the bound.
+
+    Several claims have several chances to pass by luck. The first pick has its 2.5 %, each spare another half percent
+    (Bonferroni's inequality), so that three claims together accept a drop beyond the bound in at most 3.5 % of runs.
+    """
+    measurement = evidence.measurement
+    strict = msgspec.structs.replace(measurement, accuracy_change=measurement.accuracy_change_spare)
+    return evidence.outcome == "accepted" and accuracy_check(strict, goal.slo.accuracy_drop_max).outcome == "accepted"
 
 
 def _checks(measurement: Measurement, goal: Goal, is_reference: bool) -> Iterator[Check]:

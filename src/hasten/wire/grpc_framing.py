@@ -56,21 +56,25 @@ class MessageReader:
         """How many bytes wait for the rest of their message, or to be asked for."""
         return self._have
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes as they come."""
+    def feed(self, data: bytes) -> bool:
+        """Take bytes as they come; say whether `look` or `next` could find something in them."""
         if data:
             self._parts.append(data)
             self._have += len(data)
+        return self._have >= self._need
 
     def next(self) -> bytes | None:
         """Return the next whole message, or None until more bytes come. Raises as `look` does."""
         if not self.look():
             return None
-        data = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
-        message, rest = data[_PREFIX.size : self._need], data[self._need :]
+        compressed = self._parts[0][0]
+        # Cut before they are joined: a large message is copied once.
+        self._parts[0] = self._parts[0][_PREFIX.size :]
+        data, size = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts), self._need - _PREFIX.size
+        message, rest = (data, b"") if len(data) == size else (data[:size], data[size:])
         self._parts = [rest] if rest else []
         self._have, self._need = len(rest), _PREFIX.size
-        return self._plain(message) if data[0] else message
+        return self._plain(message) if compressed else message
 
     def look(self) -> bool:
         """Say whether a whole message is here.

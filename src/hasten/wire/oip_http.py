@@ -202,19 +202,20 @@ def _binary_size(item: _Input) -> int | None:
 
 
 def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature) -> Request:
-    known = [spec.name for spec in signature.outputs]
-    wanted = [item.name for item in body.outputs]
-    wanted_outputs(wanted, signature)
     check_parameters(body.parameters, ((item.name, item.parameters) for item in body.outputs))
     by_default = flag(body.parameters, "binary_data_output", False)
-    asked = {item.name: flag(item.parameters, "binary_data", by_default) for item in body.outputs}
-    binary = [name for name in (wanted or known) if asked.get(name, by_default)]
+    wanted = tuple(item.name for item in body.outputs)
+    if wanted:
+        wanted_outputs(wanted, signature)
+        binary = [item.name for item in body.outputs if flag(item.parameters, "binary_data", by_default)]
+    else:
+        binary = [spec.name for spec in signature.outputs] if by_default else ()
     return Request(
         model=model,
         version=version,
         id=body.id,
         inputs=inputs,
-        outputs=tuple(wanted),
+        outputs=wanted,
         binary_outputs=frozenset(binary),
         priority=whole(body.parameters, "priority"),
         timeout_us=whole(body.parameters, "timeout"),

@@ -20,6 +20,8 @@ __all__ = ["checked_shape", "from_bytes", "from_json", "to_bytes", "to_json"]
 
 Array = np.ndarray[Any, Any]
 _LENGTH = struct.Struct("<I")
+# Made once: making a dtype takes longer than reading a small tensor.
+_LITTLE = {dtype: np.dtype(name).newbyteorder("<") for dtype, name in NUMPY_NAMES.items() if dtype != "BYTES"}
 
 
 def checked_shape(name: str, shape: Sequence[int], limits: Limits) -> tuple[int, ...]:
@@ -43,7 +45,7 @@ def from_bytes(name: str, dtype: DType, shape: tuple[int, ...], blob: memoryview
     wanted = math.prod(shape) * DTYPE_SIZES[dtype]
     if len(blob) != wanted:
         raise invalid(f"The input {name!r} has {len(blob)} bytes; its shape and type need {wanted}.")
-    array = np.frombuffer(blob, dtype=np.dtype(NUMPY_NAMES[dtype]).newbyteorder("<")).reshape(shape)
+    array = np.frombuffer(blob, _LITTLE[dtype]).reshape(shape)
     if dtype == "BOOL" and array.size and int(array.view(np.uint8).max()) > 1:
         raise invalid(f"The input {name!r} has BOOL bytes other than 0 and 1.")
     return array
@@ -54,7 +56,7 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
     if dtype == "BYTES":
         items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
         return b"".join(_LENGTH.pack(len(item)) + item for item in items)
-    ordered = np.ascontiguousarray(array, dtype=np.dtype(NUMPY_NAMES[dtype]).newbyteorder("<"))
+    ordered = np.ascontiguousarray(array, _LITTLE[dtype])
     return ordered.reshape(-1).view(np.uint8).data if ordered.size else b""
 
 

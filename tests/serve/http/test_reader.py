@@ -182,6 +182,15 @@ def test_what_is_no_body_has_a_bound_too(make_world: Any, answers: Any, start: b
     assert [answer.status for answer in answers(client.written)] == [400]
 
 
+def test_a_refusal_is_itself_also_where_another_error_is_being_handled(world: Any, answers: Any) -> None:
+    client = world.connect()
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        client.receive(START + b"Content-Length: 1001\r\n\r\n")
+    assert [answer.status for answer in answers(client.written)] == [413]
+
+
 def test_only_continue_can_be_expected_and_a_refusal_comes_instead_of_it(world: Any, answers: Any) -> None:
     odd, large, fine = world.connect(), world.connect(), world.connect()
     odd.receive(START + b"Content-Length: 3\r\nExpect: miracles\r\n\r\n")

@@ -90,9 +90,10 @@ class Call:
         """Whether nothing is under way in it, though it is open."""
         return not self.done and (self.watches or (self.method.streaming and not self.ahead))
 
-    def feed(self, data: bytes, ended: bool) -> None:
-        """Take bytes of the client, and whether they are its last. Raises `RequestError` for what is no message."""
-        self.reader.feed(data)
+    def read(self, ended: bool) -> None:
+        """Take the messages that the reader has, and whether they are the client's last. Raises `RequestError` for what
+        is no message.
+        """
         self.half_closed = ended
         if self.method.streaming:
             self._take_all()

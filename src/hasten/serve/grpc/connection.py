@@ -15,14 +15,14 @@ import ngh2
 
 from hasten.errors import RequestError
 from hasten.serve.grpc.call import Call, Parts
-from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame, timeout_us
+from hasten.serve.grpc.headers import authorization_of, check_headers, deadline_of, encoding_of, no_grpc
+from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
     from hasten.serve.grpc.hub import Hub
 
 __all__ = ["Connection"]
 
-Fields = tuple[tuple[bytes, bytes], ...]
 _HEAD = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ACCEPTED = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
 # Below this, one copy is cheaper than one more frame.
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         if not call.done and self._transport is not None:
-            self._feed(call, b"", call.half_closed)
+            self._read(call, call.half_closed)
             self._plan_flush()
 
     def say_goodbye(self) -> None:
@@ -191,43 +191,27 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, event: Any) -> None:
         headers: dict[bytes, bytes] = dict(event.headers)
-        refusal = _no_grpc(headers)
+        refusal = no_grpc(headers)
         if refusal is not None:
             self._http.send_response(event.stream_id, [(b":status", refusal)], end_stream=True)
             self._flush()
             self._reset(event.stream_id, ngh2.ErrorCode.NO_ERROR)
             return
-        encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
-        reader = MessageReader(self._hub.message_limit, encoding)
+        reader = MessageReader(self._hub.message_limit, encoding_of(headers))
         method = self._hub.method(headers[b":path"])
         self._active = self._loop.time()
         call = Call(event.stream_id, self, method, reader, self._active, self._hub.limits.stream_ahead)
         self._calls[call.id] = call
         call.half_closed = event.end_stream
         try:
-            self._check(call, headers, event.headers, encoding)
+            check_headers(event.headers, headers, self._hub.limits.metadata)
+            self._hub.access.decide(method.operation, authorization_of(headers))
+            call.deadline = deadline_of(headers, call.begun)
         except RequestError as error:
             self.finish(call, error)
             return
         if event.end_stream:
-            self._feed(call, b"", True)
-
-    def _check(self, call: Call, headers: dict[bytes, bytes], fields: Fields, encoding: str) -> None:
-        if sum(map(len, headers)) + sum(map(len, headers.values())) > self._hub.limits.metadata or (
-            len(fields) > len(headers) and sum(len(k) + len(v) for k, v in fields) > self._hub.limits.metadata
-        ):
-            raise RequestError(f"The metadata exceed {self._hub.limits.metadata} bytes.", code="headers_too_large")
-        if encoding not in ENCODINGS:
-            raise RequestError(
-                f"The encoding {encoding[:40]!r} is not supported; use {', '.join(ENCODINGS)}.",
-                code="unsupported_encoding",
-            )
-        authorization = headers.get(b"authorization")
-        words = None if authorization is None else authorization.decode("latin-1")
-        self._hub.access.decide(call.method.operation, words)
-        timeout = headers.get(b"grpc-timeout")
-        if timeout is not None:
-            call.deadline = call.begun + timeout_us(timeout) / 1e6
+            self._read(call, True)
 
     def _data(self, stream: int, data: bytes, ended: bool) -> None:
         call = self._calls.get(stream)
@@ -236,12 +220,16 @@ class Connection(asyncio.Protocol):
             self._acknowledge(stream, len(data))
             return
         call.unread += len(data)
-        self._feed(call, data, ended)
+        # In the middle of a large message there is nothing to do for most of its frames.
+        if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
+            self._read(call, ended)
+        if not self._hub.account(call):
+            self.finish(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
 
-    def _feed(self, call: Call, data: bytes, ended: bool) -> None:
-        """Let a call take bytes, and open the window for more once it has taken what is there."""
+    def _read(self, call: Call, ended: bool) -> None:
+        """Let a call take what came, and open the window for more once it has."""
         try:
-            call.feed(data, ended)
+            call.read(ended)
         except RequestError as error:
             self.finish(call, error)
         except Exception as error:
@@ -251,8 +239,7 @@ class Connection(asyncio.Protocol):
         if call.unread and (call.has_room or call.done):
             self._acknowledge(call.id, call.unread)
             call.unread = 0
-        if not self._hub.account(call):
-            self.finish(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
+        self._hub.account(call)
 
     def _acknowledge(self, stream: int, size: int) -> None:
         if size:
@@ -305,10 +292,3 @@ class Connection(asyncio.Protocol):
         if data:
             self._transport.write(data)
             self._act()
-
-
-def _no_grpc(headers: dict[bytes, bytes]) -> bytes | None:
-    """The HTTP status for a request that is no gRPC call."""
-    if headers.get(b":method") != b"POST":
-        return b"405"
-    return None if headers.get(b"content-type", b"").startswith(b"application/grpc") else b"415"

@@ -36,6 +36,7 @@ class Hub:
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
+        self.acknowledge_at = limits.window // 4
         self.access = access or Access()
         self.draining = False
         self._methods = methods
@@ -103,12 +104,11 @@ class Hub:
         return self._methods.get(path, _UNKNOWN)
 
     def account(self, call: Call) -> bool:
-        """Count what a call has unread, and say whether all clients together are within the bound."""
+        """Count what a call has unread, and say whether it may have it: all clients together have a bound."""
         waiting = call.reader.buffered
         self._buffered += waiting - call.counted
-        grown = waiting > call.counted
         call.counted = waiting
-        return not grown or self._buffered <= self.limits.buffered
+        return not waiting or self._buffered <= self.limits.buffered
 
     async def finish(self) -> None:
         """Tell every client to call here no more, and return when all calls are answered and connections closed."""

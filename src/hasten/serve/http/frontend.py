@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
 from hasten.serve.driver import ModelService
-from hasten.serve.http.management import Management
-from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, internal, json_answer, refusal
+from hasten.serve.http.inference import Inference
+from hasten.serve.http.management import Management, audit
+from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, json_answer
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
 from hasten.serve.repository import Repository
-from hasten.spec.request import Request, Response
 from hasten.wire.base import Limits
 from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
 
@@ -29,7 +28,7 @@ class Frontend:
         self._services: Mapping[str, ModelService] = repository.services
         management = Management(repository)
         self._access = access or Access()
-        self._codec = OipHttp(limits or Limits())
+        self._inference = Inference(OipHttp(limits or Limits()))
         self._version = importlib.metadata.version("hasten")
         self._routes: dict[bytes, Route] = {}
         self._handlers: dict[Operation, Handler] = {
@@ -54,7 +53,7 @@ class Frontend:
         """
         self._access.admit_page(request.headers)
         route = request.route = self._routes.get(request.target) or resolve(request.target)
-        self._access.decide(route.operation, request.headers.get("authorization"))
+        self._decide(route.operation, request.headers.get("authorization"))
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
         if route.model and route.operation not in REPOSITORY_CONTROL:
@@ -104,29 +103,13 @@ class Frontend:
         reply(200 if ready else 503, json_answer(b'{"name":"' + name + b'","ready":' + flag + b"}"))
 
     def _infer(self, request: HttpRequest, reply: Reply) -> Cancel:
-        service = self._named(request)
-        manifest = service.bundle.manifest
-        assert request.route is not None
-        try:
-            decoded = self._codec.decode(
-                manifest.name, request.route.version, request.headers, request.body, manifest.signature
-            )
-        except RequestError as error:
-            service.tally.fail(error.code)
-            raise
-        return service.submit(decoded, functools.partial(self._answered, decoded, request.headers, reply))
+        return self._inference.start(self._named(request), request, reply)
 
-    def _answered(
-        self, request: Request, headers: Mapping[str, str], reply: Reply, result: Response | RequestError
-    ) -> None:
-        if isinstance(result, RequestError):
-            reply(*refusal(result))
-            return
+    def _decide(self, operation: Operation, authorization: str | None) -> None:
+        """Who was turned away from changing the server stands on the record too."""
         try:
-            status, answer = 200, self._codec.encode(request, result, headers)
+            self._access.decide(operation, authorization)
         except RequestError as error:
-            # Outputs that JSON cannot carry.
-            status, answer = refusal(error)
-        except Exception as error:
-            status, answer = refusal(internal(error))
-        reply(status, answer)
+            if error.code != "not_found" and operation in REPOSITORY_CONTROL:
+                audit("refused", operation=operation.words, code=error.code)
+            raise

@@ -15,10 +15,15 @@ from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, json_answer, refusal
 from hasten.serve.repository import Repository
 
-__all__ = ["Management", "model_config"]
+__all__ = ["Management", "audit", "model_config"]
 
 _audit = logging.getLogger("hasten.serve.audit")
 _EMPTY = (b"", b"{}")
+
+
+def audit(event: str, **fields: str | int) -> None:
+    """Put one line of JSON on the record of who changed the server, or tried to."""
+    _audit.info("%s", msgspec.json.encode({"event": event, **fields}).decode())
 
 
 class Management:
@@ -84,7 +89,7 @@ class Management:
                 status, answer = refusal(error)
             except Exception as error:
                 status, answer = refusal(internal(error))
-            _audit.info("%s", msgspec.json.encode({"event": what, "model": model, "status": status}).decode())
+            audit(what, model=model, status=status)
             if listening:
                 reply(status, answer)
 

@@ -88,6 +88,7 @@ class Reader:
         self._size = 0
         self._raw_size = 0
         self._chunks = 0
+        self._error: RequestError | None = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes; what they complete goes to the receiver."""
@@ -102,9 +103,8 @@ class Reader:
             self.phase = Phase.DEAF
             self._receiver.upgrade_ignored()
         except httptools.HttpParserCallbackError as error:
-            # What one of our callbacks raised inside the parser.
-            cause = error.__context__
-            self.refuse(cause if isinstance(cause, RequestError) else internal(cause or error))
+            # One of our callbacks raised inside the parser, which does not always tell what.
+            self.refuse(self._error or internal(error))
         except httptools.HttpParserError as error:
             self.refuse(invalid(f"This is not valid HTTP: {error}."))
         except RequestError as error:
@@ -167,6 +167,12 @@ class Reader:
 
     def on_headers_complete(self) -> None:
         """Decide by the header alone, before any of the body is read."""
+        try:
+            self._open()
+        except RequestError as error:
+            raise self._noted(error) from None
+
+    def _open(self) -> None:
         headers, version = self._headers, self._parser.get_http_version()
         request = self._request = HttpRequest(self._parser.get_method().decode(), self._url, headers)
         request.old = version == "1.0"
@@ -192,7 +198,7 @@ class Reader:
         """A chunk begins."""
         self._chunks += 1
         if self._chunks > self._limits.chunks:
-            raise invalid(f"The body has more than {self._limits.chunks} chunks.")
+            raise self._noted(invalid(f"The body has more than {self._limits.chunks} chunks."))
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
@@ -200,9 +206,10 @@ class Reader:
         self._size += len(part)
         self._hub.buffered += len(part)
         if self._size > self._hub.body_limit:
-            raise _too_large(self._hub.body_limit)
+            raise self._noted(_too_large(self._hub.body_limit))
         if self._hub.buffered > self._limits.buffered_bytes:
-            raise RequestError("Too many bodies are on their way.", code="unavailable", retry_after_s=1.0)
+            error = RequestError("Too many bodies are on their way.", code="unavailable", retry_after_s=1.0)
+            raise self._noted(error)
 
     def on_message_complete(self) -> None:
         """A request is complete."""
@@ -215,10 +222,16 @@ class Reader:
         self._parts, self._size = [], 0
         self._receiver.arrived(Exchange(request, handler, last=not self._parser.should_keep_alive()))
 
+    def _noted(self, error: RequestError) -> RequestError:
+        """Keep an error that is about to be raised through the parser."""
+        self._error = error
+        return error
+
     def _count_head(self, size: int) -> None:
         self._head_size += size
         if self._head_size > self._limits.header_bytes:
-            raise RequestError(f"The header exceeds {self._limits.header_bytes} bytes.", code="headers_too_large")
+            words = f"The header exceeds {self._limits.header_bytes} bytes."
+            raise self._noted(RequestError(words, code="headers_too_large"))
 
     def _count_unfinished(self, size: int) -> None:
         """Bytes that went into a part of a request that has not ended yet, of which the parser tells nothing."""

@@ -1,0 +1,146 @@
+"""What goes into the scheduler and what comes out of it, and what a request is while it waits inside.
+
+Plain values, so that a recorded run can be played again. Times are seconds on the caller's clock, never read here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+__all__ = [
+    "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event", "Finished",
+    "Refuse", "StartInstance", "StopInstance", "Tick", "Waiting", "Wake",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A request came in. `deadline` is on the same clock as `now`; `lane` "" is the policy's first lane. Requests with
+    equal `key` can be stacked.
+    """
+
+    id: int
+    rows: int = 1
+    key: Hashable = None
+    deadline: float | None = None
+    lane: str = ""
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The client of a request went away."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An engine instance is done with its batch, well or not; it took `seconds`."""
+
+    seconds: float
+    instance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDown:
+    """An instance cannot take work; what it was running is lost, and what waits keeps waiting."""
+
+    instance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """An instance did not come back at once; the next try is in `retry_after_s`. Where all are lost, none waits."""
+
+    retry_after_s: float
+    instance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUp:
+    """An instance takes work."""
+
+    instance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; sent at the time that a `Wake` asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Accept nothing more; finish what waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Run these requests together on this instance, with this variant ("" where the policy names none)."""
+
+    ids: tuple[int, ...]
+    rows: int
+    instance: int = 0
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a request with an error; `code` is one of `hasten.wire.base.STATUS`, `reason` one of
+    `hasten.serve.admit.REASONS`.
+    """
+
+    id: int
+    code: str
+    message: str
+    retry_after_s: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Send a `Tick` at this time."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartInstance:
+    """Start an engine instance; `EngineUp` or `EngineLost` tells how that went."""
+
+    instance: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopInstance:
+    """End an engine instance. It runs nothing, and gets nothing more."""
+
+    instance: int
+
+
+Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Tick | Drain
+Command = Dispatch | Refuse | Wake | StartInstance | StopInstance
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A request in the queue: `lane` is its place in the policy's order of lanes.
+
+    `deadline` is when its answer is worthless (infinite where never), `limit` when it has to be out of the queue one
+    way or the other, `due` its place in the order of its lane, `work` the engine seconds that it is predicted to take.
+    A request on `trial` runs although it is predicted to be late, to find out whether the prediction still holds.
+    """
+
+    id: int
+    rows: int
+    key: Hashable
+    arrived: float
+    deadline: float = math.inf
+    limit: float = math.inf
+    due: float = math.inf
+    lane: int = 0
+    work: float = 0.0
+    tenant: str = ""
+    trial: bool = False

@@ -1,0 +1,53 @@
+"""What the headers of a call say, and whether they may. Pure: bytes in, values or errors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hasten.errors import RequestError
+from hasten.wire.grpc_framing import ENCODINGS, timeout_us
+
+__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "no_grpc"]
+
+Headers = Mapping[bytes, bytes]
+
+
+def no_grpc(headers: Headers) -> bytes | None:
+    """Return the HTTP status for a request that is no gRPC call, or None."""
+    if headers.get(b":method") != b"POST":
+        return b"405"
+    return None if headers.get(b"content-type", b"").startswith(b"application/grpc") else b"415"
+
+
+def check_headers(fields: tuple[tuple[bytes, bytes], ...], headers: Headers, most: int) -> None:
+    """Raise `RequestError` for more than `most` bytes of names and values, or an encoding that is not understood.
+    `fields` are all headers, `headers` the last of each name.
+    """
+    size = sum(map(len, headers)) + sum(map(len, headers.values()))
+    if len(fields) > len(headers):
+        size = sum(len(name) + len(value) for name, value in fields)
+    if size > most:
+        raise RequestError(f"The metadata exceed {most} bytes.", code="headers_too_large")
+    encoding = encoding_of(headers)
+    if encoding not in ENCODINGS:
+        raise RequestError(
+            f"The encoding {encoding[:40]!r} is not supported; use {', '.join(ENCODINGS)}.",
+            code="unsupported_encoding",
+        )
+
+
+def encoding_of(headers: Headers) -> str:
+    """Return how compressed messages of the client are compressed."""
+    return headers.get(b"grpc-encoding", b"identity").decode("latin-1")
+
+
+def authorization_of(headers: Headers) -> str | None:
+    """Return what the client shows to be let in."""
+    value = headers.get(b"authorization")
+    return None if value is None else value.decode("latin-1")
+
+
+def deadline_of(headers: Headers, begun: float) -> float | None:
+    """Return when the client stops to wait, in seconds on the clock of `begun`. Raises `RequestError` (invalid)."""
+    timeout = headers.get(b"grpc-timeout")
+    return None if timeout is None else begun + timeout_us(timeout) / 1e6

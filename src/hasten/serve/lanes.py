@@ -1,0 +1,237 @@
+"""Who goes next: lanes by urgency, the earliest deadline first inside a lane, and a guaranteed share for the least.
+
+Strict priority would starve background lanes, so each lane with a minimum share is owed engine time whenever another
+lane is served before it; what is owed is paid before anything else (deficit accounting after Shreedhar and Varghese,
+"Efficient Fair Queueing Using Deficit Round Robin", 1995). Lanes of one priority share by stride (Waldspurger and
+Weihl, 1995). Pure: time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+
+from hasten.serve.events import Waiting
+from hasten.serve.policy import Lane
+
+__all__ = ["Lanes"]
+
+# Without a deadline a request takes its turn as if it had this one, in seconds; it never expires by it.
+_PATIENCE_S = 60.0
+# A request is old in the last quarter of its lane's maximum age.
+_OLD = 0.75
+
+# Sorted by the first item; the number makes entries differ, and keeps the order of arrival among equals.
+_Entry = tuple[float, int, Waiting]
+
+
+class _Lane:
+    """One lane's queue, sorted by due time: as a whole, and by shape."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.patience = _PATIENCE_S if lane.max_age_s is None else lane.max_age_s
+        self.order: list[_Entry] = []
+        self.lines: dict[Hashable, list[_Entry]] = {}
+        self.rows = 0
+        self.work = 0.0
+        # Engine seconds that others were given and this lane is entitled to; below 0 where it was paid ahead.
+        self.owed = 0.0
+        self.passed = 0.0
+
+    @property
+    def head(self) -> Waiting:
+        return self.order[0][2]
+
+
+class Lanes:
+    """The queue of one model. A lane is named by its number, the place in `lanes`."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = [_Lane(lane) for lane in lanes]
+        self._urgent_first = sorted(self._lanes, key=lambda lane: lane.lane.priority)
+        self._entries: dict[int, _Entry] = {}
+        self._limits: list[_Entry] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return sum([lane.rows for lane in self._lanes])
+
+    def length(self, number: int) -> int:
+        """Requests that wait in a lane."""
+        return len(self._lanes[number].order)
+
+    def work(self, number: int) -> float:
+        """Engine seconds that wait in a lane, as predicted when they came."""
+        return self._lanes[number].work
+
+    def work_before(self, request: Waiting) -> float:
+        """Engine seconds in the request's lane that are due before it."""
+        lane = self._lanes[request.lane]
+        if not lane.order:
+            return 0.0
+        place = bisect_left(lane.order, (self._due(lane, request), math.inf))
+        return lane.work * place / len(lane.order)
+
+    def add(self, request: Waiting) -> None:
+        """Let a request wait. Sets its `due`."""
+        lane = self._lanes[request.lane]
+        if not lane.order:
+            self._wake(lane)
+        request.due = self._due(lane, request)
+        self._count += 1
+        entry = (request.due, self._count, request)
+        self._entries[request.id] = entry
+        insort(lane.order, entry)
+        insort(lane.lines.setdefault(request.key, []), entry)
+        if request.limit != math.inf:
+            insort(self._limits, (request.limit, self._count, request))
+        lane.rows += request.rows
+        lane.work += request.work
+
+    def remove(self, id_: int) -> Waiting | None:
+        """Take a request out; None where it is not waiting."""
+        entry = self._entries.pop(id_, None)
+        if entry is None:
+            return None
+        due, number, request = entry
+        lane = self._lanes[request.lane]
+        del lane.order[bisect_left(lane.order, (due, number))]
+        line = lane.lines[request.key]
+        del line[bisect_left(line, (due, number))]
+        if not line:
+            del lane.lines[request.key]
+        if request.limit != math.inf:
+            del self._limits[bisect_left(self._limits, (request.limit, number))]
+        lane.rows -= request.rows
+        # An empty lane has no work, whatever sums of fractions say.
+        lane.work = lane.work - request.work if lane.order else 0.0
+        return request
+
+    def get(self, id_: int) -> Waiting | None:
+        """The request of an id; None where it is not waiting."""
+        entry = self._entries.get(id_)
+        return None if entry is None else entry[2]
+
+    def shapes(self, number: int) -> int:
+        """How many shapes wait in a lane."""
+        return len(self._lanes[number].lines)
+
+    def line_rows(self, number: int, key: Hashable) -> int:
+        """Rows of one shape that wait in a lane."""
+        lane = self._lanes[number]
+        if len(lane.lines) <= 1:
+            return lane.rows if key in lane.lines else 0
+        return sum(entry[2].rows for entry in lane.lines.get(key, ()))
+
+    def all(self) -> list[Waiting]:
+        """All that wait, the most urgent lane first, each lane in its order."""
+        return [entry[2] for lane in self._urgent_first for entry in lane.order]
+
+    def expired(self, now: float) -> list[Waiting]:
+        """Those whose limit has passed; a limit counts as passed at its very moment."""
+        gone: list[Waiting] = []
+        for limit, _, request in self._limits:
+            if limit > now:
+                break
+            gone.append(request)
+        return gone
+
+    def next_limit(self) -> float | None:
+        """The earliest limit of all that wait."""
+        return self._limits[0][0] if self._limits else None
+
+    def line(self, request: Waiting) -> Iterator[Waiting]:
+        """The requests of the same lane and shape, in order; begins with `request` where that is the lane's head."""
+        return (entry[2] for entry in self._lanes[request.lane].lines[request.key])
+
+    def company(self, request: Waiting, lanes: Sequence[int]) -> Iterator[Waiting]:
+        """Requests of the same shape in other lanes, the most urgent lane first, up to the first lane that waits and is
+        not among `lanes`: nobody rides past those who may not.
+        """
+        allowed = [self._lanes[number] for number in lanes]
+        for lane in self._urgent_first:
+            if lane is self._lanes[request.lane] or not lane.order:
+                continue
+            if lane not in allowed:
+                return
+            for entry in lane.lines.get(request.key, ()):
+                yield entry[2]
+
+    def last_below(self, number: int) -> Waiting | None:
+        """The request that could wait best: the last one of the least urgent lane below this one."""
+        urgent = self._lanes[number].lane.priority
+        for lane in reversed(self._urgent_first):
+            if lane.lane.priority <= urgent:
+                return None
+            if lane.order:
+                return lane.order[-1][2]
+        return None
+
+    def pick(self, now: float, seconds: Callable[[Waiting], float]) -> Waiting:
+        """Return the head of the lane that goes next; something must wait. `seconds` predicts a request's batch."""
+        if len(self._lanes) == 1:
+            return self._lanes[0].head
+        waiting = [lane for lane in self._urgent_first if lane.order]
+        if len(waiting) == 1:
+            return waiting[0].head
+        for lane in waiting:
+            if lane.owed > 0:
+                return lane.head
+        for place, lane in enumerate(waiting):
+            if place and _is_old(lane, now) and _is_harmless(lane.head, waiting[:place], now, seconds):
+                return lane.head
+        chosen = waiting[0]
+        for lane in waiting:
+            if lane.lane.priority == chosen.lane.priority and lane.passed < chosen.passed:
+                chosen = lane
+        return chosen.head
+
+    def charge(self, picked: int, shares: Mapping[int, float]) -> None:
+        """A batch was sent for a lane, and takes `shares` seconds of each lane that has requests in it. Call it before
+        they are removed.
+        """
+        if len(self._lanes) == 1:
+            return
+        total = sum(shares.values())
+        contended = sum(bool(lane.order) for lane in self._lanes) > 1
+        for number, lane in enumerate(self._lanes):
+            own = shares.get(number, 0.0)
+            lane.passed += own / lane.lane.weight
+            if not lane.lane.min_share:
+                continue
+            balance = lane.owed + lane.lane.min_share * total - own
+            if number == picked and lane.owed > 0 and contended:
+                lane.owed = balance
+            elif not lane.order:
+                # An idle lane pays debts back, and saves nothing up.
+                lane.owed = min(balance, 0.0)
+            else:
+                # What is left over by others costs nothing.
+                lane.owed = max(balance, min(lane.owed, 0.0))
+
+    def _wake(self, lane: _Lane) -> None:
+        """A lane that was empty begins level with those of its priority: it saved nothing up."""
+        peers = [peer.passed for peer in self._lanes if peer.order and peer.lane.priority == lane.lane.priority]
+        lane.passed = max(lane.passed, min(peers, default=0.0))
+        lane.owed = min(lane.owed, 0.0)
+
+    def _due(self, lane: _Lane, request: Waiting) -> float:
+        return min(request.deadline, request.arrived + lane.patience)
+
+
+def _is_old(lane: _Lane, now: float) -> bool:
+    age = lane.lane.max_age_s
+    return age is not None and now - lane.head.arrived >= _OLD * age
+
+
+def _is_harmless(request: Waiting, before: Sequence[_Lane], now: float, seconds: Callable[[Waiting], float]) -> bool:
+    """Whether every more urgent head would still meet its deadline after a batch of this request."""
+    after = now + seconds(request)
+    return all(after + seconds(lane.head) <= lane.head.deadline for lane in before)

@@ -1,0 +1,180 @@
+"""What the scheduler predicts: work that waits, when a request would be answered, how loaded the next window is.
+
+Work is counted in engine seconds of the ladder's first variant in full batches, so that it can be added up when it
+comes and still be right when the level changes. Pure: time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+from hasten.serve.events import Waiting
+from hasten.serve.ladder import Ladder
+from hasten.serve.lanes import Lanes
+from hasten.serve.latency import LatencyTable
+from hasten.serve.policy import Policy
+from hasten.serve.roster import Roster
+from hasten.serve.scale import Scaler
+
+__all__ = ["Outlook"]
+
+# How much of the last window's load goes into what is expected of the next.
+_LOAD_WEIGHT = 0.3
+# A lane that others leave nothing to is still taken to get this share: predictions stay finite.
+_LEAST_RATE = 0.01
+
+
+class Outlook:
+    """Predictions about one model's queue, and the two things that follow load: level and number of instances."""
+
+    def __init__(self, policy: Policy, table: LatencyTable, lanes: Lanes, roster: Roster) -> None:
+        self._policy = policy
+        self._table = table
+        self._lanes = lanes
+        self._roster = roster
+        self.ladder = Ladder(policy)
+        self._scaler = Scaler(policy)
+        self._scales = policy.scale[0] != policy.scale[1]
+        self._numbers = range(len(policy.lanes))
+        self._costs = [1.0] * len(policy.ladder)
+        self._offered = [0.0] * len(policy.lanes)
+        self._loads = [0.0] * len(policy.lanes)
+        self._lane_costs = [1.0] * len(policy.lanes)
+        self._variants = [policy.ladder[0].variant] * len(policy.lanes)
+        # Nobody asks for loads where nothing depends on them.
+        self.watches = self._scales or self.ladder.moves or len(policy.lanes) > 1
+        # When the present window ends; it begins with the first event.
+        self.ends = -math.inf if self.watches else math.inf
+
+    def variant(self, lane: int) -> str:
+        """The variant that serves a lane now."""
+        return self._variants[lane]
+
+    def rung(self, head: Waiting, now: float) -> int:
+        """The place on the ladder of the variant for a batch of this head.
+
+        That of its lane; or a more accurate one where the batch has free rows, a lane that needs it waits to ride
+        along, and the head would still be in time: two half-empty batches cost more than a better variant.
+        """
+        own = self.ladder.rung(head.lane)
+        if own == 0 or head.deadline == math.inf or len(self._numbers) == 1:
+            return own
+        rows = self._lanes.line_rows(head.lane, head.key)
+        if rows >= self._policy.max_batch:
+            return own
+        needed = own
+        for number, lane in enumerate(self._policy.lanes):
+            if not lane.background and self._lanes.line_rows(number, head.key):
+                needed = min(needed, self.ladder.rung(number))
+        variant = self._policy.ladder[needed].variant
+        return needed if now + self._table.bound(variant, rows, head.key) <= head.deadline else own
+
+    def served_by(self, rung: int) -> list[int]:
+        """The lanes whose floors allow a variant."""
+        accuracy = self._policy.ladder[rung].accuracy
+        return [n for n in self._numbers if self._policy.lanes[n].accuracy_floor <= accuracy]
+
+    def work(self, rows: int, key: Hashable) -> float:
+        """Engine seconds of the first variant that so many rows take in full batches."""
+        size = self._policy.max_batch
+        return self._table.seconds(self._policy.ladder[0].variant, size, key) * rows / size
+
+    def offer(self, lane: int, work: float) -> None:
+        """Work came, whether or not it is let in."""
+        self._offered[lane] += work
+
+    def drains_in(self, lane: int) -> float:
+        """Seconds until the lane's queue is empty if nothing else comes: when coming back makes sense."""
+        if len(self._numbers) == 1:
+            return self._waits(lane) / self._instances
+        urgent = self._policy.lanes[lane].priority
+        work = sum(self._waits(n) for n in self._numbers if self._policy.lanes[n].priority <= urgent)
+        return work / self._instances
+
+    def answered_in(self, request: Waiting, now: float) -> tuple[float, float]:
+        """Return seconds until the request would start, and how long its batch then takes at most."""
+        number = request.lane
+        size = self._policy.max_batch
+        lane, variant = self._policy.lanes[number], self.variant(request.lane)
+        own = self._lanes.work_before(request) * self._cost(number)
+        if self._lanes.shapes(number) == 1:
+            # What does not fill a batch before this request goes together with it.
+            own -= math.fmod(own, self._table.seconds(variant, size, request.key))
+        before, rate = own, 1.0
+        for other, rival in enumerate(self._policy.lanes):
+            if other == number:
+                continue
+            if rival.priority < lane.priority:
+                before += self._waits(other)
+                rate -= self._loads[other] * self._cost(other)
+            elif rival.priority == lane.priority:
+                before += min(self._waits(other), own * rival.weight / lane.weight)
+            elif self._lanes.length(other):
+                rate -= rival.min_share
+        rate = max(rate, lane.min_share, _LEAST_RATE)
+        # Other lanes fill batches up: then only an empty queue gives a small one.
+        alone = len(self._numbers) == 1
+        waiting = self._lanes.line_rows(number, request.key) if alone else self._lanes.rows
+        company = min(size, waiting + request.rows)
+        run = self._table.bound(variant, max(company, request.rows), request.key)
+        return self._roster.starts_in(now) + before / self._instances / rate, run
+
+    def takes_little(self, lane: int) -> bool:
+        """Whether background work is shed now and the lane's share of the next second is already waiting."""
+        if not self.ladder.shedding:
+            return False
+        chosen = self._policy.lanes[lane]
+        return chosen.background and self._waits(lane) >= chosen.min_share * self._instances
+
+    def end_windows(self, now: float) -> int:
+        """Look at the windows that ended; move the level; return how many instances there should be."""
+        window, wanted = self._policy.window_s, self._roster.wanted
+        if self.ends == -math.inf:
+            self.ends = now + window
+        # After a long rest only as many empty windows count as can change anything.
+        longest = 2 * max(self._policy.calm_s, self._policy.idle_s) + window
+        while self.ends <= now:
+            self._end_window(self.ends)
+            if self._scales:
+                load = sum(o * self._cost(n) for n, o in enumerate(self._offered)) / window
+                waiting = sum(self._waits(n) for n in self._numbers)
+                wanted = self._scaler.target(self.ends, wanted, load, waiting)
+            self._offered = [0.0] * len(self._offered)
+            self.ends = max(self.ends + window, now - longest)
+        return wanted
+
+    def next_end(self) -> float | None:
+        """When the window ends, where something may follow from it."""
+        if not (self._scales or self.ladder.moves):
+            return None
+        unsettled = self.ladder.level > 0 or self._roster.wanted > self._policy.scale[0] or any(self._offered)
+        return self.ends if unsettled else None
+
+    def _end_window(self, at: float) -> None:
+        capacity = self._instances * self._policy.window_s
+        loads = [offered / capacity for offered in self._offered]
+        for number, load in enumerate(loads):
+            self._loads[number] += _LOAD_WEIGHT * (load - self._loads[number])
+        if self.ladder.moves:
+            size = self._policy.max_batch
+            first, *_ = seconds = [self._table.seconds(rung.variant, size, None) for rung in self._policy.ladder]
+            self._costs = [one / first for one in seconds]
+            waiting = sum(self._waits(n) for n in self._numbers) / self._instances
+            self.ladder.observe(at, loads, waiting, self._costs)
+            rungs = [self.ladder.rung(lane) for lane in self._numbers]
+            self._lane_costs = [self._costs[rung] for rung in rungs]
+            self._variants = [self._policy.ladder[rung].variant for rung in rungs]
+
+    @property
+    def _instances(self) -> int:
+        """Instances that share the work; at least one is taken to come back."""
+        return max(1, self._roster.working)
+
+    def _cost(self, lane: int) -> float:
+        """The time of the variant that serves a lane now, relative to the first one's."""
+        return self._lane_costs[lane]
+
+    def _waits(self, lane: int) -> float:
+        """Engine seconds that wait in a lane, at its present variant."""
+        return self._lanes.work(lane) * self._lane_costs[lane]

@@ -1,0 +1,145 @@
+"""The engine instances as the scheduler sees them: which takes work, until when one is busy, which answers first.
+
+States change by the table below and in no other way; what it does not name changes nothing. Pure: time comes in as an
+argument. "engine up" and "engine lost" are what the driver reports of starts; a lost engine is started again by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from hasten.serve.events import EngineLost, Waiting
+from hasten.serve.policy import Policy
+
+__all__ = ["INSTANCE", "Instance", "Roster"]
+
+State = Literal["off", "starting", "idle", "busy", "leaving", "down", "lost"]
+Happening = Literal["start", "engine up", "dispatch", "finished", "engine down", "engine lost", "stop"]
+
+INSTANCE: dict[tuple[State, Happening], State] = {
+    ("off", "start"): "starting",
+    ("starting", "engine up"): "idle",
+    ("starting", "engine lost"): "lost",
+    ("idle", "dispatch"): "busy",
+    ("idle", "engine down"): "down",
+    ("idle", "stop"): "off",
+    ("busy", "finished"): "idle",
+    ("busy", "engine down"): "down",
+    ("busy", "stop"): "leaving",
+    ("leaving", "finished"): "off",
+    ("leaving", "engine down"): "off",
+    ("leaving", "start"): "busy",
+    ("down", "engine up"): "idle",
+    ("down", "engine lost"): "lost",
+    ("down", "stop"): "off",
+    ("lost", "engine up"): "idle",
+    ("lost", "stop"): "off",
+}
+
+
+class Instance:
+    """One engine instance. `slowness` is its time relative to the table's, 1 where all are alike."""
+
+    __slots__ = ("batch", "busy_until", "loss", "number", "rows", "slowness", "state", "variant")
+
+    def __init__(self, number: int, state: State, slowness: float) -> None:
+        self.number = number
+        self.state: State = state
+        self.slowness = slowness
+        self.batch: list[Waiting] = []
+        self.rows = 0
+        self.variant = ""
+        self.busy_until = 0.0
+        self.loss: EngineLost | None = None
+
+    def move(self, happening: Happening) -> bool:
+        """Change state by the table; whether it names this change."""
+        after = INSTANCE.get((self.state, happening))
+        if after is None:
+            return False
+        self.state = after
+        return True
+
+
+class Roster:
+    """All instances that the policy allows, of which some may be off. What is counted of them follows each `move`."""
+
+    free: bool
+    runs: bool
+    working: int
+    wanted: int
+    loss: EngineLost | None
+
+    def __init__(self, policy: Policy, up: bool) -> None:
+        most = policy.scale[1]
+        self.alike = not policy.speeds
+        speeds = policy.speeds or (1.0,) * most
+        self.instances = [
+            Instance(number, ("idle" if up else "down") if number < policy.instances else "off", 1 / speeds[number])
+            for number in range(most)
+        ]
+        self._count()
+
+    def move(self, instance: Instance, happening: Happening) -> bool:
+        """Change an instance's state by the table; whether it names this change."""
+        moved = instance.move(happening)
+        if moved:
+            self._count()
+        return moved
+
+    def _count(self) -> None:
+        """Every event asks, and few events change anything: counted when something changes."""
+        states = [instance.state for instance in self.instances]
+        # Whether one takes a batch now; whether one runs something; how many share the work; how many should be up.
+        self.free = "idle" in states
+        self.runs = "busy" in states or "leaving" in states
+        self.working = states.count("idle") + states.count("busy")
+        self.wanted = len(states) - states.count("off") - states.count("leaving")
+        losses = [instance.loss for instance in self.instances if instance.state == "lost" and instance.loss]
+        all_lost = bool(losses) and len(losses) >= self.wanted
+        # The loss that comes back first, where every instance that should be up is lost.
+        self.loss = min(losses, key=lambda loss: loss.retry_after_s) if all_lost else None
+
+    def starts_in(self, now: float) -> float:
+        """Seconds until an instance is free, as predicted; 0 where one is, or where none is up."""
+        if self.free:
+            return 0.0
+        busy = [instance.busy_until for instance in self.instances if instance.state == "busy"]
+        return max(0.0, min(busy) - now) if busy else 0.0
+
+    def best(self, now: float, seconds: Callable[[], float], *, lone: bool) -> Instance | None:
+        """The free instance that answers first. None: none is free, or the batch waits alone (`lone`) and an instance
+        that is busy would still answer it sooner. `seconds` predicts its run on an instance of slowness 1.
+        """
+        free = [instance for instance in self.instances if instance.state == "idle"]
+        if not free or self.alike:
+            return free[0] if free else None
+        chosen = min(free, key=lambda instance: instance.slowness)
+        if not lone:
+            return chosen
+        run = seconds()
+        sooner = [
+            instance
+            for instance in self.instances
+            if instance.state == "busy"
+            and max(0.0, instance.busy_until - now) + run * instance.slowness < run * chosen.slowness
+        ]
+        return None if sooner else chosen
+
+    def startable(self) -> Instance | None:
+        """Which instance to take on: one that has not left yet, or the first that is off."""
+        for state in ("leaving", "off"):
+            for instance in self.instances:
+                if instance.state == state:
+                    return instance
+        return None
+
+    def stoppable(self) -> Instance | None:
+        """Which instance to give up: one that does nothing, the last one first."""
+        order: Sequence[State] = ("lost", "down", "idle", "busy")
+        for state in order:
+            for instance in reversed(self.instances):
+                if instance.state == state:
+                    return instance
+        return None
