@@ -67,6 +67,14 @@ bench-workers: setup
 conformance: setup
 	$(BIN)/python benchmarks/conform.py
 
+# wrk, and h2load (nghttp2-client), are Debian's packages; peers are installed into work/, each in an environment of its own.
+bench-serve: zoo
+	$(BIN)/python benchmarks/serve.py
+
+# An hour and a half; `make soak SOAK=--short` takes a few minutes.
+soak: setup
+	$(BIN)/python benchmarks/soak.py $(SOAK)
+
 bench-core: setup
 	$(BIN)/python benchmarks/core.py
 
