@@ -70,6 +70,7 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     asked = {(race.case.name, name): loads(race.case, name, given.connections) for race, name in turns}
     for race, name in turns:
         load = asked[race.case.name, name]
+        print(f"warming up {name}: {race.case.name}", file=sys.stderr, flush=True)
         check(race.case, servers[name], load)
         burst(race.case, servers[name], load, 1, work)
     for number in range(given.rounds):

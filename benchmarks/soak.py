@@ -78,7 +78,8 @@ def mix(server: Server, seconds: float, rng: random.Random) -> str:
     grown = (later[-1][1] - later[0][1]) / (span / 60) if span else 0.0
     # In less than a few minutes a slope is the allocator's noise.
     assert span < 300 or grown < 1.0, f"memory grew by {grown:.2f} MiB a minute"
-    return f"{len(seen)} turns of {', '.join(ROWS)}, memory {grown:+.2f} MiB a minute over {span:.0f} s, {now:.0f} s in all"
+    memory = f"memory {grown:+.2f} MiB a minute over {span:.0f} s"
+    return f"{len(seen)} turns of {', '.join(ROWS)}, {memory}, {now:.0f} s in all"
 
 
 if __name__ == "__main__":
