@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-core overload-sim techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -62,6 +62,18 @@ bench-loadgen: zoo
 
 bench-workers: setup
 	$(BIN)/python benchmarks/worker_transport.py
+
+# A real tritonserver answers the same questions: 55 MB from the package index into work/triton, and nothing that hasten needs.
+conformance: setup
+	$(BIN)/python benchmarks/conform.py
+
+# wrk, and h2load (nghttp2-client), are Debian's packages; peers are installed into work/, each in an environment of its own.
+bench-serve: zoo
+	$(BIN)/python benchmarks/serve.py
+
+# An hour and a half; `make soak SOAK=--short` takes a few minutes.
+soak: setup
+	$(BIN)/python benchmarks/soak.py $(SOAK)
 
 bench-core: setup
 	$(BIN)/python benchmarks/core.py

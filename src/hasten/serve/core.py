@@ -88,8 +88,12 @@ class Core:
         """Whether an instance runs a batch."""
         return bool(self._roster.instances[instance].batch)
 
-    def handle(self, event: Event, now: float) -> list[Command]:
-        """Take one event at time `now` (seconds) and return commands, in the order to carry them out."""
+    def handle(self, event: Event, now: float, *, more: bool = False) -> list[Command]:
+        """Take one event at time `now` (seconds) and return commands, in the order to carry them out.
+
+        `more` says that another event of the same moment follows: what arrives together then goes together, instead of
+        the first request alone and the others behind it. Whatever fills a batch or the queue goes regardless.
+        """
         commands = self._commands = []
         limit = self.lanes.next_limit()
         if limit is not None and limit <= now:
@@ -98,7 +102,8 @@ class Core:
         if self._outlook.ends <= now:
             self._scale(self._outlook.end_windows(now))
         self._takes[type(event)](event, now)
-        until = self._dispatch(now) if len(self.lanes) else None
+        held = more and self.lanes.rows < self.policy.max_batch and len(self.lanes) < self.policy.queue_capacity
+        until = self._dispatch(now) if len(self.lanes) and not held else None
         limit, ends = self.lanes.next_limit(), self._outlook.next_end()
         if limit is not None or until is not None or ends is not None:
             commands.append(Wake(min([time for time in (limit, until, ends) if time is not None])))

@@ -99,6 +99,7 @@ class ModelService:
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
+        self._arrivals: list[Arrived] = []
         self._teller = Teller(manifest.name, self.variant, sink)
         self._free_since = 0.0
         self.tally = Tally()
@@ -159,7 +160,9 @@ class ModelService:
         deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
         if deadline is not None:
             ticket.alarm = self._alarm(id_, deadline - now)
-        self._handle(Arrived(id_, request.rows, _shape_key(request), deadline))
+        if not self._arrivals:
+            asyncio.get_running_loop().call_soon(self._admit)
+        self._arrivals.append(Arrived(id_, request.rows, _shape_key(request), deadline))
         return functools.partial(self._cancel, ticket)
 
     async def infer(self, request: Request) -> Response:
@@ -181,22 +184,33 @@ class ModelService:
     async def drain(self) -> None:
         """Refuse what comes, finish what waits and runs."""
         self._open = False
+        self._admit()
         self._handle(Drain())
         await self._idle.wait()
 
     async def close(self) -> None:
         """End the engine, at once even where it hangs. Call `drain` first to lose nothing."""
         self._open = False
+        # Whatever still comes is refused instead of sent to an engine that is gone.
+        self._core.draining = True
         if self._timer is not None:
             self._timer.cancel()
         await asyncio.gather(*(instance.close() for instance in self._instances))
         self._settle_all(tuple(self._tickets), RequestError("The server stopped.", code="unavailable"))
 
-    def _handle(self, event: Event) -> None:
+    def _admit(self) -> None:
+        """Tell the core of all that arrived in this turn of the loop, so that it can go as one batch."""
+        # Who left at once is not told of.
+        arrivals = [event for event in self._arrivals if event.id in self._tickets]
+        self._arrivals = []
+        for left, event in enumerate(arrivals, 1 - len(arrivals)):
+            self._handle(event, more=left < 0)
+
+    def _handle(self, event: Event, *, more: bool = False) -> None:
         now, kind = time.monotonic(), type(event)
         if kind in _FREEING and not self._core.free:
             self._free_since = now
-        for command in self._core.handle(event, now):
+        for command in self._core.handle(event, now, more=more):
             self._carry_out(command)
         if kind in NEWS:
             self._teller.happened(event)

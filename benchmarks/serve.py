@@ -1,0 +1,114 @@
+"""hasten beside its peers, over HTTP and gRPC, and beside its own engine. Writes docs/serving_benchmarks.md.
+
+One command: make bench-serve. All servers run at once, pinned to the first core; the load comes from the second (wrk
+and h2load, Debian's packages). Each round gives every server one burst in every case, in random order; a ratio is
+paired by round. Answers are checked before the clock runs. Exit status 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hasten.measure.circumstances import Machine, circumstances
+from servers import hasten, litserve, mlserver, triton
+from servers.identity import LARGE, SMALL, write_bundle
+from servers.process import Server
+from serving.cases import CASES, Case, check, loads
+from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
+from serving.page import page
+from serving.real import MODELS, in_process, mean_batch, real
+from serving.verdict import Race, RealRace
+
+PAGE = Path(__file__).parent.parent / "docs" / "serving_benchmarks.md"
+SERVER_CORE, LOAD_CORE = 0, 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=12, help="at least 6")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a burst, whole seconds")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--note", default="", help="what the page shall say about the machine")
+    parser.add_argument("--out", type=Path, default=PAGE)
+    given = parser.parse_args()
+    require_tools()
+    machine = Machine()
+    before = machine.snapshot()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        work, rng = Path(folder), np.random.default_rng(0)
+        races = peers(work, given, rng, stack)
+        stack.pop_all().close()
+        reals = [against_engine(name, work, given, rng) for name in MODELS]
+    around = circumstances(before, machine.snapshot())
+    given.out.write_text(page(races, reals, around, given))
+    for line in (*map(str, races), *map(str, reals)):
+        print(line)
+    return 0 if all(race.met for race in (*races, *reals)) else 1
+
+
+def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack: ExitStack) -> list[Race]:
+    """All servers at once, a burst for each in every case of every round."""
+    models = (SMALL, LARGE)
+    bundles = [write_bundle(model, work / model.name) for model in models]
+    started = [
+        stack.enter_context(hasten.running(bundles, work, core=SERVER_CORE)),
+        stack.enter_context(triton.running(models, work, core=SERVER_CORE)),
+        stack.enter_context(mlserver.running(SMALL, work, core=SERVER_CORE)),
+        stack.enter_context(litserve.running(work, core=SERVER_CORE)),
+    ]
+    servers = {server.name: server for server in started}
+    races = [Race(case) for case in CASES]
+    turns = [(race, name) for race in races for name in race.case.servers]
+    asked = {(race.case.name, name): loads(race.case, name, given.connections) for race, name in turns}
+    for race, name in turns:
+        load = asked[race.case.name, name]
+        print(f"warming up {name}: {race.case.name}", file=sys.stderr, flush=True)
+        check(race.case, servers[name], load)
+        burst(race.case, servers[name], load, 1, work)
+    for number in range(given.rounds):
+        for index in rng.permutation(len(turns)):
+            race, name = turns[index]
+            found = burst(race.case, servers[name], asked[race.case.name, name], given.seconds, work)
+            race.found[name].append(found)
+        print(f"round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
+    return races
+
+
+def burst(case: Case, server: Server, load: HttpLoad | GrpcLoad, seconds: float, work: Path) -> Burst:
+    """One burst, with the processor time that the server and its workers spent on each request."""
+    port = server.grpc if case.kind == "grpc" else server.http
+    assert port is not None
+    before = server.cpu_s()
+    found, count = load.run(port, seconds, LOAD_CORE, work)
+    spent = server.cpu_s() - before
+    return replace(found, cpu_us=spent / count * 1e6 if count else math.inf)
+
+
+def against_engine(name: str, work: Path, given: argparse.Namespace, rng: np.random.Generator) -> RealRace:
+    """A real model through the server, and the same engine without one, in turn."""
+    model = real(name, work)
+    race = RealRace(name, model.shapes)
+    with hasten.running([model.bundle], work, core=SERVER_CORE) as server, in_process(model, SERVER_CORE) as engine:
+        model.load.run(server.http, 1, LOAD_CORE, work)
+        for _ in range(given.rounds):
+            for side in rng.permutation(["server", "engine"]):
+                if side == "engine":
+                    race.engine.append(engine.rows_per_s(given.seconds))
+                    continue
+                rows, batches = mean_batch(server, name)
+                race.server.append(model.load.run(server.http, given.seconds, LOAD_CORE, work)[0].rate)
+                after_rows, after_batches = mean_batch(server, name)
+                race.batch.append((after_rows - rows) / (after_batches - batches))
+    return race
+
+
+if __name__ == "__main__":
+    sys.exit(main())

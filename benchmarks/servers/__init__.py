@@ -1,0 +1,1 @@
+"""Servers that the judges start and stop: hasten's own and its peers', on loopback, before the same identity models."""

@@ -1,0 +1,30 @@
+"""This hasten, as its users start it: `hasten serve`, with every check and the scheduler on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from servers.process import Server, free_ports, launched
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+@contextmanager
+def running(bundles: Sequence[Path], work: Path, *, core: int | None = None) -> Generator[Server]:
+    """Serve bundles over HTTP and gRPC."""
+    http, grpc = free_ports(2)
+    command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0"]
+    with launched(
+        "hasten",
+        [*command, "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"],
+        http=http,
+        grpc=grpc,
+        core=core,
+        environment={"PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])},
+        log=work / "hasten.log",
+    ) as server:
+        yield server

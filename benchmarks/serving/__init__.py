@@ -1,0 +1,1 @@
+"""How fast servers answer, side by side: `make bench-serve`."""

@@ -1,0 +1,127 @@
+"""docs/serving_benchmarks.md: figures, how they were taken, and the predictions that were made before."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from hasten.engine.host import environment
+from hasten.spec.measurement import Figure
+from servers import litserve, mlserver, triton
+from serving.real import BATCH
+from serving.verdict import REAL_BAR, Race, RealRace, interval
+
+__all__ = ["page"]
+
+# Requests per second over the best peer's, and rows per second over the engine's: said before the first measurement.
+PREDICTED = {
+    "HTTP, 128 floats, binary": 0.9,
+    "HTTP, 128 floats, JSON": 0.8,
+    "gRPC, 128 floats": 0.7,
+    "HTTP, 600 KB, binary": 1.3,
+    "gRPC, 600 KB": 1.0,
+    "ppocr-rec": 0.95,
+    "minilm": 0.90,
+}
+INTRODUCTION = """\
+# Serving benchmarks
+
+Written by `make bench-serve`. All servers run at once, each before an identity model, pinned to the first core together
+with their workers; the load comes from the second: wrk over HTTP, h2load over gRPC, {connections} connections with one
+request each under way. {rounds} rounds of {seconds:g} s a burst, servers and cases in random order within each. hasten
+runs as `hasten serve` with every check, its scheduler, and the engine in a process of its own. A server's answer is
+compared with what was sent before the clock runs. Figures are medians over rounds; ratios are paired by round, above 1
+where hasten is better, with 95 % intervals (`hasten.stats.speedup`). Processor time is that of the server with its
+workers for one request: other load on the machine moves it less than the rate, and its inverse is what a core could
+carry on a machine without other load.
+"""
+APART = """\
+## Who takes part, and how
+- Triton {triton} from the wheel of nvidia-pytriton {wheel}: Python backend, dynamic batching, one instance.
+- MLServer {mlserver}, `parallel_workers` 0: small tensors, over HTTP in JSON, since it takes no binary tensors there.
+- LitServe {litserve}: JSON of its own, HTTP only.
+- BentoML and Ray Serve are left out to keep the run short; neither speaks this protocol. In an earlier measurement of
+  the same kind Ray Serve answered 130 requests per second, a hundredth of Triton.
+"""
+
+
+def page(
+    races: Sequence[Race], reals: Sequence[RealRace], around: Mapping[str, Figure], given: argparse.Namespace
+) -> str:
+    """The page, in Markdown."""
+    here = environment()
+    lines = [
+        *INTRODUCTION.format(**vars(given)).splitlines(),
+        "",
+        *_verdicts(races, reals),
+        *(line for race in races for line in _race(race)),
+        *_reals(reals),
+        *APART.format(
+            triton=triton.TRITON_VERSION,
+            wheel=triton.VERSION,
+            mlserver=mlserver.VERSION,
+            litserve=litserve.VERSION,
+        ).splitlines(),
+        "",
+        "## Circumstances",
+        f"- {here.processor}, {here.cores_logical} logical cores{', virtual' if here.virtual else ''}, {here.system}, "
+        f"Python {here.python}, onnxruntime {version('onnxruntime')}, uvloop {version('uvloop')}.",
+        *(f"- {name.replace('_', ' ')}: {_said(figure)}" for name, figure in around.items()),
+        *([f"- {given.note}"] if given.note else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _verdicts(races: Sequence[Race], reals: Sequence[RealRace]) -> list[str]:
+    lines = [
+        "| case | best peer | hasten over it, requests/s | bar | | predicted | by processor time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for race in races:
+        name, best = race.case.name, race.best
+        cells = [name, best, interval(race.ratio(best)), f"{race.case.bar:g}", "met" if race.met else "**missed**"]
+        lines.append(f"| {' | '.join([*cells, f'{PREDICTED[name]:g}', interval(race.ratio(best, 'cpu_us'))])} |")
+    for real in reals:
+        cells = [real.name, "its engine in process", interval(real.share), f"{REAL_BAR:g}"]
+        lines.append(
+            f"| {' | '.join([*cells, 'met' if real.met else '**missed**', f'{PREDICTED[real.name]:g}', ''])} |"
+        )
+    return [*lines, ""]
+
+
+def _race(race: Race) -> list[str]:
+    lines = [
+        f"## {race.case.name}",
+        "| server | requests/s | p50, ms | p99, ms | processor, us | hasten: requests/s | hasten: p50 | hasten: p99 |",
+        "|---|---:|---:|---:|---:|---|---|---|",
+    ]
+    for name in race.case.servers:
+        cells = [name, f"{race.middle(name, 'rate'):,.0f}"]
+        cells += [f"{race.middle(name, what):.3g}" for what in ("p50_ms", "p99_ms", "cpu_us")]
+        against = ("rate", "p50_ms", "p99_ms") if name != "hasten" else ()
+        cells += [interval(race.ratio(name, what)) for what in against] or [""] * 3
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _reals(reals: Sequence[RealRace]) -> list[str]:
+    lines = [
+        "## Real models",
+        f"Single rows over HTTP from {2 * BATCH} connections, at most {BATCH} a batch, against batches of {BATCH} in a",
+        "process without a server; one core and one engine thread (onnxruntime, f32) on both sides.",
+        "",
+        "| model | row | through the server, rows/s | in process, rows/s | share | rows a batch at the server |",
+        "|---|---|---:|---:|---|---:|",
+    ]
+    for real in reals:
+        shapes = ", ".join(f"{name} {list(shape)}" for name, shape in real.shapes.items())
+        rates = [f"{statistics.median(side):.3g}" for side in (real.server, real.engine)]
+        cells = [real.name, shapes, *rates, interval(real.share), f"{statistics.median(real.batch):.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _said(figure: Figure) -> str:
+    return f"not told ({figure.reason})" if figure.value is None else f"{figure.value:.3g}"

@@ -1,0 +1,85 @@
+"""What the rounds say: paired ratios with intervals, and whether a bar is met."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from hasten.spec.measurement import Figure
+from hasten.stats.ratio import speedup
+from serving.cases import Case
+from serving.load import Burst
+
+__all__ = ["REAL_BAR", "Race", "RealRace", "interval"]
+
+REAL_BAR = 0.93
+
+
+@dataclass(slots=True)
+class Race:
+    """All servers in one case: bursts by server, one for each round."""
+
+    case: Case
+    found: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
+
+    def middle(self, server: str, what: str) -> float:
+        """The median over rounds of a field of the bursts."""
+        return statistics.median(getattr(one, what) for one in self.found[server])
+
+    @property
+    def best(self) -> str:
+        """The peer with the most requests per second."""
+        return max((name for name in self.found if name != "hasten"), key=lambda name: self.middle(name, "rate"))
+
+    def ratio(self, peer: str, what: str = "rate") -> Figure:
+        """How many times better hasten is than a peer, paired by round: more for a rate, less for a time."""
+        mine, other = ([getattr(one, what) for one in self.found[name]] for name in ("hasten", peer))
+        return speedup(mine, other) if what == "rate" else speedup(other, mine)
+
+    @property
+    def met(self) -> bool:
+        """Whether the typical round reaches the bar over the best peer."""
+        value = self._over_best.value
+        return value is not None and value >= self.case.bar
+
+    @property
+    def _over_best(self) -> Figure:
+        # `speedup` takes times: a rate of the candidate over the reference's is the reference's time over its own.
+        return self.ratio(self.best)
+
+    def __str__(self) -> str:
+        verdict = "met" if self.met else "missed"
+        return f"{self.case.name}: {interval(self._over_best)} x {self.best}, bar {self.case.bar:g}, {verdict}"
+
+
+@dataclass(slots=True)
+class RealRace:
+    """A real model through the server and in process: rows per second by round, and rows a batch at the server."""
+
+    name: str
+    shapes: dict[str, tuple[int, ...]]
+    server: list[float] = field(default_factory=list)
+    engine: list[float] = field(default_factory=list)
+    batch: list[float] = field(default_factory=list)
+
+    @property
+    def share(self) -> Figure:
+        """Rows per second through the server over those in process, paired by round."""
+        return speedup(self.server, self.engine)
+
+    @property
+    def met(self) -> bool:
+        """Whether the typical round reaches the bar."""
+        return self.share.value is not None and self.share.value >= REAL_BAR
+
+    def __str__(self) -> str:
+        verdict = "met" if self.met else "missed"
+        return f"{self.name}: {interval(self.share)} of the engine in process, bar {REAL_BAR:g}, {verdict}"
+
+
+def interval(figure: Figure) -> str:
+    """A figure with its interval, or why there is none."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return str(figure.reason)
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"

@@ -1,0 +1,1 @@
+"""The long forms of fault rows: `make soak`."""

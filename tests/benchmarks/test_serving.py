@@ -1,0 +1,70 @@
+"""What `make bench-serve` reads and concludes, told without any server."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.cases import CASES
+from serving.load import Burst, milliseconds, read_h2load, read_wrk
+from serving.verdict import Race, RealRace
+
+WRK = """\
+  Latency Distribution
+     50%  950.00us
+     75%    1.20ms
+     90%    2.00ms
+     99%   12.30ms
+  1000 requests in 2.00s, 1.00MB read
+Requests/sec:    500.25
+"""
+H2LOAD = """\
+finished in 1.00s, 42.50 req/s, 1.00KB/s
+requests: 3 total, 3 started, 3 done, 3 succeeded, 0 failed, 0 errored, 0 timeout
+"""
+
+
+def test_wrk_s_words_become_a_burst() -> None:
+    assert read_wrk(WRK) == (Burst(rate=500.25, p50_ms=0.95, p99_ms=12.3), 1000)
+
+
+@pytest.mark.parametrize("trouble", ["  Non-2xx or 3xx responses: 3\n", "  Socket errors: connect 0, read 3\n"])
+def test_a_refusal_is_no_speed(trouble: str) -> None:
+    with pytest.raises(SystemExit):
+        read_wrk(WRK + trouble)
+
+
+def test_h2load_s_log_gives_percentiles() -> None:
+    burst, count = read_h2load(H2LOAD, "1\t200\t1000\n2\t200\t2000\n3\t200\t9000\n")
+    assert (burst.rate, burst.p50_ms, count) == (42.5, 2.0, 3)
+    with pytest.raises(SystemExit):
+        read_h2load(H2LOAD.replace("0 failed", "1 failed"), "")
+
+
+@pytest.mark.parametrize(("words", "ms"), [("950.00us", 0.95), ("1.5ms", 1.5), ("2s", 2000.0), ("1m", 60000.0)])
+def test_durations_are_milliseconds(words: str, ms: float) -> None:
+    assert milliseconds(words) == pytest.approx(ms)
+
+
+def race(ours: float, theirs: float) -> Race:
+    one = Race(CASES[0])
+    for round_ in range(8):
+        drift = 1 + round_ / 10
+        one.found["hasten"].append(Burst(ours * drift, 1.0, 2.0, 10.0))
+        one.found["triton"].append(Burst(theirs * drift, 2.0, 2.0, 30.0))
+        one.found["slow"].append(Burst(1.0, 9.0, 9.0, 90.0))
+    return one
+
+
+def test_the_bar_is_held_against_the_best_peer_and_more_is_better_for_rates_only() -> None:
+    assert race(210, 100).met
+    assert not race(190, 100).met
+    assert race(210, 100).best == "triton"
+    assert race(210, 100).ratio("triton").value == pytest.approx(2.1)
+    assert race(210, 100).ratio("triton", "p50_ms").value == pytest.approx(2.0)
+    assert race(210, 100).ratio("triton", "cpu_us").value == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("server", "met"), [(94.0, True), (92.0, False)])
+def test_a_real_model_is_held_against_its_engine(server: float, met: bool) -> None:
+    real = RealRace("m", {}, server=[server] * 8, engine=[100.0] * 8)
+    assert real.met is met
