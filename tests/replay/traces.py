@@ -8,6 +8,7 @@ difference before it is committed.
 from __future__ import annotations
 
 import random
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ def read(path: Path) -> tuple[Run, list[tuple[float, Event, list[Any]]]]:
 
 
 def plain(word: Event | Command) -> dict[str, Any]:
-    """An event or command as JSON data; a shape key that is a tuple would come back as a list, so keys are words."""
+    """An event or command as JSON data; a shape key that is a tuple would come back as a list, so keys are words.
+
+    What two equal words may differ in is for observers, and no part of the decision.
+    """
     data = msgspec.json.decode(msgspec.json.encode(word))
-    return {"kind": type(word).__name__} | data
+    return {"kind": type(word).__name__} | {field.name: data[field.name] for field in fields(word) if field.compare}
 
 
 def event_of(data: dict[str, Any]) -> Event:
