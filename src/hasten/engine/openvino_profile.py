@@ -23,6 +23,7 @@ _BITS = {
     "f64": 64, "i64": 64, "u64": 64, "f32": 32, "i32": 32, "u32": 32, "f16": 16, "bf16": 16, "i16": 16, "u16": 16,
     "i8": 8, "u8": 8, "boolean": 8, "i4": 4, "u4": 4,
 }  # fmt: skip
+_UNSEEN_US = 0.5
 Shape = tuple[int, ...]
 
 
@@ -44,11 +45,16 @@ def means_without(means: Mapping[str, float], before: Mapping[str, float], runs:
 
 
 def operators_of(executed: Any, means: Mapping[str, float]) -> tuple[OperatorTime, ...]:
-    """Operators of the executed graph (`get_runtime_model`), in the order of the means. Data is no operator."""
+    """Operators of the executed graph (`get_runtime_model`), in the order of the means. Data is no operator.
+
+    Where every operator is quicker than the counters' microsecond, each counts as half of one: they ran, and none of
+    them is known to be longer than another.
+    """
     ops = {str(op.get_friendly_name()): op for op in executed.get_ordered_ops()}
     kinds = {name: _said(op, "layerType") for name, op in ops.items()}
     listed = [name for name in means if kinds.get(name, "Const") not in _DATA]
-    return tuple(_operator(name, kinds[name], ops[name], means[name]) for name in listed)
+    seen = any(means[name] > 0.0 for name in listed)
+    return tuple(_operator(name, kinds[name], ops[name], means[name] if seen else _UNSEEN_US) for name in listed)
 
 
 def _operator(name: str, kind: str, op: Any, us: float) -> OperatorTime:
