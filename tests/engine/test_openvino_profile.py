@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hasten.engine.base import engines
 from hasten.engine.isolate import load_isolated
-from hasten.engine.openvino_profile import means_without
+from hasten.engine.openvino_profile import means_without, operators_of
 from hasten.spec.target import Target
 
 
@@ -29,3 +30,13 @@ def test_an_executed_product_knows_its_work_and_where_it_comes_from(make_linear:
     [product] = [item for item in found.operators if item.matrix]
     assert product.flops is not None and product.flops >= 2 * 64 * 32
     assert product.bytes_moved is not None and product.bytes_moved >= 4 * 64 * 32
+
+
+def test_operators_that_are_all_too_quick_to_count_still_ran(make_linear: Callable[..., Path]) -> None:
+    session = engines.get("openvino").load(make_linear(), Target(engine="openvino", threads=1))
+    try:
+        executed = session.executed()  # type: ignore[attr-defined]
+        [product] = [item for item in operators_of(executed, {"y": 0.0}) if item.kind == "FullyConnected"]
+        assert product.us == (0.5,)
+    finally:
+        session.close()
