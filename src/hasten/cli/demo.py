@@ -15,7 +15,7 @@ from hasten.errors import HastenError, MissingError
 __all__ = ["command"]
 
 MODEL = "ppocr-rec"
-BUDGET_S = 240.0
+BUDGET_S = 180.0
 SLO = """\
 [slo]
 accuracy_drop_max = 0.01     # exact match may fall by one point at the most, proven on holdout data
