@@ -135,14 +135,21 @@ def test_every_request_ends_in_exactly_one_event(bundle: Bundle) -> None:
     got: Counter[str] = Counter()
 
     async def body(service: ModelService) -> None:
+        assert service.engine_pid is not None
+        os.kill(service.engine_pid, signal.SIGSTOP)
         first = asyncio.ensure_future(service.infer(ask()))
-        await asyncio.sleep(0)
+        while not service._core.is_busy():
+            await asyncio.sleep(0)
         left = service.submit(ask(), lambda _: None)
         late = service.submit(ask(timeout_us=1), lambda _: None)
         queued = [asyncio.ensure_future(service.infer(ask(i))) for i in range(3)]
         await asyncio.sleep(0)
         too_many = [asyncio.ensure_future(service.infer(ask(i))) for i in range(4)]
+        async with asyncio.timeout(60):
+            while not any(task.done() for task in too_many):
+                await asyncio.sleep(0)
         left()
+        os.kill(service.engine_pid, signal.SIGCONT)
         for result in await asyncio.gather(first, *queued, *too_many, return_exceptions=True):
             got[result.code if isinstance(result, RequestError) else "served"] += 1
         late()
@@ -161,9 +168,16 @@ def test_every_request_ends_in_exactly_one_event(bundle: Bundle) -> None:
 
 def test_gauges_say_what_waits_and_how_much_work_that_is(bundle: Bundle) -> None:
     async def body(service: ModelService) -> None:
-        answers = [asyncio.ensure_future(service.infer(ask(i))) for i in range(4)]
-        await asyncio.sleep(0)
+        assert service.engine_pid is not None
+        os.kill(service.engine_pid, signal.SIGSTOP)
+        first = asyncio.ensure_future(service.infer(ask()))
+        while not service._core.is_busy():
+            await asyncio.sleep(0)
+        answers = [first, *(asyncio.ensure_future(service.infer(ask(i))) for i in range(3))]
+        while not len(service._core.lanes):
+            await asyncio.sleep(0)
         busy = service.gauges()
+        os.kill(service.engine_pid, signal.SIGCONT)
         [lane] = busy.lanes
         assert lane.requests == 3
         assert lane.work_s > 0
