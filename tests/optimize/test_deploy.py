@@ -107,6 +107,18 @@ def test_a_pick_that_fails_at_the_load_gives_way_to_the_reference_which_is_asked
     assert "at 50 requests/s" in record.summary
 
 
+def test_a_spare_that_stands_in_for_a_pick_that_fails_at_the_load_is_asked_itself(make_job: Make) -> None:
+    deployer = MadeUp({"openvino-bf16-2t": 50.0})
+    close = {("openvino", "f32", 2): (4.2, 0.0)}
+    record = run(make_job(close, goal=LOADED, deployer=deployer)).record
+    spare = record.holdout[1].variant
+    assert (spare.target.engine, spare.target.precision) == ("openvino", "f32")
+    assert deployer.rehearsed == ["openvino-bf16-2t", spare.id]
+    assert (record.verdict, record.picked) == ("accepted", spare.id)
+    assert record.ladder == (spare.id, "reference")
+    assert "It stands in for openvino-bf16-2t, whose claim failed: latency_p99_ms is 50" in record.summary
+
+
 def test_where_the_reference_fails_at_the_load_as_well_the_objectives_are_infeasible(make_job: Make) -> None:
     deployer = MadeUp({"openvino-bf16-2t": 50.0, "reference": 60.0})
     outcome = run(make_job(goal=LOADED, deployer=deployer))

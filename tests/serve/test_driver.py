@@ -1,32 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.serve.engines import ask, running
 
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
 from hasten.spec.event import Event, Ran, Served
 from hasten.spec.request import Request, Response
-
-
-def ask(value: float, rows: int = 1, **fields: Any) -> Request:
-    return Request(model="tiny", inputs={"x": np.full((rows, 4), value, np.float32)}, **fields)
-
-
-@asynccontextmanager
-async def running(bundle: Bundle, **options: Any) -> AsyncGenerator[ModelService]:
-    service = ModelService(bundle, **options)
-    try:
-        await service.start()
-        yield service
-    finally:
-        await service.close()
 
 
 def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -48,7 +48,7 @@ class ServingStage:
 
     def deployed(self, found: Found) -> Record:
         """The record with serving defaults of the picked variant, held to the objectives at their load. Where it fails
-        there, the reference is asked, and no other: what was claimed is claimed.
+        there, a spare that may stand in is asked, and the reference last.
         """
         record = self.record(found, ())
         done: dict[str, Deployment | None] = {}

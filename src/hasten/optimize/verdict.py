@@ -96,7 +96,7 @@ def _stands_in(first: str, claimed: Sequence[Evidence]) -> str:
     """Why a spare is served in place of the first pick."""
     failed = next((item for item in claimed if item.variant.id == first), None)
     reasons = " ".join(failed.reasons) if failed else "It failed while its claim was measured."
-    return f" It stands in for {first}, which did not hold on holdout data: {reasons}"
+    return f" It stands in for {first}, whose claim failed: {reasons}"
 
 
 def _keep_sentence(
