@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from hasten.measure.latency import LatencyMeter, race
 from hasten.measure.memory import MemoryMeter
 from hasten.model.open import open_model
 from hasten.spec.measurement import Figure
+from hasten.spec.signature import Signature
+from hasten.spec.tensor import TensorSpec
 from hasten.testing import FakeArm, ManualClock
 
 Answer = Callable[[Any], dict[str, np.ndarray]]
@@ -48,6 +50,32 @@ def pair(reference: FakeArm, candidate: FakeArm, **options: Any) -> Pair:
         watch=options.pop("watch", Watch(0.0, probe=lambda: 99.0)),
         label="candidate",
     )
+
+
+class FirstMeeting(FakeArm):
+    """Takes a second for an input of a shape that it never met, and 10 ms from then on."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature, dict, ms=10.0)
+        self.lengths: dict[int, int] = {}
+        self.met: set[int] = set()
+
+    def put(self, slot: int, inputs: Any) -> None:
+        self.lengths[slot] = inputs["x"].shape[1]
+
+    def time_ms(self, slots: Sequence[int], *, warmup: int = 0) -> list[float]:
+        times = [10.0 if self.lengths[slot] in self.met else 1000.0 for slot in slots]
+        self.met |= {self.lengths[slot] for slot in slots}
+        return times
+
+
+def test_what_an_engine_does_once_for_each_shape_is_not_timed() -> None:
+    spec = TensorSpec(name="x", dtype="FP32", shape=("batch", "n"))
+    signature = Signature(inputs=(spec,), outputs=(spec,))
+    data = Dataset(inputs=[{"x": np.zeros(size, np.float32)} for size in range(1, 41)])
+    reference, candidate = FirstMeeting(signature), FirstMeeting(signature)
+    ragged = replace(pair(reference, candidate), data=data.subset(range(40)))
+    assert LatencyMeter().measure(ragged)["latency_p99_ms"].value == 10.0
 
 
 def test_a_candidate_of_half_the_time_is_twice_as_fast(arm: Callable[..., FakeArm]) -> None:

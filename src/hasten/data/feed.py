@@ -13,7 +13,7 @@ from hasten.data.dataset import Arrays, Subset
 from hasten.errors import DataError
 from hasten.spec.signature import Signature
 
-__all__ = ["adds_batch_axis", "check_fits", "feed", "sample_for", "unbatch"]
+__all__ = ["adds_batch_axis", "check_fits", "feed", "one_of_each_shape", "sample_for", "shape_key", "unbatch"]
 
 
 def adds_batch_axis(signature: Signature, sample: Arrays) -> bool:
@@ -33,6 +33,19 @@ def sample_for(signature: Signature, data: Subset, position: int) -> Arrays:
         if spec is not None and spec.dtype == "UINT8":
             return data.raw(position)
     return data.inputs(position)
+
+
+def shape_key(sample: Arrays) -> str:
+    """Equal for samples whose arrays have the same names and shapes: those can share a batch."""
+    return ";".join(f"{name}{np.shape(array)}" for name, array in sorted(sample.items()))
+
+
+def one_of_each_shape(samples: Sequence[Arrays]) -> list[int]:
+    """Return the first place of each shape among `samples`: what an engine must have met to know them all."""
+    places: dict[str, int] = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(shape_key(sample), place)
+    return list(places.values())
 
 
 def feed(signature: Signature, samples: Sequence[Arrays]) -> dict[str, np.ndarray[Any, Any]]:

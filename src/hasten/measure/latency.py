@@ -3,7 +3,8 @@
 A shared machine changes its speed by factors within minutes, so absolute times of two sessions say nothing. Here
 each round runs both sides within milliseconds of each other, in random order, on the same samples, and gives one
 ratio; drift moves both and cancels. Before its timed runs each side makes one untimed run, because the other side
-has just used the caches and its threads may still be spinning.
+has just used the caches and its threads may still be spinning. Before the first round each side meets every shape of
+input once: many engines compile for a shape when they first see it, which a service has behind it.
 
 Speedup is over the rounds' ratios (`hasten.stats.ratio`); percentiles are over all timed runs and are refused
 where the sample is too small; throughput is predictions per second of one caller that sends the next request when
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 
 from hasten.data.dataset import Subset
-from hasten.data.feed import feed, sample_for
+from hasten.data.feed import feed, one_of_each_shape, sample_for
 from hasten.measure.base import Arm, Pair, Plan
 from hasten.measure.contention import Watch
 from hasten.spec.measurement import Figure
@@ -133,10 +134,12 @@ def throughput(times_ms: Sequence[float]) -> Figure:
 
 
 def _put_samples(arms: Sequence[Arm], data: Subset, plan: Plan) -> list[int]:
-    """Give all sides the same samples, evenly spread over the data."""
+    """Give all sides the same samples, evenly spread over the data, and let each meet every shape among them."""
     count = min(plan.samples, len(data))
-    positions = np.linspace(0, len(data) - 1, count).astype(int)
-    for slot, position in enumerate(positions):
-        for arm in arms:
-            arm.put(slot, feed(arm.signature, [sample_for(arm.signature, data, int(position))]))
+    positions = np.linspace(0, len(data) - 1, count).astype(int).tolist()
+    for arm in arms:
+        samples = [sample_for(arm.signature, data, position) for position in positions]
+        for slot, sample in enumerate(samples):
+            arm.put(slot, feed(arm.signature, [sample]))
+        arm.time_ms(one_of_each_shape(samples))
     return list(range(count))

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 import numpy as np
 
 from hasten.data.dataset import Arrays, Subset
-from hasten.data.feed import feed, sample_for
+from hasten.data.feed import feed, one_of_each_shape, sample_for, shape_key
 from hasten.measure.base import Arm
 from hasten.measure.contention import Watch
 from hasten.spec.measurement import Figure
@@ -58,7 +58,7 @@ def batch_sizes(most: int) -> list[int]:
 
 def shape_keys(signature: Signature, data: Subset, most: int = 200) -> list[str]:
     """Return a key for the shapes of each of the first samples: requests with equal keys can share a batch."""
-    return [_key(sample_for(signature, data, at)) for at in range(min(most, len(data)))]
+    return [shape_key(sample_for(signature, data, at)) for at in range(min(most, len(data)))]
 
 
 def measure_service(
@@ -150,27 +150,27 @@ def _put(
     """Give every arm the same batches; slots by batch size. Only samples of one shape can be stacked: the commonest."""
     positions = np.linspace(0, len(data) - 1, min(_SAMPLES, len(data))).astype(int)
     samples = [sample_for(signature, data, int(at)) for at in positions]
-    commonest = Counter(_key(sample) for sample in samples).most_common(1)[0][0]
-    alike = [sample for sample in samples if _key(sample) == commonest]
+    commonest = Counter(shape_key(sample) for sample in samples).most_common(1)[0][0]
+    alike = [sample for sample in samples if shape_key(sample) == commonest]
     slots: dict[int, list[int]] = {}
+    arms = [arm for group in groups.values() for arm in group]
     number = 0
     for size in sizes:
         stacks = [[sample] for sample in samples] if size == 1 else [_turned(alike, n, size) for n in range(_STACKS)]
         slots[size] = list(range(number, number + len(stacks)))
         for stack in stacks:
-            for arm in (arm for arms in groups.values() for arm in arms):
+            for arm in arms:
                 arm.put(number, feed(signature, stack))
             number += 1
+    for arm in arms:
+        # Engines that compile for a shape when they first see it have that behind them in a service.
+        arm.time_ms([slots[1][place] for place in one_of_each_shape(samples)] if 1 in slots else [])
     return slots
 
 
 def _turned(samples: Sequence[Arrays], start: int, size: int) -> list[Arrays]:
     """`size` samples from `start` on, beginning anew at the end."""
     return [samples[(start * size + step) % len(samples)] for step in range(size)]
-
-
-def _key(sample: Arrays) -> str:
-    return ";".join(f"{name}{np.shape(array)}" for name, array in sorted(sample.items()))
 
 
 def _one(target: Target, layout: Layout) -> Target:
