@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -91,6 +92,19 @@ def test_nodes_that_are_no_faster_quantized_go_back_too() -> None:
 def test_where_everything_is_accurate_and_pays_nothing_is_tried() -> None:
     world = World([])
     assert mixed_precision(INT8, SITES, start(), world.bench) == []
+
+
+def test_of_two_harmful_halves_the_cheap_one_returns_first() -> None:
+    world = World(["conv3", "conv40"], useless=["conv40"])
+    order: list[tuple[str, ...]] = []
+
+    def accurate(trial: Trial) -> bool:
+        order.append(trial.variant.recipe[-1].skip if trial.variant.recipe else ())
+        return "conv40" in order[-1]
+
+    found = mixed_precision(INT8, SITES, start(), replace(world.bench, accurate=accurate))
+    assert "conv40" in found[-1].variant.recipe[-1].skip
+    assert "conv3" not in found[-1].variant.recipe[-1].skip
 
 
 def test_without_time_nothing_is_tried() -> None:

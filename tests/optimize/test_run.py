@@ -122,6 +122,15 @@ def test_a_mix_that_cannot_be_built_costs_only_itself(make_job: Make, monkeypatc
     assert record.picked == "openvino-bf16-2t"
 
 
+def test_bf16_that_is_fast_and_not_safe_is_mixed_with_f32(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.optimize.tuning import Tuning
+
+    mixed: list[str] = []
+    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial: mixed.append(trial.variant.id))
+    run(make_job({("openvino", "bf16", threads): (2.0, 0.3) for threads in (1, 2)}))
+    assert "openvino-bf16-2t" in mixed
+
+
 def test_a_mix_is_not_begun_where_its_builds_would_take_more_than_is_left(
     make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

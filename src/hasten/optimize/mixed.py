@@ -1,13 +1,15 @@
-"""Mixed precision with accuracy control: give back to float what quantization ruins, and what it does not speed up.
+"""Mixed precision with accuracy control: give back to f32 what fewer bits ruin, and what they do not speed up.
 
 The technique (a transform with sites) knows how to leave nodes alone; the decision which ones is made here, under both
 accuracy on tuning data and measured latency, within a number of builds and a deadline:
 
 1. Sensitivity: each group of nodes is quantized alone, and the error of the model's outputs is read off. The most
    sensitive groups are split, again and again, until nodes or patience run out.
-2. Accuracy: the smallest prefix of that ranking is sought, by bisection, whose return to float makes the accuracy bound
+2. Price: each group returns to float alone, and what that costs in time is measured. Groups are ranked by squared error
+   for that time: errors of many places add up in squares.
+3. Accuracy: the smallest prefix of that ranking is sought, by bisection, whose return to float makes the accuracy bound
    likely to hold.
-3. Latency: each group that is still quantized is returned to float in turn, all in the same rounds; what is not slower
+4. Latency: each group that is still quantized is returned to float in turn, all in the same rounds; what is not slower
    that way stays in float, since quantizing it bought nothing.
 
 Sources: hierarchical sensitivity ranking as in accuracy-aware quantization of NNCF and Neural Compressor; the bound on
@@ -16,6 +18,7 @@ latency is what those leave out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +34,8 @@ _FIRST_GROUPS = 8
 _MOST_GROUPS = 20
 # Groups that may race back to float at once: each is a loaded model.
 _MOST_ARMS = 6
+# A share of the model's time below which a group's return counts as equally cheap: races tell no less.
+_CHEAP = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,9 +64,8 @@ def mixed_precision(variant: Variant, sites: Sequence[str], start: Trial, bench:
     search = _Search(variant, sites, bench)
     trials: list[Trial] = []
     skip: Group = ()
-    groups = rank(sites, search.error_alone, bench.late)
     if not bench.accurate(start):
-        found = search.smallest_return(groups, trials)
+        found = search.smallest_return(search.by_worth(rank(sites, search.error_alone, bench.late)), trials)
         if found is None:
             return trials
         skip = found
@@ -100,6 +104,7 @@ class _Search:
         self._sites = tuple(sites)
         self._bench = bench
         self._own_skip = set(variant.recipe[-1].skip)
+        self._errors: dict[Group, float] = {}
 
     def recipe(self, skip: Group) -> tuple[Step, ...]:
         step = self._variant.recipe[-1]
@@ -112,7 +117,21 @@ class _Search:
 
     def error_alone(self, group: Group) -> float | None:
         """The error where only `group` is quantized."""
-        return self._bench.error(self.recipe(tuple(site for site in self._sites if site not in group)))
+        error = self._bench.error(self.recipe(tuple(site for site in self._sites if site not in group)))
+        self._errors[group] = _error(error)
+        return error
+
+    def by_worth(self, groups: Sequence[Group]) -> list[Group]:
+        """Groups by squared error for the time that their return to float costs; by error where time is short."""
+        prices: dict[Group, float] = {}
+        for at in range(0, len(groups), _MOST_ARMS):
+            if self._bench.late():
+                return list(groups)
+            some = groups[at : at + _MOST_ARMS]
+            ratios = self._bench.ratios(self.recipe(()), [self.recipe(group) for group in some])
+            for group, ratio in zip(some, ratios, strict=True):
+                prices[group] = max(1 / ratio.value - 1 if ratio.value else math.inf, _CHEAP)
+        return sorted(groups, key=lambda group: -(self._errors[group] ** 2) / prices[group])
 
     def smallest_return(self, groups: Sequence[Group], trials: list[Trial]) -> Group | None:
         """Bisect for the fewest most sensitive groups whose return makes the model accurate enough."""

@@ -225,7 +225,7 @@ class Tuning:
         return composed(variant, self.builder, (*made.build.left_out, *paying.left_out))
 
     def _mix(self, tuned: Tuned) -> None:
-        """Give quantized candidates that lost a second chance with fewer quantized nodes."""
+        """Give candidates of lower precision that lost a second chance with fewer lowered nodes."""
         for trial in list(tuned.trials):
             if not self._late() and self._time_to_mix(trial) and self._worth_mixing(trial, tuned):
                 try:
@@ -245,9 +245,11 @@ class Tuning:
 
     def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
         item = trial.evidence
-        if item is None or item.variant.target.precision != "int8" or not item.variant.recipe or not self._by_speed:
+        if item is None or _lowered(item.variant) is None or not self._by_speed:
             return False
-        if why_not(item, self.goal, self.holdout_samples) is None or not _lost_answers(item):
+        if why_not(item, self.goal, self.holdout_samples) is None:
+            return False
+        if item.variant.target.precision == "int8" and not _lost_answers(item):
             return False
         best = max(
             (gain_of(e, self.goal) for e in safe_ones(tuned.evidence(), self.goal, self.holdout_samples)), default=1.0
@@ -255,7 +257,8 @@ class Tuning:
         return (item.measurement.speedup.value or 0.0) > best * _WORTH_MIXING
 
     def _mixed(self, tuned: Tuned, trial: Trial) -> None:
-        variant = trial.variant
+        variant = _lowered(trial.variant)
+        assert variant is not None
         sites = self._sites(variant.recipe[-1], variant.recipe[:-1])
         self._say(f"mixed precision: {variant.id}, {len(sites)} nodes")
         found = mixed.mixed_precision(
@@ -323,6 +326,19 @@ def _plainest(wish: Wish, waiting: Sequence[Wish]) -> Wish:
     """The wish, or first what it builds on: a model that may run as it is is tried so before it is rewritten."""
     before = [w for w in waiting if w.target == wish.target and w.wants == wish.wants[: len(w.wants)]]
     return min([*before, wish], key=lambda w: len(w.wants))
+
+
+def _lowered(variant: Variant) -> Variant | None:
+    """The variant with a last step that lowers precision node by node; None where there is no such step.
+
+    bf16 loses answers both ways without losing accuracy, and a bound is not proven then: fewer of them help.
+    """
+    target = variant.target
+    if target.precision == "int8" and variant.recipe:
+        return variant
+    if (target.engine, target.precision) == ("openvino", "bf16"):
+        return msgspec.structs.replace(variant, recipe=(*variant.recipe, Step(transform="compute_bf16")))
+    return None
 
 
 def _lost_answers(item: Evidence) -> bool:

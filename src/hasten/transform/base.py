@@ -25,8 +25,8 @@ from hasten.model.open import open_model
 from hasten.registry import Entry, Registry
 from hasten.spec.applied import Applied, Skipped
 from hasten.spec.signature import Signature
-from hasten.spec.target import Format
-from hasten.transform.numerics import Answers, answers_of, compare
+from hasten.spec.target import Format, Precision
+from hasten.transform.numerics import Answers, answers_of, compare, probes_for
 
 __all__ = ["Options", "Promise", "Task", "Transform", "TransformFailed", "transforms"]
 
@@ -68,8 +68,8 @@ class Transform(ABC):
 
     `defaults` names every option with its default; others are refused. `formats` are the model formats it takes,
     `result` the one it gives (None: the same). `deterministic` False says that equal recipes may give other bytes.
-    `changes_interface` is for techniques whose very point is another input; `adapt` then says what takes the place
-    of a sample.
+    `runs_in` is the precision in which the result is to run and its answers are compared. `changes_interface` is for
+    techniques whose very point is another input; `adapt` then says what takes the place of a sample.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Transform(ABC):
     formats: frozenset[Format] = frozenset({"onnx"})
     result: Format | None = None
     deterministic: bool = True
+    runs_in: Precision = "f32"
     changes_interface: bool = False
 
     @abstractmethod
@@ -210,13 +211,21 @@ class _Application:
         after = open_model(self._out)
         if not self._transform.changes_interface and _interface(after.signature) != _interface(self._model.signature):
             return "the model's inputs or outputs changed."
+        promise = self._transform.promised(self._options)
+        probes = probes_for(promise)
         if self._wanted is None:
-            self._wanted = answers_of(self._model, self._calibration, lambda sample: sample)
+            self._wanted = answers_of(self._model, self._calibration, lambda sample: sample, probes=probes)
         try:
-            got = answers_of(after, self._calibration, lambda sample: self._transform.adapt(sample, self._options))
+            got = answers_of(
+                after,
+                self._calibration,
+                lambda sample: self._transform.adapt(sample, self._options),
+                self._transform.runs_in,
+                probes,
+            )
         except EngineError as error:
             return f"the result does not run: {error.message}"
-        self._error, problem = compare(self._wanted, got, self._transform.promised(self._options))
+        self._error, problem = compare(self._wanted, got, promise)
         return problem
 
     def _bisected(self, sites: list[str], problem: str, skip: frozenset[str]) -> dict[str, str]:
@@ -277,6 +286,7 @@ transforms: Registry[Transform] = Registry(
         _row("deduplicate", "Deduplicate"),
         _row("cast_f16", "CastF16"),
         _row("cast_bf16", "CastBf16"),
+        _row("compute_bf16", "ComputeBf16", requires="openvino"),
         _row("quantize_dynamic", "QuantizeDynamic"),
         _row("quantize_static", "QuantizeStatic"),
         _row("quantize_nncf", "QuantizeNncf", requires="nncf", extra="nncf"),

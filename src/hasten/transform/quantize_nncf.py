@@ -11,10 +11,8 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any, final
 
 import onnx
@@ -25,6 +23,7 @@ from hasten.model.onnx_file import save_proto
 from hasten.spec.target import Format
 from hasten.transform.base import Options, Task, Transform, TransformFailed
 from hasten.transform.onnx_graph import graph_of, is_quantized, load, name_nodes, site_names
+from hasten.transform.openvino_graph import network_of
 
 __all__ = ["QuantizeNncf"]
 
@@ -110,21 +109,11 @@ class QuantizeNncf(Transform):
 
 def _source(model: Model, result: Format) -> Any:
     """The model as NNCF takes it, in the format that is to come out."""
-    import openvino as ov
-
-    if model.format != "onnx":
-        return ov.Core().read_model(str(model.path))
+    if result == "openvino":
+        return network_of(model)
     proto = load(model)
     name_nodes(proto.graph)
-    if result == "onnx":
-        return proto
-    with tempfile.TemporaryDirectory(prefix="hasten-nncf-") as folder:
-        named = Path(folder) / "named.onnx"
-        save_proto(proto, named)
-        core = ov.Core()
-        # Weights that stay mapped would lie in a file that is gone.
-        core.set_property({"ENABLE_MMAP": False})
-        return core.read_model(str(named))
+    return proto
 
 
 def _names(skip: frozenset[str]) -> list[str]:

@@ -1,0 +1,89 @@
+"""Let OpenVINO compute in bf16, but for the operators that must stay in f32.
+
+OpenVINO's precision hint moves a whole model to bf16, and one sensitive place (a large sum, a difference of large
+numbers) can cost more accuracy than the bound allows. Its graph can carry a mark, operator by operator, that keeps
+f32 under any hint. This technique writes OpenVINO's format with these marks on the sites that it is told to leave
+alone; which ones is found by measurement (`hasten.optimize.mixed`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, final
+
+from hasten.model.base import Model
+from hasten.spec.target import Format
+from hasten.transform.base import Options, Task, Transform, TransformFailed
+from hasten.transform.openvino_graph import network_of
+
+__all__ = ["ComputeBf16"]
+
+# Under this key every release takes the mark; when it saves a graph, each writes its own name for it.
+_MARK = "precise_0"
+_SAVED = ('name="DisablePrecisionConversion"', 'name="precise"')
+_NOT_COMPUTED = {"Constant", "Parameter", "Result"}
+
+
+@final
+class ComputeBf16(Transform):
+    """Mark what stays in f32. Sites are operators of OpenVINO's graph by type and number, such as "MatMul 3"."""
+
+    name = "compute_bf16"
+    promise = "approximate"
+    formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
+    result: Format | None = "openvino"
+    runs_in = "bf16"
+
+    def requires(self, model: Model, options: Options) -> str | None:
+        """Something that computes with floating-point numbers."""
+        return None if self.sites(model, options) else "the model computes nothing in f32."
+
+    def sites(self, model: Model, options: Options) -> Sequence[str]:
+        """The operators with an f32 result, in the order of execution."""
+        return list(_sites(_fused(model)))
+
+    def apply(self, task: Task) -> None:
+        """Write the graph with marks on `task.skip`, and make sure that they are in the file."""
+        import openvino as ov
+
+        network = _fused(task.model)
+        for site, operator in _sites(network).items():
+            if site in task.skip:
+                operator.get_rt_info()[_MARK] = ""
+        ov.save_model(network, str(task.out), compress_to_fp16=False)
+        saved = task.out.read_text()
+        if task.skip and not any(words in saved for words in _SAVED):
+            raise TransformFailed("this release of OpenVINO does not keep the marks; another release may.")
+
+
+def _fused(model: Model) -> Any:
+    """The graph after OpenVINO's own common optimizations: an operator that these make anew would lose its mark."""
+    from openvino._offline_transformations import apply_moc_transformations
+
+    network = network_of(model)
+    apply_moc_transformations(network, cf=True)
+    return network
+
+
+def _sites(network: Any) -> dict[str, Any]:
+    """Operators that compute in f32, by site: their own names may hold numbers that differ from reading to reading."""
+    import openvino as ov
+
+    seen: Counter[str] = Counter()
+    sites: dict[str, Any] = {}
+    for operator in network.get_ordered_ops():
+        kind: str = operator.get_type_name()
+        if kind in _NOT_COMPUTED or all(port.get_element_type() != ov.Type.f32 for port in operator.outputs()):
+            continue
+        seen[kind] += 1
+        if not _is_dense(operator):
+            sites[f"{kind} {seen[kind]}"] = operator
+    return sites
+
+
+def _is_dense(operator: Any) -> bool:
+    """A matrix product with fixed weights becomes another operator when it is compiled, and follows the hint."""
+    if operator.get_type_name() != "MatMul":
+        return False
+    return any(port.get_node().get_type_name() == "Constant" for port in operator.input_values())

@@ -1,0 +1,91 @@
+"""bf16 on OpenVINO with operators that stay in f32: the marks are in the file, and the engine obeys them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.engine.tflite import fully_connected
+from tests.transform.small_models import images, small_convolutions
+
+from hasten.data import Dataset
+from hasten.engine.base import engines
+from hasten.model.open import open_model
+from hasten.spec.target import Target
+from hasten.transform.base import TransformFailed, transforms
+
+COMPUTE = transforms.get("compute_bf16")
+
+
+@pytest.fixture
+def bf16() -> None:
+    device = engines.get("openvino").probe().device("CPU")
+    if device is None or "bf16" not in device.precisions:
+        pytest.skip("this processor does not compute in bf16")
+
+
+def run(source: Path, folder: Path, samples: Any, skip: tuple[str, ...] = ()) -> Any:
+    folder.mkdir()
+    return COMPUTE.run(source, folder, samples, {}, skip)
+
+
+def precisions(model: Path) -> Iterator[str]:
+    """What convolutions run in."""
+    session: Any = engines.get("openvino").load(model, Target(engine="openvino", precision="bf16"))
+    for operator in session.executed().get_ordered_ops():
+        info = operator.get_rt_info()
+        if str(info["layerType"].astype(str)) == "Convolution":
+            yield str(info["runtimePrecision"].astype(str))
+    session.close()
+
+
+def test_sites_are_the_same_at_every_reading_and_leave_out_dense_products(tmp_path: Path) -> None:
+    model = open_model(small_convolutions(tmp_path / "m.onnx"))
+    sites = COMPUTE.sites(model, {})
+    assert sites == COMPUTE.sites(model, {})
+    assert "Convolution 1" in sites
+    weights = np.eye(16, 8, dtype=np.float32)
+    dense = open_model(fully_connected(tmp_path / "m.tflite", weights, np.zeros(8, np.float32), batch=1))
+    assert not any(site.startswith("MatMul") for site in COMPUTE.sites(dense, {}))
+
+
+@pytest.mark.usefixtures("bf16")
+def test_a_skipped_convolution_stays_in_f32_and_the_others_do_not(tmp_path: Path) -> None:
+    source = small_convolutions(tmp_path / "m.onnx")
+    every, applied = run(source, tmp_path / "every", images())
+    one, _ = run(source, tmp_path / "one", images(), skip=("Convolution 2",))
+    assert set(precisions(every)) == {"bf16"}
+    assert sorted(precisions(one)) == ["bf16", "f32"]
+    assert 0 < applied.error < 0.1
+
+
+def test_a_processor_without_bf16_is_a_reason_and_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.engine import openvino
+    from hasten.errors import EngineLoadError
+
+    def refuse(*_: object) -> None:
+        raise EngineLoadError("openvino runs it in f32 although bf16 was asked for.")
+
+    monkeypatch.setattr(openvino, "_check_hint", refuse)
+    with pytest.raises(TransformFailed, match="although bf16 was asked for"):
+        run(small_convolutions(tmp_path / "m.onnx"), tmp_path / "out", images())
+
+
+def test_a_model_without_floating_point_numbers_is_refused(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "whole",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [1, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    samples = Dataset(inputs={"x": np.zeros((4, 4), np.int64)}).subset(range(4))
+    with pytest.raises(TransformFailed, match="computes nothing in f32"):
+        run(tmp_path / "m.onnx", tmp_path / "out", samples)
