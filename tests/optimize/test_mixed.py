@@ -31,8 +31,10 @@ class World:
         self.built: list[frozenset[str]] = []
         self._patience = patience
 
-    def error(self, recipe: tuple[Step, ...]) -> float | None:
-        quantized = set(SITES) - set(recipe[-1].skip)
+    def errors(self, skips: Sequence[tuple[str, ...]]) -> list[float | None]:
+        return [self.error(set(SITES) - set(skip)) for skip in skips]
+
+    def error(self, quantized: set[str]) -> float:
         self.built.append(frozenset(quantized))
         return 0.01 * len(quantized) + 10.0 * len(quantized & self.harmful)
 
@@ -54,7 +56,7 @@ class World:
     @property
     def bench(self) -> Bench:
         return Bench(
-            error=self.error,
+            errors=self.errors,
             judge=self.judge,
             accurate=self.accurate,
             ratios=self.ratios,
@@ -126,10 +128,18 @@ def test_nodes_that_the_recipe_left_alone_before_stay_alone() -> None:
 @pytest.mark.parametrize("count", [2, 3, 7, 8, 9, 100])
 def test_groups_partition_the_nodes(count: int) -> None:
     sites = [f"n{number}" for number in range(count)]
-    groups = rank(sites, lambda group: float(len(group)), lambda: False)
+    groups = rank(sites, lambda groups: [float(len(group)) for group in groups], lambda: False)
     assert sorted(site for group in groups for site in group) == sorted(sites)
 
 
 def test_a_group_that_cannot_be_built_counts_as_the_most_sensitive() -> None:
-    groups = rank(SITES[:4], lambda group: None if group == ("conv2",) else 0.1, lambda: False)
-    assert groups[0] == ("conv2",)
+    world = World([])
+
+    def errors(skips: Sequence[tuple[str, ...]]) -> list[float | None]:
+        return [None if len(skip) == 63 and "conv2" not in skip else 0.1 for skip in skips]
+
+    def accurate(trial: Trial) -> bool:
+        return bool(trial.variant.recipe) and "conv2" in trial.variant.recipe[-1].skip
+
+    found = mixed_precision(INT8, SITES[:64], start(), replace(world.bench, errors=errors, accurate=accurate))
+    assert "conv2" in found[-1].variant.recipe[-1].skip

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.transform.small_models import images, small_convolutions
 
 from hasten.data import Dataset
 from hasten.spec.variant import Step
 from hasten.transform import isolate
 from hasten.transform.base import TransformFailed
-from hasten.transform.isolate import apply_isolated
+from hasten.transform.isolate import apply_isolated, errors_isolated
 from hasten.transform.samples import MOST, StoredSamples, store
 
 Make = Callable[..., Path]
@@ -34,6 +35,16 @@ def test_a_step_gives_its_model_and_what_was_done(make_linear: Make, samples: Pa
     assert model.parent == tmp_path / "out"
     assert model.is_file()
     assert applied.transform == "fold"
+
+
+def test_one_process_weighs_several_sets_of_sites_and_keeps_no_model(tmp_path: Path) -> None:
+    source = small_convolutions(tmp_path / "m.onnx")
+    store(images(), tmp_path / "images")
+    step = Step(transform="quantize_static")
+    both, first, unknown = errors_isolated(step, source, tmp_path / "images", [(), ("second",), ("nowhere",)])
+    assert both is not None and first is not None
+    assert both > first > 0
+    assert unknown is None
 
 
 def test_an_error_of_the_step_is_raised_here_as_it_was(make_linear: Make, samples: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,10 +21,10 @@ from hasten.spec.applied import Applied
 from hasten.spec.values import Value
 from hasten.spec.variant import Step, Variant
 from hasten.transform.base import TransformFailed
-from hasten.transform.isolate import TIMEOUT_S, apply_isolated
+from hasten.transform.isolate import TIMEOUT_S, apply_isolated, errors_isolated
 from hasten.transform.samples import store
 
-__all__ = ["Apply", "Builder"]
+__all__ = ["Apply", "Builder", "Weigh"]
 
 
 class Apply(Protocol):
@@ -36,6 +36,16 @@ class Apply(Protocol):
         self, step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float
     ) -> tuple[Path, Applied]:
         """Return the model file and what was done."""
+        ...
+
+
+class Weigh(Protocol):
+    """Applies a step to the model at `source` with each of `skips`, and returns the errors of its outputs."""
+
+    def __call__(
+        self, step: Step, source: Path, samples: Path, skips: Sequence[Sequence[str]], *, timeout_s: float
+    ) -> list[float | None]:
+        """Return an error for each of `skips`; None where the step fails."""
         ...
 
 
@@ -56,12 +66,14 @@ class Builder:
         folder: Path,
         apply: Apply = apply_isolated,
         limit_s: Callable[[], float] = lambda: TIMEOUT_S,
+        weigh: Weigh = errors_isolated,
     ) -> None:
         self._source = source
         self._calibration = calibration
         self._folder = folder
         self._apply = apply
         self._limit_s = limit_s
+        self._weigh = weigh
         self._failed: dict[str, TransformFailed | MissingError] = {}
 
     def build(self, variant: Variant) -> Path:
@@ -80,6 +92,13 @@ class Builder:
     def applied(self, recipe: tuple[Step, ...]) -> tuple[Applied, ...]:
         """Return what each step of a recipe that was built did."""
         return tuple(self._read(self._place(recipe[:length])).applied for length in range(1, len(recipe) + 1))
+
+    def errors(self, recipe: tuple[Step, ...], skips: Sequence[Sequence[str]]) -> list[float | None]:
+        """Return the error that the last step of `recipe` causes with each of `skips` as its own; the models are not
+        kept. Raises `TransformFailed` where what comes before it cannot be built.
+        """
+        source = self.build_recipe(recipe[:-1])
+        return self._weigh(recipe[-1], source, self._samples(), skips, timeout_s=self._limit_s())
 
     def _place(self, recipe: tuple[Step, ...]) -> Path:
         return self._folder / "models" / fingerprint(recipe)[:16]

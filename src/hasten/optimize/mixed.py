@@ -32,23 +32,30 @@ Group = tuple[str, ...]
 # The first partition, and how many groups are quantized alone in all: each is one build and a few runs.
 _FIRST_GROUPS = 8
 _MOST_GROUPS = 20
+# So many of the worst groups are split before errors are asked for again.
+_SPLIT = 3
+# Groups whose price is worth knowing: the worst ones, up to the last twentieth of all squared error.
+_MOST_WEIGHED, _HARDLY = 12, 0.05
 # Groups that may race back to float at once: each is a loaded model.
 _MOST_ARMS = 6
 # A share of the model's time below which a group's return counts as equally cheap: races tell no less.
 _CHEAP = 0.01
+# The price of what could not be timed.
+_DEAR = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
     """What the loop needs of the outside world.
 
-    `error(recipe)` builds a recipe and returns the error of its last step (None: it cannot be built). `judge(variant)`
+    `errors(skips)` returns the error of the last step with each of these sets of sites left alone (None: it cannot be
+    built so); asking for several at once is cheaper. `judge(variant)`
     measures on tuning data. `accurate(trial)` tells whether the accuracy bound is likely to hold. `ratios(base,
     others)` races recipes and returns how many times as fast as `base` each of `others` is. `late()` is true when
     the time for this is over.
     """
 
-    error: Callable[[tuple[Step, ...]], float | None]
+    errors: Callable[[Sequence[Group]], list[float | None]]
     judge: Callable[[Variant], Trial]
     accurate: Callable[[Trial], bool]
     ratios: Callable[[tuple[Step, ...], Sequence[tuple[Step, ...]]], list[Figure]]
@@ -65,7 +72,7 @@ def mixed_precision(variant: Variant, sites: Sequence[str], start: Trial, bench:
     trials: list[Trial] = []
     skip: Group = ()
     if not bench.accurate(start):
-        found = search.smallest_return(search.by_worth(rank(sites, search.error_alone, bench.late)), trials)
+        found = search.smallest_return(search.by_worth(rank(sites, search.errors_alone, bench.late)), trials)
         if found is None:
             return trials
         skip = found
@@ -77,22 +84,22 @@ def mixed_precision(variant: Variant, sites: Sequence[str], start: Trial, bench:
     return trials
 
 
-def rank(sites: Sequence[str], error_alone: Callable[[Group], float | None], late: Callable[[], bool]) -> list[Group]:
+def rank(
+    sites: Sequence[str], errors_alone: Callable[[Sequence[Group]], list[float]], late: Callable[[], bool]
+) -> list[Group]:
     """Partition `sites` into groups, the most sensitive first, by the error that each causes alone."""
     size = -(-len(sites) // _FIRST_GROUPS)
-    errors: dict[Group, float] = {}
-    for at in range(0, len(sites), size):
-        group = tuple(sites[at : at + size])
-        errors[group] = _error(error_alone(group))
+    first = [tuple(sites[at : at + size]) for at in range(0, len(sites), size)]
+    errors = dict(zip(first, errors_alone(first), strict=True))
     while len(errors) < _MOST_GROUPS and not late():
         splittable = [group for group in errors if len(group) > 1 and errors[group] > 0]
-        if not splittable:
+        worst = sorted(splittable, key=lambda group: -errors[group])[: min(_SPLIT, _MOST_GROUPS - len(errors))]
+        if not worst:
             break
-        worst = max(splittable, key=errors.__getitem__)
-        half = len(worst) // 2
-        del errors[worst]
-        for part in (worst[:half], worst[half:]):
-            errors[part] = _error(error_alone(part))
+        parts = [part for group in worst for part in (group[: len(group) // 2], group[len(group) // 2 :])]
+        for group in worst:
+            del errors[group]
+        errors |= dict(zip(parts, errors_alone(parts), strict=True))
     return sorted(errors, key=lambda group: -errors[group])
 
 
@@ -115,23 +122,31 @@ class _Search:
     def with_skip(self, skip: Group) -> Variant:
         return Variant(id=f"{self._variant.id}-mixed", target=self._variant.target, recipe=self.recipe(skip))
 
-    def error_alone(self, group: Group) -> float | None:
-        """The error where only `group` is quantized."""
-        error = self._bench.error(self.recipe(tuple(site for site in self._sites if site not in group)))
-        self._errors[group] = _error(error)
-        return error
+    def errors_alone(self, groups: Sequence[Group]) -> list[float]:
+        """The error where only each of `groups` is quantized; a group that cannot be is the most sensitive of all."""
+        skips = [self.recipe(tuple(site for site in self._sites if site not in group))[-1].skip for group in groups]
+        errors = [math.inf if error is None else error for error in self._bench.errors(skips)]
+        self._errors |= dict(zip(groups, errors, strict=True))
+        return errors
 
     def by_worth(self, groups: Sequence[Group]) -> list[Group]:
-        """Groups by squared error for the time that their return to float costs; by error where time is short."""
+        """Groups by squared error for the time that their return to float costs. Those that hardly matter, and all
+        where time is short, stay in their order by error.
+        """
+        squares = [self._errors[group] ** 2 for group in groups]
+        finite = sum(square for square in squares if math.isfinite(square))
+        rest = [finite - sum(s for s in squares[:at] if math.isfinite(s)) for at in range(len(groups))]
+        weighed = [group for group, left in zip(groups, rest, strict=True) if left > _HARDLY * finite][:_MOST_WEIGHED]
         prices: dict[Group, float] = {}
-        for at in range(0, len(groups), _MOST_ARMS):
+        for at in range(0, len(weighed), _MOST_ARMS):
             if self._bench.late():
                 return list(groups)
-            some = groups[at : at + _MOST_ARMS]
+            some = weighed[at : at + _MOST_ARMS]
             ratios = self._bench.ratios(self.recipe(()), [self.recipe(group) for group in some])
             for group, ratio in zip(some, ratios, strict=True):
-                prices[group] = max(1 / ratio.value - 1 if ratio.value else math.inf, _CHEAP)
-        return sorted(groups, key=lambda group: -(self._errors[group] ** 2) / prices[group])
+                prices[group] = max(1 / ratio.value - 1 if ratio.value else _DEAR, _CHEAP)
+        weighed.sort(key=lambda group: -(self._errors[group] ** 2) / prices[group])
+        return [*weighed, *(group for group in groups if group not in prices)]
 
     def smallest_return(self, groups: Sequence[Group], trials: list[Trial]) -> Group | None:
         """Bisect for the fewest most sensitive groups whose return makes the model accurate enough."""
@@ -164,11 +179,6 @@ class _Search:
             if ratio.value is not None and ratio.value >= 1.0
             for site in group
         )
-
-
-def _error(found: float | None) -> float:
-    """A group that cannot be quantized at all is the most sensitive of all."""
-    return float("inf") if found is None else found
 
 
 def _skip_of(trial: Trial) -> tuple[str, ...]:

@@ -266,7 +266,7 @@ class Tuning:
             sites,
             trial,
             mixed.Bench(
-                error=self._error,
+                errors=lambda skips: self.builder.errors(variant.recipe, skips),
                 judge=lambda candidate: self._measure(Tuned(), candidate),
                 accurate=self._accurate,
                 ratios=lambda base, others: self._ratios(variant.target, base, others),
@@ -278,13 +278,6 @@ class Tuning:
             made = found[-1].variant
             if found[-1].evidence is not None:
                 tuned.builds[made.id] = composed(made, self.builder).build
-
-    def _error(self, recipe: tuple[Step, ...]) -> float | None:
-        try:
-            self.builder.build_recipe(recipe)
-        except TransformFailed:
-            return None
-        return self.builder.applied(recipe)[-1].error
 
     def _accurate(self, trial: Trial) -> bool:
         item = trial.evidence

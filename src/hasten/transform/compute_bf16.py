@@ -22,6 +22,7 @@ __all__ = ["ComputeBf16"]
 # Under this key every release takes the mark; when it saves a graph, each writes its own name for it.
 _MARK = "precise_0"
 _SAVED = ('name="DisablePrecisionConversion"', 'name="precise"')
+_REWRITTEN = {"Subtract", "Divide"}
 _NOT_COMPUTED = {"Constant", "Parameter", "Result"}
 
 
@@ -63,7 +64,29 @@ def _fused(model: Model) -> Any:
 
     network = network_of(model)
     apply_moc_transformations(network, cf=True)
+    _plain_arithmetic(network)
     return network
+
+
+def _plain_arithmetic(network: Any) -> None:
+    """Write differences and quotients as compiling does: as sums and products, which then carry the marks."""
+    import openvino as ov
+    from openvino import opset13 as opset
+    from openvino.passes import ConstantFolding
+
+    for operator in network.get_ordered_ops():
+        kind: str = operator.get_type_name()
+        if kind not in _REWRITTEN or operator.output(0).get_element_type() != ov.Type.f32:
+            continue
+        left, right = operator.input_value(0), operator.input_value(1)
+        minus_one = opset.constant(-1.0, ov.Type.f32)
+        if kind == "Subtract":
+            made: Any = opset.add(left, opset.multiply(right, minus_one))
+        else:
+            made = opset.multiply(left, opset.power(right, minus_one))
+        made.set_friendly_name(operator.get_friendly_name())
+        ov.utils.replace_node(operator, made)
+    ConstantFolding().run_on_model(network)
 
 
 def _sites(network: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from hasten.spec.variant import Step
 from hasten.transform.base import TransformFailed
 from hasten.transform.worker import Answer, Request
 
-__all__ = ["TIMEOUT_S", "apply_isolated"]
+__all__ = ["TIMEOUT_S", "apply_isolated", "errors_isolated"]
 
 TIMEOUT_S = 900.0
 COMMAND = ("-m", "hasten.transform.worker")
@@ -30,6 +31,27 @@ def apply_isolated(
     Raises `TransformFailed` with the reason, a death or a silence of `timeout_s` seconds included.
     """
     request = Request(step=step, source=str(source.resolve()), folder=str(folder.resolve()), samples=str(samples))
+    answer = _asked(request, timeout_s)
+    if answer.applied is None:
+        raise _rebuilt(answer)
+    return folder / answer.model, answer.applied
+
+
+def errors_isolated(
+    step: Step, source: Path, samples: Path, skips: Sequence[Sequence[str]], *, timeout_s: float = TIMEOUT_S
+) -> list[float | None]:
+    """Return the error of the model's outputs after `step` with each of `skips` as its own; None where it fails.
+
+    One process does it all, since starting one takes longer than most steps. Raises `TransformFailed` where it dies.
+    """
+    with tempfile.TemporaryDirectory(prefix="hasten-errors-") as folder:
+        tried = tuple(tuple(skip) for skip in skips)
+        request = Request(step=step, source=str(source.resolve()), folder=folder, samples=str(samples), skips=tried)
+        return list(_asked(request, timeout_s).errors)
+
+
+def _asked(request: Request, timeout_s: float) -> Answer:
+    step = request.step
     with tempfile.TemporaryFile() as log:
         # A session of its own, so that Ctrl-C reaches only us, and we end it.
         process = subprocess.Popen(
@@ -50,10 +72,7 @@ def apply_isolated(
         if process.returncode or not raw:
             log.seek(0)
             raise TransformFailed(_death(step, process.returncode, log.read()[-4000:]))
-    answer = msgspec.json.decode(raw, type=Answer)
-    if answer.applied is None:
-        raise _rebuilt(answer)
-    return folder / answer.model, answer.applied
+    return msgspec.json.decode(raw, type=Answer)
 
 
 def _death(step: Step, status: int, log: bytes) -> str:

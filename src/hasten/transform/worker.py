@@ -7,6 +7,7 @@ prints goes to standard error. Its memory goes back to the machine when it ends.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,19 +24,26 @@ __all__ = ["Answer", "Request", "main"]
 
 
 class Request(Value, frozen=True):
-    """Apply `step` to the model at `source`, into the empty `folder`, with the samples stored in `samples`."""
+    """Apply `step` to the model at `source`, into the empty `folder`, with the samples stored in `samples`.
+
+    With `skips`, apply it once with each of them and keep nothing but the errors.
+    """
 
     step: Step
     source: str
     folder: str
     samples: str
+    skips: tuple[tuple[str, ...], ...] = ()
 
 
 class Answer(Value, frozen=True):
-    """Either what was done and the model file, or an error of ours by class, message, remedy and code."""
+    """What was done and the model file; or, for each of `skips`, the error, None where the step failed; or an error of
+    ours by class, message, remedy and code.
+    """
 
     applied: Applied | None = None
     model: str = ""
+    errors: tuple[float | None, ...] = ()
     kind: str = ""
     message: str = ""
     remedy: str = ""
@@ -52,14 +60,28 @@ def main() -> None:
 
 
 def _answer(request: Request) -> Answer:
-    step = request.step
+    if request.skips:
+        return Answer(errors=tuple(_error(request, skip) for skip in request.skips))
     try:
-        model, applied = transforms.get(step.transform).run(
-            Path(request.source), Path(request.folder), StoredSamples(Path(request.samples)), step.options, step.skip
-        )
+        model, applied = _applied(request, request.step.skip)
     except HastenError as error:
         return Answer(kind=type(error).__name__, message=error.message, remedy=error.remedy, code=error.code)
     return Answer(applied=applied, model=model.name)
+
+
+def _error(request: Request, skip: tuple[str, ...]) -> float | None:
+    try:
+        return _applied(request, skip)[1].error
+    except HastenError:
+        return None
+    finally:
+        for left in Path(request.folder).iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _applied(request: Request, skip: tuple[str, ...]) -> tuple[Path, Applied]:
+    step, samples = request.step, StoredSamples(Path(request.samples))
+    return transforms.get(step.transform).run(Path(request.source), Path(request.folder), samples, step.options, skip)
 
 
 if __name__ == "__main__":
