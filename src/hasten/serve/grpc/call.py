@@ -11,6 +11,7 @@ from typing import Protocol
 
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
+from hasten.spec.event import NO_MODEL
 from hasten.wire.base import invalid
 from hasten.wire.grpc_framing import MessageReader
 
@@ -56,12 +57,13 @@ class Call:
 
     `cancel` gives back the call's places in queues. A call that `watches` stays open without being under way. `ahead`
     are the requests of a streaming call that are under way; at `most_ahead` it takes no more, and its client is held
-    back by flow control.
+    back by flow control. `request_id` and `trace` are what its client calls it; `model` and `bytes_in`, the size of
+    its last message, are what observers are told of it.
     """
 
     __slots__ = (
-        "_ended", "_line", "ahead", "begun", "cancel", "counted", "deadline", "done", "finished", "half_closed", "id",
-        "messages", "method", "most_ahead", "reader", "state", "unread", "watches",
+        "_ended", "_line", "ahead", "begun", "bytes_in", "cancel", "counted", "deadline", "done", "finished", "half_closed",
+        "id", "messages", "method", "model", "most_ahead", "reader", "request_id", "state", "trace", "unread", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -74,8 +76,11 @@ class Call:
         self.begun = begun
         self.most_ahead = most_ahead
         self.deadline: float | None = None
+        self.request_id: str | None = None
+        self.trace = ""
+        self.model = NO_MODEL
         self.cancel: Callable[[], None] | None = None
-        self.ahead = self.counted = self.unread = self.messages = 0
+        self.ahead = self.bytes_in = self.counted = self.unread = self.messages = 0
         self.done = self.half_closed = self.watches = self._ended = False
         self.finished = 0.0
         self.state: object = None
@@ -124,14 +129,14 @@ class Call:
         message = self.reader.next()
         if message is None or self.reader.buffered:
             raise invalid("The call has not exactly one whole message.")
-        self.method.take(self, message)
+        self._take(message)
 
     def _take_all(self) -> None:
         while self.has_room and not self.done:
             message = self.reader.next()
             if message is None:
                 break
-            self.method.take(self, message)
+            self._take(message)
         else:
             return
         if self.half_closed and not self._ended:
@@ -139,3 +144,7 @@ class Call:
                 raise invalid("The last message of the call is cut off.")
             self._ended = True
             self.method.end(self)
+
+    def _take(self, message: bytes) -> None:
+        self.bytes_in = len(message)
+        self.method.take(self, message)

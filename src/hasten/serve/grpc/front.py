@@ -38,7 +38,7 @@ class GrpcFront:
         methods = Methods(repository, limits, sink)
         methods.is_draining = is_draining or (lambda: self.draining)
         health = Health(methods)
-        self.hub = Hub({**methods.table(), **health.table()}, limits.body, front, access, health.look)
+        self.hub = Hub({**methods.table(), **health.table()}, limits.body, front, access, health.look, methods.refused)
         self._door: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:

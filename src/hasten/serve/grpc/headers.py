@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hasten.errors import RequestError
 from hasten.wire.grpc_framing import ENCODINGS, timeout_us
 
-__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "no_grpc"]
+__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "ids_of", "no_grpc"]
 
 Headers = Mapping[bytes, bytes]
 
@@ -45,6 +45,12 @@ def authorization_of(headers: Headers) -> str | None:
     """Return what the client shows to be let in."""
     value = headers.get(b"authorization")
     return None if value is None else value.decode("latin-1")
+
+
+def ids_of(headers: Headers) -> tuple[str | None, str]:
+    """Return the request id that the client gave, if it did, and its traceparent or ""."""
+    given = headers.get(b"x-request-id")
+    return None if given is None else given.decode("latin-1"), headers.get(b"traceparent", b"").decode("latin-1")
 
 
 def deadline_of(headers: Headers, begun: float) -> float | None:

@@ -23,7 +23,7 @@ _CROSSING_S = 0.1
 
 class Hub:
     """Makes connections for a server on the running event loop. `methods` by path; `message_limit` in bytes;
-    `on_sweep` is called about once a second.
+    `on_sweep` is called about once a second, `refused` with each call that gets an error without having been queued.
     """
 
     def __init__(
@@ -33,11 +33,13 @@ class Hub:
         limits: GrpcLimits | None = None,
         access: Access | None = None,
         on_sweep: Callable[[], None] | None = None,
+        refused: Callable[[Call, RequestError], None] | None = None,
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
         self.acknowledge_at = limits.window // 4
         self.access = access or Access()
+        self.refused = refused or _nobody
         self.draining = False
         self._methods = methods
         self._on_sweep = on_sweep
@@ -140,6 +142,10 @@ class Hub:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_SWEEP_S, self._tick)
         self.sweep(loop.time())
+
+
+def _nobody(call: Call, error: RequestError) -> None:
+    """Nobody wants to know."""
 
 
 def _refuse(call: Call, message: bytes) -> None:

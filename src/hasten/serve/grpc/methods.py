@@ -17,10 +17,10 @@ from hasten.serve.access import Operation
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.stream import Stream
-from hasten.serve.origin import Origin, new_request_id
+from hasten.serve.origin import Origin, request_id
 from hasten.serve.repository import Repository
 from hasten.serve.told import emit, refusal_event
-from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL, Sink
+from hasten.spec.event import UNKNOWN_MODEL, Sink
 from hasten.spec.request import Request, Response
 from hasten.wire import oip_grpc_admin as admin
 from hasten.wire.base import Limits
@@ -77,41 +77,46 @@ class Methods:
         """Whether a model of that name is served here."""
         return model in self._services
 
-    def _live(self, message: bytes) -> bytes:
+    def refused(self, call: Call, error: RequestError) -> None:
+        """Tell the observer of a call, or of a request in one, that got an error and was never queued."""
+        if self._sink is not None:
+            emit(self._sink, refusal_event(call.model, _origin(call), error))
+
+    def _live(self, call: Call, message: bytes) -> bytes:
         admin.read_nothing(message)
         return admin.flag_response("ServerLive", True)
 
-    def _ready(self, message: bytes) -> bytes:
+    def _ready(self, call: Call, message: bytes) -> bytes:
         admin.read_nothing(message)
         return admin.flag_response("ServerReady", self.ready())
 
-    def _model_ready(self, message: bytes) -> bytes:
+    def _model_ready(self, call: Call, message: bytes) -> bytes:
         name, version = admin.read_model_request(message)
         # An unknown model is not ready; that is no error.
         return admin.flag_response("ModelReady", bool(name) and version in ("", "1") and self.ready(name))
 
-    def _server(self, message: bytes) -> bytes:
+    def _server(self, call: Call, message: bytes) -> bytes:
         admin.read_nothing(message)
         return admin.server_metadata(self._version)
 
-    def _model(self, message: bytes) -> bytes:
-        manifest = self._service(*admin.read_model_request(message)).bundle.manifest
+    def _model(self, call: Call, message: bytes) -> bytes:
+        manifest = self._service(call, *admin.read_model_request(message)).bundle.manifest
         return admin.model_metadata(manifest.name, manifest.signature)
 
-    def _config(self, message: bytes) -> bytes:
-        service = self._service(*admin.read_model_request(message))
+    def _config(self, call: Call, message: bytes) -> bytes:
+        service = self._service(call, *admin.read_model_request(message))
         manifest = service.bundle.manifest
         serving = manifest.serving_of(service.variant)
         return admin.model_config(
             manifest.name, manifest.signature, serving, min(serving.max_batch, manifest.max_batch)
         )
 
-    def _statistics(self, message: bytes) -> bytes:
+    def _statistics(self, call: Call, message: bytes) -> bytes:
         name, version = admin.read_model_request(message)
-        services = {name: self._service(name, version)} if name else self._services
+        services = {name: self._service(call, name, version)} if name else self._services
         return admin.model_statistics(service.tally.as_statistics(one) for one, service in sorted(services.items()))
 
-    def _index(self, message: bytes) -> bytes:
+    def _index(self, call: Call, message: bytes) -> bytes:
         ready_only = admin.read_index_request(message)
         return admin.index_response(
             row for row in self._repository.index() if row["state"] == "READY" or not ready_only
@@ -141,6 +146,7 @@ class Methods:
         try:
             cancel = self._submit(call, message, functools.partial(self._answered_on, stream, place))
         except RequestError as error:
+            self.refused(call, error)
             stream.put(place, [stream_error(error.message, "")])
         else:
             stream.under_way(place, cancel)
@@ -161,19 +167,12 @@ class Methods:
 
     def _submit(self, call: Call, message: bytes, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
-        origin = Origin(time.monotonic(), transport="grpc", request_id=new_request_id(), bytes_in=len(message))
-        model = NO_MODEL
-        try:
-            parsed = self._codec.parse(message)
-            model = parsed.model_name if parsed.model_name in self._services else UNKNOWN_MODEL
-            service = self._service(parsed.model_name, parsed.model_version)
-            request = self._request(service, parsed)
-            if call.deadline is not None:
-                request = _within(request, call.deadline - asyncio.get_running_loop().time())
-        except RequestError as error:
-            if self._sink is not None:
-                emit(self._sink, refusal_event(model, origin, error))
-            raise
+        origin = _origin(call)
+        parsed = self._codec.parse(message)
+        service = self._service(call, parsed.model_name, parsed.model_version)
+        request = self._request(service, parsed)
+        if call.deadline is not None:
+            request = _within(request, call.deadline - asyncio.get_running_loop().time())
         return service.submit(request, functools.partial(answer, origin, request), origin)
 
     def _request(self, service: ModelService, parsed: Any) -> Request:
@@ -183,8 +182,9 @@ class Methods:
             service.tally.fail(error.code)
             raise
 
-    def _service(self, name: str, version: str) -> ModelService:
+    def _service(self, call: Call, name: str, version: str) -> ModelService:
         service = self._services.get(name)
+        call.model = UNKNOWN_MODEL if service is None else name
         if service is None:
             raise RequestError(f"The model {name[:100]!r} is not served here.", code="not_found")
         if version not in ("", "1"):
@@ -192,8 +192,13 @@ class Methods:
         return service
 
 
-def _answer_with(answer: Callable[[bytes], bytes], call: Call, message: bytes) -> None:
-    call.reply([answer(message)])
+def _origin(call: Call) -> Origin:
+    given = request_id(call.request_id)
+    return Origin(time.monotonic(), transport="grpc", request_id=given, trace=call.trace, bytes_in=call.bytes_in)
+
+
+def _answer_with(answer: Callable[[Call, bytes], bytes], call: Call, message: bytes) -> None:
+    call.reply([answer(call, message)])
 
 
 def _end_stream(call: Call) -> None:
