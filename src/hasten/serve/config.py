@@ -12,11 +12,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import ConfigError
 from hasten.spec.values import Value
 
@@ -30,6 +31,7 @@ __all__ = [
     "Times",
     "Tls",
     "TokenFiles",
+    "Workers",
     "json_schema",
     "read_config",
 ]
@@ -104,6 +106,15 @@ class Log(Value, frozen=True):
     requests: Annotated[bool, Meta(description="A record for each request.")] = False
 
 
+class Workers(WorkerLimits, frozen=True):
+    """Where engines run, and what each may take."""
+
+    isolation: Annotated[
+        Literal["process", "none"],
+        Meta(description="A process for each engine instance; or none: in the server, which a crash of one ends."),
+    ] = "process"
+
+
 class Drain(Value, frozen=True):
     """How the server ends."""
 
@@ -127,6 +138,7 @@ class ServeConfig(Value, frozen=True):
     tokens: TokenFiles = TokenFiles()
     size: Size = Size()
     times: Times = Times()
+    workers: Workers = Workers()
     drain: Drain = Drain()
     log: Log = Log()
     observe: Annotated[tuple[str, ...], Meta(description="Further observers by name, such as otel.")] = ()

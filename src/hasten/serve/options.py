@@ -8,16 +8,18 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import UsageError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Scope
 from hasten.serve.config import ServeConfig
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
+from hasten.serve.pool import Isolation
 from hasten.serve.server import Front
 from hasten.serve.tls import server_context
 from hasten.wire.base import Limits
 
-__all__ = ["front_of", "limits_of", "token_variable"]
+__all__ = ["front_of", "limits_of", "token_variable", "workers_of"]
 
 
 def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
@@ -57,6 +59,17 @@ def token_variable(scope: Scope) -> str:
 def limits_of(config: ServeConfig) -> Limits:
     """Return the codec's bounds."""
     return Limits(body=config.size.body_bytes, depth=config.size.json_depth)
+
+
+def workers_of(config: ServeConfig) -> tuple[Isolation, WorkerLimits]:
+    """Return where engines run, and what each process may take. Raises `UsageError` for a bound that nothing keeps."""
+    given = config.workers
+    if given.isolation == "none" and given.memory_mb:
+        raise UsageError(
+            "Without processes of their own, engines have no memory bound of their own.",
+            remedy="Leave memory_mb out, or isolate them: --isolation process.",
+        )
+    return given.isolation, WorkerLimits(memory_mb=given.memory_mb, load_s=given.load_s, run_s=given.run_s)
 
 
 def _http_limits(config: ServeConfig) -> HttpLimits:

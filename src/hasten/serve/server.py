@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import ipaddress
+import os
 import signal
 import socket
 import ssl
@@ -17,15 +18,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hasten.bundle.read import Bundle
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
+from hasten.serve.pool import Isolation
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
+from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ __all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "
 
 # Engines, libraries, logs.
 _OWN_FILES = 512
+# How long what is left may take to end after the second signal; a thread in native code could take for ever.
+_AT_ONCE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +86,15 @@ def serve_forever(
     port: int = 8000,
     insecure: bool = False,
     queue_capacity: int = 256,
+    isolation: Isolation = "process",
+    workers: WorkerLimits | None = None,
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
     on_ready: Callable[[Running], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
+    """Serve until SIGTERM or Ctrl-C, then answer what is under way and return. The second of them ends the process at
+    once. `isolation` and `workers` are for engines, as of `ModelService`.
 
     Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name,
     `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
@@ -97,9 +106,11 @@ def serve_forever(
         _asyncio_run(
             _main(
                 bundles,
+                lambda one, sink: ModelService(
+                    one, queue_capacity=queue_capacity, sink=sink, isolation=isolation, limits=workers
+                ),
                 listener,
                 grpc,
-                queue_capacity,
                 limits or Limits(),
                 telemetry or Telemetry(),
                 front,
@@ -117,6 +128,8 @@ def serve_bundle(
     host: str = "127.0.0.1",
     port: int = 0,
     queue_capacity: int = 256,
+    isolation: Isolation = "process",
+    workers: WorkerLimits | None = None,
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
@@ -138,9 +151,11 @@ def serve_bundle(
             _asyncio_run(
                 _main(
                     [bundle],
+                    lambda one, sink: ModelService(
+                        one, queue_capacity=queue_capacity, sink=sink, isolation=isolation, limits=workers
+                    ),
                     listener,
                     grpc,
-                    queue_capacity,
                     limits or Limits(),
                     telemetry or Telemetry(),
                     front,
@@ -171,9 +186,9 @@ def serve_bundle(
 
 async def _main(
     bundles: Sequence[Bundle],
+    make: Callable[[Bundle, Sink | None], ModelService],
     listener: socket.socket,
     grpc_listener: socket.socket | None,
-    queue_capacity: int,
     limits: Limits,
     telemetry: Telemetry,
     front: Front,
@@ -181,17 +196,18 @@ async def _main(
     *,
     signals: bool = True,
 ) -> None:
-    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=telemetry.sink))
+    repository = Repository(bundles, lambda one: make(one, telemetry.sink))
     frontend, hub = _http(repository, limits, front, telemetry)
     grpc = None if grpc_listener is None else _grpc(repository, limits, front, telemetry)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
-        await repository.start()
         if signals:
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, life.stop)
+                loop.add_signal_handler(number, _stop, loop, life)
+        if not await life.begin(repository.start()):
+            return
         hub.start()
         handshake_s = None if front.tls is None else HANDSHAKE_S
         door = await loop.create_server(hub.connection, sock=listener, ssl=front.tls, ssl_handshake_timeout=handshake_s)
@@ -206,6 +222,13 @@ async def _main(
         if grpc is not None:
             grpc.stop()
         await repository.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, life: Lifecycle) -> None:
+    """What a signal does. Engine processes follow this one, however it ends."""
+    if life.draining:
+        loop.call_later(_AT_ONCE_S, os._exit, 0)
+    life.stop()
 
 
 def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> tuple[Frontend, Hub]:
