@@ -28,14 +28,25 @@ def test_without_a_file_the_defaults_are_those_of_the_documentation(tmp_path: Pa
     [documented] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
     every_key = {line.split(" = ")[0] for line in documented.splitlines() if " = " in line}
     known = {field for table in (ServeConfig(), *_tables()) for field in table.__struct_fields__}
-    assert every_key == known - {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "workers"}
+    assert every_key == known - {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "workers", "limits"}
     written = config(tmp_path, documented)
     assert written == read_config(None, {})
 
 
 def _tables() -> list[Any]:
     whole = ServeConfig()
-    return [whole.workers, whole.http, whole.grpc, whole.tls, whole.tokens, whole.size, whole.times, whole.log, whole.drain]
+    return [
+        whole.workers,
+        whole.limits,
+        whole.http,
+        whole.grpc,
+        whole.tls,
+        whole.tokens,
+        whole.size,
+        whole.times,
+        whole.log,
+        whole.drain,
+    ]
 
 
 def test_the_published_schema_is_that_of_the_types() -> None:

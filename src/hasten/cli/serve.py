@@ -40,6 +40,7 @@ _FILE = click.Path(dir_okay=False)
     help="Let holders of an admin token load and unload models.",
 )  # fmt: skip
 @click.option("--queue-capacity", type=int, envvar="HASTEN_QUEUE_CAPACITY", help="Requests that wait for a model.")
+@click.option("--rate", type=float, envvar="HASTEN_RATE", metavar="REQUESTS/S", help="For each token.")
 @click.option(
     "--isolation", type=click.Choice(["process", "none"]), envvar="HASTEN_ISOLATION",
     help="A process for each engine instance, or none: in the server.  [default: process]",
@@ -134,6 +135,7 @@ def _places(flags: dict[str, Any]) -> dict[tuple[str, ...], Any]:
         ("tls", "client_ca"): flags["client_ca"],
         ("repository_control",): flags["repository_control"],
         ("queue_capacity",): flags["queue_capacity"],
+        ("limits", "requests_per_s"): flags["rate"],
         ("workers", "isolation"): flags["isolation"],
         ("workers", "memory_mb"): flags["worker_memory"],
         ("workers", "load_s"): flags["load_timeout"],

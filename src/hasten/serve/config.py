@@ -25,6 +25,7 @@ __all__ = [
     "Drain",
     "Grpc",
     "Http",
+    "Limit",
     "Log",
     "ServeConfig",
     "Size",
@@ -106,6 +107,13 @@ class Log(Value, frozen=True):
     requests: Annotated[bool, Meta(description="A record for each request.")] = False
 
 
+class Limit(Value, frozen=True):
+    """How often each token may ask; without tokens, all clients together."""
+
+    requests_per_s: Annotated[float, Meta(ge=0, description="For ever; 0: no limit.")] = 0.0
+    burst: Annotated[int, Meta(ge=0, description="At once after a rest; 0: as many as in one second.")] = 0
+
+
 class Workers(WorkerLimits, frozen=True):
     """Where engines run, and what each may take."""
 
@@ -138,6 +146,7 @@ class ServeConfig(Value, frozen=True):
     tokens: TokenFiles = TokenFiles()
     size: Size = Size()
     times: Times = Times()
+    limits: Limit = Limit()
     workers: Workers = Workers()
     drain: Drain = Drain()
     log: Log = Log()

@@ -15,6 +15,7 @@ from hasten.serve.config import ServeConfig
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.pool import Isolation
+from hasten.serve.rate import Rate
 from hasten.serve.server import Front
 from hasten.serve.tls import server_context
 from hasten.wire.base import Limits
@@ -42,6 +43,7 @@ def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
         )
     return Front(
         access=access,
+        rate=_rate(config),
         tls=_context(config),
         grpc_tls=_context(config, "h2"),
         grpc_limits=_grpc_limits(config),
@@ -70,6 +72,11 @@ def workers_of(config: ServeConfig) -> tuple[Isolation, WorkerLimits]:
             remedy="Leave memory_mb out, or isolate them: --isolation process.",
         )
     return given.isolation, WorkerLimits(memory_mb=given.memory_mb, load_s=given.load_s, run_s=given.run_s)
+
+
+def _rate(config: ServeConfig) -> Rate | None:
+    given = config.limits
+    return Rate(requests_per_s=given.requests_per_s, burst=given.burst) if given.requests_per_s else None
 
 
 def _http_limits(config: ServeConfig) -> HttpLimits:

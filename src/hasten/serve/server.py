@@ -23,9 +23,11 @@ from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.guard import Guard
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
 from hasten.serve.pool import Isolation
+from hasten.serve.rate import Rate
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
@@ -50,11 +52,12 @@ _AT_ONCE_S = 0.5
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
     that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
-    too, if it does; `grpc_tls` must be given there where `tls` is.
+    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
+    rate: Rate | None = None
     tls: ssl.SSLContext | None = None
     grpc: tuple[str, int] | None = None
     grpc_tls: ssl.SSLContext | None = None
@@ -197,8 +200,9 @@ async def _main(
     signals: bool = True,
 ) -> None:
     repository = Repository(bundles, lambda one: make(one, telemetry.sink))
-    frontend, hub = _http(repository, limits, front, telemetry)
-    grpc = None if grpc_listener is None else _grpc(repository, limits, front, telemetry)
+    guard = Guard(front.access, front.rate)
+    frontend, hub = _http(repository, limits, front, guard, telemetry)
+    grpc = None if grpc_listener is None else _grpc(repository, limits, front, guard, telemetry)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
@@ -231,7 +235,9 @@ def _stop(loop: asyncio.AbstractEventLoop, life: Lifecycle) -> None:
     life.stop()
 
 
-def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> tuple[Frontend, Hub]:
+def _http(
+    repository: Repository, limits: Limits, front: Front, guard: Guard, telemetry: Telemetry
+) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -240,11 +246,11 @@ def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telem
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(repository, limits=limits, access=front.access, telemetry=telemetry)
+    frontend = Frontend(repository, limits=limits, guard=guard, telemetry=telemetry)
     return frontend, Hub(frontend, limits.body, front.limits, refused=frontend.refused)
 
 
-def _grpc(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> GrpcFront:
+def _grpc(repository: Repository, limits: Limits, front: Front, guard: Guard, telemetry: Telemetry) -> GrpcFront:
     try:
         from hasten.serve.grpc.front import GrpcFront
     except ModuleNotFoundError as error:
@@ -252,7 +258,7 @@ def _grpc(repository: Repository, limits: Limits, front: Front, telemetry: Telem
             f"Serving gRPC needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[grpc]'",
         ) from error
-    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access, sink=telemetry.sink)
+    return GrpcFront(repository, limits=limits, front=front.grpc_limits, guard=guard, sink=telemetry.sink)
 
 
 def _url(listener: socket.socket, front: Front) -> str:

@@ -31,6 +31,10 @@ class Line(Protocol):
         """End the call with a status; what its client still sends is not read."""
         ...
 
+    def unsent(self, call: Call) -> int:
+        """Return how many bytes of answers wait for the client to read."""
+        ...
+
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         ...
@@ -57,13 +61,14 @@ class Call:
 
     `cancel` gives back the call's places in queues. A call that `watches` stays open without being under way. `ahead`
     are the requests of a streaming call that are under way; at `most_ahead` it takes no more, and its client is held
-    back by flow control. `request_id` and `trace` are what its client calls it; `model` and `bytes_in`, the size of
-    its last message, are what observers are told of it.
+    back by flow control. `authorization` is what its client shows, `request_id` and `trace` are what it calls it;
+    `model` and `bytes_in`, the size of its last message, are what observers are told of it.
     """
 
     __slots__ = (
-        "_ended", "_line", "ahead", "begun", "bytes_in", "cancel", "counted", "deadline", "done", "finished", "half_closed",
-        "id", "messages", "method", "model", "most_ahead", "reader", "request_id", "state", "trace", "unread", "watches",
+        "_ended", "_line", "ahead", "authorization", "begun", "bytes_in", "cancel", "counted", "deadline", "done",
+        "finished", "half_closed", "id", "messages", "method", "model", "most_ahead", "reader", "request_id", "state",
+        "trace", "unread", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +81,7 @@ class Call:
         self.begun = begun
         self.most_ahead = most_ahead
         self.deadline: float | None = None
+        self.authorization: str | None = None
         self.request_id: str | None = None
         self.trace = ""
         self.model = NO_MODEL
@@ -111,6 +117,11 @@ class Call:
     def send(self, parts: Parts) -> None:
         """Send one message of several."""
         self._line.send(self, parts)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the connection's answers that wait for the client to read."""
+        return self._line.unsent(self)
 
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""

@@ -113,6 +113,10 @@ class Connection(asyncio.Protocol):
             self._reset(call.id, ngh2.ErrorCode.NO_ERROR)
         self._plan_flush()
 
+    def unsent(self, call: Call) -> int:
+        """Return how many bytes of answers, of all calls, wait for the client to read."""
+        return self._http.queued_body_size()
+
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         if not call.done and self._transport is not None:
@@ -205,9 +209,11 @@ class Connection(asyncio.Protocol):
         self._calls[call.id] = call
         call.half_closed = event.end_stream
         call.request_id, call.trace = ids_of(headers)
+        call.authorization = authorization_of(headers)
         try:
             check_headers(event.headers, headers, self._hub.limits.metadata)
-            self._hub.access.decide(method.operation, authorization_of(headers))
+            # Of a stream each request counts, and the call itself does not.
+            self._hub.guard.decide(method.operation, call.authorization, counts=not method.streaming)
             call.deadline = deadline_of(headers, call.begun)
         except RequestError as error:
             self._refuse(call, error)

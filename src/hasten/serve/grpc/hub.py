@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 import ngh2
 
 from hasten.errors import RequestError
-from hasten.serve.access import Access, Operation
+from hasten.serve.access import Operation
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.connection import Connection
 from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.guard import Guard
 
 __all__ = ["Hub"]
 
@@ -31,14 +32,14 @@ class Hub:
         methods: Mapping[bytes, Method],
         message_limit: int,
         limits: GrpcLimits | None = None,
-        access: Access | None = None,
+        guard: Guard | None = None,
         on_sweep: Callable[[], None] | None = None,
         refused: Callable[[Call, RequestError], None] | None = None,
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
         self.acknowledge_at = limits.window // 4
-        self.access = access or Access()
+        self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
         self._methods = methods

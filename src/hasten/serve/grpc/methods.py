@@ -14,9 +14,11 @@ from typing import Any
 
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
+from hasten.serve.changes import Change, Changes, check_parameters
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.stream import Stream
+from hasten.serve.guard import Guard
 from hasten.serve.origin import Origin, request_id
 from hasten.serve.repository import Repository
 from hasten.serve.told import emit, refusal_event
@@ -35,8 +37,10 @@ Answer = Callable[[Origin, Request, Response | RequestError], None]
 class Methods:
     """The application behind the calls; a server that `is_draining` is not ready."""
 
-    def __init__(self, repository: Repository, limits: Limits, sink: Sink | None = None) -> None:
+    def __init__(self, repository: Repository, limits: Limits, guard: Guard, sink: Sink | None = None) -> None:
         self._sink = sink
+        self._guard = guard
+        self._changes = Changes(repository, sink)
         self._repository = repository
         self._services = repository.services
         self._codec = OipGrpc(limits)
@@ -59,6 +63,8 @@ class Methods:
             name: Method(operation=operation, take=functools.partial(_answer_with, answer))
             for name, (operation, answer) in unary.items()
         }
+        for name, operation, what in (("Load", Operation.LOAD, "load"), ("Unload", Operation.UNLOAD, "unload")):
+            methods[f"RepositoryModel{name}"] = Method(operation=operation, take=functools.partial(self._change, what))
         methods["ModelInfer"] = Method(operation=Operation.INFER, take=self._infer)
         methods["ModelStreamInfer"] = Method(
             operation=Operation.INFER, take=self._stream_infer, end=_end_stream, streaming=True
@@ -122,6 +128,19 @@ class Methods:
             row for row in self._repository.index() if row["state"] == "READY" or not ready_only
         )
 
+    def _change(self, what: Change, call: Call, message: bytes) -> None:
+        model, parameters = admin.read_change_request(what, message)
+        check_parameters(parameters)
+
+        def done(error: RequestError | None) -> None:
+            if error is None:
+                call.reply([b""])
+            else:
+                call.finish(error)
+
+        # The change goes on where its client leaves.
+        call.cancel = self._changes.begin(what, model, request_id(call.request_id), done)
+
     def _infer(self, call: Call, message: bytes) -> None:
         call.cancel = self._submit(call, message, functools.partial(self._answered, call))
 
@@ -144,6 +163,7 @@ class Methods:
             stream = call.state = Stream(call)
         place = stream.place()
         try:
+            self._guard.count(Operation.INFER, call.authorization)
             cancel = self._submit(call, message, functools.partial(self._answered_on, stream, place))
         except RequestError as error:
             self.refused(call, error)
