@@ -86,7 +86,8 @@ techniques: zoo
 
 proto: setup
 	cd src/hasten/wire/proto && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. \
-		--descriptor_set_out=descriptors.binpb open_inference.proto health.proto
+		--descriptor_set_out=descriptors.binpb open_inference.proto health.proto \
+		reflection.proto reflection_v1alpha.proto
 
 zoo-base: zoo
 	$(BIN)/python benchmarks/zoo_base.py

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import ConfigError, RequestError, UserError
 from hasten.serve.access import NOBODY, Caller, Operation
 from hasten.serve.config import LaneTable, ModelTable, ServeConfig, read_config
-from hasten.serve.options import front_of, limits_of
+from hasten.serve.options import front_of, limits_of, workers_of
 from hasten.serve.plan import default_lane, lanes_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +29,7 @@ def test_without_a_file_the_defaults_are_those_of_the_documentation(tmp_path: Pa
     documented, _ = _documented()
     every_key = {line.split(" = ")[0] for line in documented.splitlines() if " = " in line}
     known = {field for table in (ServeConfig(), *_tables()) for field in table.__struct_fields__}
-    tables = {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "scheduling"}
+    tables = {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "scheduling", "workers", "limits"}
     # Without a default: they stand in the example of scheduling.
     assert every_key == known - tables - {"lanes", "models", "tenant_capacity"}
     written = config(tmp_path, documented)
@@ -50,7 +51,7 @@ def _documented() -> list[str]:
 def _tables() -> list[Any]:
     whole = ServeConfig()
     several = [whole.http, whole.grpc, whole.tls, whole.tokens, whole.size, whole.times, whole.log, whole.drain]
-    return [*several, whole.scheduling]
+    return [*several, whole.scheduling, whole.workers, whole.limits]
 
 
 def test_the_published_schema_is_that_of_the_types() -> None:
@@ -78,6 +79,9 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("[htp]\n", "`htp`.*Did you mean 'http'"),
         ("[drain]\nfoo = 1\n", "Known keys there: delay_s, grace_s"),
         ("[http]\naddress = 1\n", r"Expected `str`, got `int`.*\$\.http\.address"),
+        ("[workers]\nisolation = 'thread'\n", r"Invalid enum value 'thread'.*\$\.workers\.isolation"),
+        ("[workers]\nrun_s = 0\n", r"> 0.*\$\.workers\.run_s"),
+        ("[workers]\nmemory = 1\n", "Did you mean 'memory_mb'"),
         ("queue_capacity = 0\n", r"Expected `int` >= 1.*queue_capacity"),
         ("http = 3\n", "Expected `object`"),
         ("[tls]\nkey = 1\n", "Expected `str`"),
@@ -110,6 +114,17 @@ def test_bounds_and_times_reach_the_server(tmp_path: Path) -> None:
     front = front_of(found, {})
     assert (limits_of(found).body, limits_of(found).depth) == (10, 5)
     assert (front.limits.chunks, front.limits.header_s) == (7, 2.0)
+
+
+def test_where_engines_run_and_what_they_may_take_reach_the_server(tmp_path: Path) -> None:
+    text = "[workers]\nmemory_mb = 512\nload_s = 5\n"
+    assert workers_of(config(tmp_path, text)) == ("process", WorkerLimits(memory_mb=512, load_s=5.0))
+    assert workers_of(config(tmp_path, text, workers__memory_mb=0, workers__isolation="none"))[0] == "none"
+
+
+def test_a_memory_bound_that_nothing_would_keep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--isolation process"):
+        workers_of(config(tmp_path, '[workers]\nisolation = "none"\nmemory_mb = 512\n'))
 
 
 def test_tokens_come_from_files_one_a_line_or_from_the_environment(tmp_path: Path) -> None:

@@ -48,15 +48,21 @@ class Server:
 
 
 @contextmanager
-def started(bundle: Bundle, *options: str) -> Generator[Server]:
-    command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle.path), "--http", "127.0.0.1:0", *options]
+def loading(bundle: Bundle, *options: str, python: tuple[str, ...] = ("-m", "hasten.cli")) -> Generator[Any]:
+    """The process from its first moment on."""
+    command = [sys.executable, *python, "serve", str(bundle.path), "--http", "127.0.0.1:0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stderr is not None
-            url = process.stderr.readline().split("ready: ")[1].strip()
-            yield Server(process, urlsplit(url).netloc)
+            yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def started(bundle: Bundle, *options: str, python: tuple[str, ...] = ("-m", "hasten.cli")) -> Generator[Server]:
+    with loading(bundle, *options, python=python) as process:
+        url = process.stderr.readline().split("ready: ")[1].strip()
+        yield Server(process, urlsplit(url).netloc)
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -123,6 +129,40 @@ def test_a_second_signal_ends_the_server_at_once_even_where_the_engine_hangs(bun
         assert time.monotonic() - again < 3, "one second on a machine that has nothing else to do"
         threads[0].join()
         assert results == ["no answer"]
+    wait_until(lambda: not server.engine.is_running() or server.engine.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_r21_a_signal_while_the_first_model_loads_ends_server_and_engine(
+    bundle: Bundle, number: signal.Signals
+) -> None:
+    engines: list[psutil.Process] = []
+    with loading(bundle) as process:
+        wait_until(lambda: bool(engines.extend(psutil.Process(process.pid).children()) or engines), within_s=60)
+        engines[0].suspend()
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+        assert "ready" not in process.stderr.read()
+    wait_until(lambda: not engines[0].is_running() or engines[0].status() == psutil.STATUS_ZOMBIE)
+
+
+# What a bundle that is being hashed, or native code, would do: a thread that nobody can end.
+STUCK = """
+import asyncio, time
+from hasten.cli import main
+from hasten.serve.repository import Repository
+async def close(self): await asyncio.to_thread(time.sleep, 3600)
+Repository.close = close
+main()
+"""
+
+
+def test_r21_a_second_signal_waits_for_no_thread_either(bundle: Bundle) -> None:
+    with started(bundle, "--drain-delay", "60", python=("-c", STUCK)) as server:
+        server.stop()
+        wait_until(lambda: server.call("GET", "/v2/health/ready") == 503)
+        server.stop()
+        assert server.process.wait(timeout=30) == 0
     wait_until(lambda: not server.engine.is_running() or server.engine.status() == psutil.STATUS_ZOMBIE)
 
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from hasten.serve.lifecycle import Lifecycle
 
 
@@ -47,6 +49,37 @@ def test_the_parts_know_at_once_and_the_door_closes_after_the_delay() -> None:
         assert door.closed and not ended.done()
         part.done.set()
         await ended
+
+    in_a_loop(body)
+
+
+def test_what_comes_before_serving_is_given_up_when_it_is_time_to_stop() -> None:
+    async def body() -> None:
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("given up")
+
+        life = Lifecycle([], delay_s=100.0, grace_s=100.0)
+        beginning = asyncio.ensure_future(life.begin(work()))
+        await asyncio.sleep(0)
+        life.stop()
+        assert not await beginning
+        assert ended == ["given up"]
+
+    in_a_loop(body)
+
+
+def test_what_fails_before_serving_is_told() -> None:
+    async def work() -> None:
+        raise OSError("no model")
+
+    async def body() -> None:
+        with pytest.raises(OSError, match="no model"):
+            await Lifecycle([], delay_s=0.0, grace_s=0.0).begin(work())
 
     in_a_loop(body)
 

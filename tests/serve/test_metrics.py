@@ -110,6 +110,14 @@ def test_each_kind_of_refusal_is_counted_once(client: Client) -> None:
     }
 
 
+def test_a_long_body_that_is_not_valid_is_counted_once_too(client: Client) -> None:
+    assert client.call("POST", INFER, "[" + "1," * 2**20)[0].status == 400
+    page = client.scrape()
+    assert {key[1:]: value for key, value in page.items() if key[0] == "hasten_refusals_total"} == {
+        ("tiny", "invalid"): 1
+    }
+
+
 def test_thousands_of_names_that_nobody_serves_add_one_series(client: Client) -> None:
     before = len(client.scrape())
     for number in range(2000):

@@ -92,6 +92,6 @@ def test_our_messages_do_not_meet_those_of_a_client_in_the_same_process() -> Non
 def test_the_compiled_descriptors_are_those_of_the_proto_files(tmp_path: Path) -> None:
     protoc = pytest.importorskip("grpc_tools.protoc", reason="the compiler comes with the dev extra")
     out = tmp_path / "descriptors.binpb"
-    names = ["open_inference.proto", "health.proto"]
+    names = ["open_inference.proto", "health.proto", "reflection.proto", "reflection_v1alpha.proto"]
     assert protoc.main(["protoc", f"-I{PROTO}", f"--descriptor_set_out={out}", *names]) == 0
     assert out.read_bytes() == DESCRIPTORS, "run make proto"

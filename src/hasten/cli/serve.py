@@ -44,6 +44,14 @@ _FILE = click.Path(dir_okay=False)
     help="Let holders of an admin token load and unload models.",
 )  # fmt: skip
 @click.option("--queue-capacity", type=int, envvar="HASTEN_QUEUE_CAPACITY", help="Requests that wait for a model.")
+@click.option("--rate", type=float, envvar="HASTEN_RATE", metavar="REQUESTS/S", help="For each token.")
+@click.option(
+    "--isolation", type=click.Choice(["process", "none"]), envvar="HASTEN_ISOLATION",
+    help="A process for each engine instance, or none: in the server.  [default: process]",
+)  # fmt: skip
+@click.option("--worker-memory", type=int, envvar="HASTEN_WORKER_MEMORY", metavar="MIB", help="What one may allocate.")
+@click.option("--load-timeout", type=float, envvar="HASTEN_LOAD_TIMEOUT", metavar="SECONDS", help="To load a model.")
+@click.option("--run-timeout", type=float, envvar="HASTEN_RUN_TIMEOUT", metavar="SECONDS", help="To run one batch.")
 @click.option(
     "--drain-delay", type=float, envvar="HASTEN_DRAIN_DELAY", metavar="SECONDS",
     help="How long to serve on, not ready, when it is time to stop.  [default: 1]",
@@ -61,7 +69,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     from hasten.bundle.read import open_bundle
     from hasten.observe.session import observing
     from hasten.serve.config import read_config
-    from hasten.serve.options import front_of, limits_of, rules_of
+    from hasten.serve.options import front_of, limits_of, rules_of, workers_of
     from hasten.serve.plan import check_models, plan_of, warnings_of
     from hasten.serve.server import Running, require_guard, serve_forever
     from hasten.serve.telemetry import Telemetry
@@ -70,6 +78,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     if not settings.bundles:
         raise UsageError("There is nothing to serve.", remedy="Name a bundle: hasten serve fast.bundle")
     host, port = host_and_port(settings.http.address)
+    isolation, workers = workers_of(settings)
     front, insecure = front_of(settings, os.environ), settings.http.insecure
     require_guard(host, insecure or front.keeps_strangers_out)
     if settings.grpc.address:
@@ -103,6 +112,8 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
             port=port,
             insecure=insecure,
             rules=rules,
+            isolation=isolation,
+            workers=workers,
             limits=limits_of(settings),
             front=front,
             telemetry=Telemetry(sink=observation.sink, page=observation.metrics.page),
@@ -132,6 +143,11 @@ def _places(flags: dict[str, Any]) -> dict[tuple[str, ...], Any]:
         ("tls", "client_ca"): flags["client_ca"],
         ("repository_control",): flags["repository_control"],
         ("queue_capacity",): flags["queue_capacity"],
+        ("limits", "requests_per_s"): flags["rate"],
+        ("workers", "isolation"): flags["isolation"],
+        ("workers", "memory_mb"): flags["worker_memory"],
+        ("workers", "load_s"): flags["load_timeout"],
+        ("workers", "run_s"): flags["run_timeout"],
         ("drain", "delay_s"): flags["drain_delay"],
         ("log", "file"): flags["log"],
         ("log", "requests"): flags["log_requests"],

@@ -10,7 +10,7 @@ __all__ = ["Retry"]
 
 # A server sheds load and drains before it computes; a broken connection may hide an answer, and computing it once more
 # changes nothing. What timed out has had its time, and what is invalid stays so.
-_WORTH = frozenset({"overloaded", "unavailable", "connection"})
+_WORTH = frozenset({"overloaded", "rate_limited", "unavailable", "connection"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,9 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from typing import Annotated
+
+from msgspec import Meta
 
 from hasten.spec.values import Value
 
@@ -42,9 +45,9 @@ class WorkerLimits(Value, frozen=True):
     the runtime included; `load_s` and `run_s` are how long loading and one batch may take before the process is ended.
     """
 
-    memory_mb: int = 0
-    load_s: float = 300.0
-    run_s: float = 120.0
+    memory_mb: Annotated[int, Meta(ge=0, description="MiB that it may allocate, libraries included; 0: no bound.")] = 0
+    load_s: Annotated[float, Meta(gt=0, description="Seconds for loading, and for each batch of warming up.")] = 300.0
+    run_s: Annotated[float, Meta(gt=0, description="Seconds for one batch; then the process is ended.")] = 120.0
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

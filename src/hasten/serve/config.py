@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import ConfigError
 from hasten.spec.values import Value
 
@@ -25,6 +26,7 @@ __all__ = [
     "Grpc",
     "Http",
     "LaneTable",
+    "Limit",
     "Log",
     "ModelTable",
     "Scheduling",
@@ -33,6 +35,7 @@ __all__ = [
     "Times",
     "Tls",
     "TokenFiles",
+    "Workers",
     "json_schema",
     "read_config",
 ]
@@ -162,6 +165,22 @@ class ModelTable(Value, frozen=True):
     ] = ()
 
 
+class Limit(Value, frozen=True):
+    """How often each token may ask; without tokens, all clients together."""
+
+    requests_per_s: Annotated[float, Meta(ge=0, description="For ever; 0: no limit.")] = 0.0
+    burst: Annotated[int, Meta(ge=0, description="At once after a rest; 0: as many as in one second.")] = 0
+
+
+class Workers(WorkerLimits, frozen=True):
+    """Where engines run, and what each may take."""
+
+    isolation: Annotated[
+        Literal["process", "none"],
+        Meta(description="A process for each engine instance; or none: in the server, which a crash of one ends."),
+    ] = "process"
+
+
 class Drain(Value, frozen=True):
     """How the server ends."""
 
@@ -185,6 +204,8 @@ class ServeConfig(Value, frozen=True):
     tokens: TokenFiles = TokenFiles()
     size: Size = Size()
     times: Times = Times()
+    limits: Limit = Limit()
+    workers: Workers = Workers()
     drain: Drain = Drain()
     log: Log = Log()
     observe: Annotated[tuple[str, ...], Meta(description="Further observers by name, such as otel.")] = ()

@@ -7,8 +7,9 @@ close with each answer. A second request to stop ends everything at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Protocol
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol
 
 __all__ = ["Door", "Finisher", "Lifecycle"]
 
@@ -50,6 +51,21 @@ class Lifecycle:
         for part in self._parts:
             part.draining = True
         self._asked.set()
+
+    async def begin(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do what comes before serving; False where it was given up because it was time to stop. Raises as it does."""
+        doing, asked = asyncio.ensure_future(work), asyncio.ensure_future(self._asked.wait())
+        try:
+            await asyncio.wait({doing, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                doing.result()
+                return True
+            return False
+        finally:
+            asked.cancel()
+            doing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await doing
 
     async def run(self, door: Door) -> None:
         """Return when the server has stopped: everything answered, or the grace is over, or it was asked twice."""

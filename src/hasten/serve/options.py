@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import UsageError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Caller, Scope
 from hasten.serve.config import ServeConfig
@@ -15,11 +16,13 @@ from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.plan import Rules, check_lane, lanes_of
 from hasten.serve.policy import Lane
+from hasten.serve.pool import Isolation
+from hasten.serve.rate import Rate
 from hasten.serve.server import Front
 from hasten.serve.tls import server_context
 from hasten.wire.base import Limits
 
-__all__ = ["front_of", "limits_of", "rules_of", "token_variable"]
+__all__ = ["front_of", "limits_of", "rules_of", "token_variable", "workers_of"]
 
 
 def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
@@ -45,6 +48,7 @@ def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
         )
     return Front(
         access=access,
+        rate=_rate(config),
         tls=_context(config),
         grpc_tls=_context(config, "h2"),
         grpc_limits=_grpc_limits(config),
@@ -72,6 +76,22 @@ def rules_of(config: ServeConfig) -> Rules:
         scheduling=config.scheduling,
         models=config.models,
     )
+
+
+def workers_of(config: ServeConfig) -> tuple[Isolation, WorkerLimits]:
+    """Return where engines run, and what each process may take. Raises `UsageError` for a bound that nothing keeps."""
+    given = config.workers
+    if given.isolation == "none" and given.memory_mb:
+        raise UsageError(
+            "Without processes of their own, engines have no memory bound of their own.",
+            remedy="Leave memory_mb out, or isolate them: --isolation process.",
+        )
+    return given.isolation, WorkerLimits(memory_mb=given.memory_mb, load_s=given.load_s, run_s=given.run_s)
+
+
+def _rate(config: ServeConfig) -> Rate | None:
+    given = config.limits
+    return Rate(requests_per_s=given.requests_per_s, burst=given.burst) if given.requests_per_s else None
 
 
 def _http_limits(config: ServeConfig) -> HttpLimits:

@@ -8,6 +8,7 @@ import asyncio
 import importlib.util
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -18,16 +19,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hasten.bundle.read import Bundle
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.guard import Guard
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
 from hasten.serve.plan import Rules, check_models, warnings_of
+from hasten.serve.pool import Isolation
+from hasten.serve.rate import Rate
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
+from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -40,17 +46,20 @@ __all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "
 _log = logging.getLogger("hasten.serve")
 # Engines, libraries, logs.
 _OWN_FILES = 512
+# How long what is left may take to end after the second signal; a thread in native code could take for ever.
+_AT_ONCE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
     that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
-    too, if it does; `grpc_tls` must be given there where `tls` is.
+    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
+    rate: Rate | None = None
     tls: ssl.SSLContext | None = None
     grpc: tuple[str, int] | None = None
     grpc_tls: ssl.SSLContext | None = None
@@ -82,12 +91,15 @@ def serve_forever(
     port: int = 8000,
     insecure: bool = False,
     rules: Rules | None = None,
+    isolation: Isolation = "process",
+    workers: WorkerLimits | None = None,
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
     on_ready: Callable[[Running], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
+    """Serve until SIGTERM or Ctrl-C, then answer what is under way and return. The second of them ends the process at
+    once. `isolation` and `workers` are for engines, as of `ModelService`.
 
     Raises `UsageError` for an address that needs `insecure`, a taken port, two bundles of one name or rules that fit
     none, `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
@@ -99,6 +111,7 @@ def serve_forever(
         _asyncio_run(
             _main(
                 bundles,
+                lambda one, sink: ModelService(one, rules=rules, sink=sink, isolation=isolation, limits=workers),
                 listener,
                 grpc,
                 rules or Rules(),
@@ -119,6 +132,8 @@ def serve_bundle(
     host: str = "127.0.0.1",
     port: int = 0,
     rules: Rules | None = None,
+    isolation: Isolation = "process",
+    workers: WorkerLimits | None = None,
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
@@ -140,6 +155,7 @@ def serve_bundle(
             _asyncio_run(
                 _main(
                     [bundle],
+                    lambda one, sink: ModelService(one, rules=rules, sink=sink, isolation=isolation, limits=workers),
                     listener,
                     grpc,
                     rules or Rules(),
@@ -173,6 +189,7 @@ def serve_bundle(
 
 async def _main(
     bundles: Sequence[Bundle],
+    make: Callable[[Bundle, Sink | None], ModelService],
     listener: socket.socket,
     grpc_listener: socket.socket | None,
     rules: Rules,
@@ -184,19 +201,21 @@ async def _main(
     signals: bool = True,
 ) -> None:
     check_models(rules, [bundle.manifest.name for bundle in bundles])
-    repository = Repository(bundles, lambda one: ModelService(one, rules=rules, sink=telemetry.sink))
+    repository = Repository(bundles, lambda one: make(one, telemetry.sink))
     for words in warnings_of(service.plan for service in repository.services.values()):
         _log.warning("%s", words)
-    frontend, hub = _http(repository, limits, front, telemetry)
-    grpc = None if grpc_listener is None else _grpc(repository, limits, front, telemetry)
+    guard = Guard(front.access, front.rate)
+    frontend, hub = _http(repository, limits, front, guard, telemetry)
+    grpc = None if grpc_listener is None else _grpc(repository, limits, front, guard, telemetry)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
     try:
-        await repository.start()
         if signals:
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, life.stop)
+                loop.add_signal_handler(number, _stop, loop, life)
+        if not await life.begin(repository.start()):
+            return
         hub.start()
         handshake_s = None if front.tls is None else HANDSHAKE_S
         door = await loop.create_server(hub.connection, sock=listener, ssl=front.tls, ssl_handshake_timeout=handshake_s)
@@ -213,7 +232,16 @@ async def _main(
         await repository.close()
 
 
-def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> tuple[Frontend, Hub]:
+def _stop(loop: asyncio.AbstractEventLoop, life: Lifecycle) -> None:
+    """What a signal does. Engine processes follow this one, however it ends."""
+    if life.draining:
+        loop.call_later(_AT_ONCE_S, os._exit, 0)
+    life.stop()
+
+
+def _http(
+    repository: Repository, limits: Limits, front: Front, guard: Guard, telemetry: Telemetry
+) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -222,11 +250,11 @@ def _http(repository: Repository, limits: Limits, front: Front, telemetry: Telem
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(repository, limits=limits, access=front.access, telemetry=telemetry)
+    frontend = Frontend(repository, limits=limits, guard=guard, telemetry=telemetry)
     return frontend, Hub(frontend, limits.body, front.limits, refused=frontend.refused)
 
 
-def _grpc(repository: Repository, limits: Limits, front: Front, telemetry: Telemetry) -> GrpcFront:
+def _grpc(repository: Repository, limits: Limits, front: Front, guard: Guard, telemetry: Telemetry) -> GrpcFront:
     try:
         from hasten.serve.grpc.front import GrpcFront
     except ModuleNotFoundError as error:
@@ -234,7 +262,7 @@ def _grpc(repository: Repository, limits: Limits, front: Front, telemetry: Telem
             f"Serving gRPC needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[grpc]'",
         ) from error
-    return GrpcFront(repository, limits=limits, front=front.grpc_limits, access=front.access, sink=telemetry.sink)
+    return GrpcFront(repository, limits=limits, front=front.grpc_limits, guard=guard, sink=telemetry.sink)
 
 
 def _url(listener: socket.socket, front: Front) -> str:

@@ -29,6 +29,7 @@ STATUS: dict[str, int] = {
     "unsupported_encoding": 415,
     "expectation_failed": 417,
     "overloaded": 429,
+    "rate_limited": 429,
     "headers_too_large": 431,
     "internal": 500,
     "unavailable": 503,

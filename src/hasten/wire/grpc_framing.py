@@ -25,6 +25,7 @@ GRPC_STATUS: dict[str, int] = {
     "forbidden": 7,  # PERMISSION_DENIED
     "too_large": 8,  # RESOURCE_EXHAUSTED
     "overloaded": 8,
+    "rate_limited": 8,
     "headers_too_large": 8,
     "method_not_allowed": 12,  # UNIMPLEMENTED
     "expectation_failed": 12,

@@ -1,4 +1,4 @@
-"""The messages of the Open Inference Protocol over gRPC and of grpc.health.v1, as protobuf's runtime makes them.
+"""The messages of the Open Inference Protocol over gRPC, of health checks and of reflection, as protobuf makes them.
 
 They live in a descriptor pool of their own: a user's process may hold tritonclient's or KServe's stubs of the same
 names, and the default pool would refuse the second of them. `proto/*.proto` is the source; `make proto` compiles it.

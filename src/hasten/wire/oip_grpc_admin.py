@@ -12,18 +12,21 @@ from hasten.errors import RequestError
 from hasten.spec.serving import Serving
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
+from hasten.wire.base import invalid
 from hasten.wire.messages import message_type
 from hasten.wire.oip_grpc import parse
 from hasten.wire.protobuf import STRUCTURE_BYTES, check_wire, shape_of
 
 __all__ = [
     "HealthStatus",
+    "Reader",
     "flag_response",
     "health_response",
     "index_response",
     "model_config",
     "model_metadata",
     "model_statistics",
+    "read_change_request",
     "read_health_request",
     "read_index_request",
     "read_model_request",
@@ -33,11 +36,10 @@ __all__ = [
 
 HealthStatus = Literal["SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
 PLATFORM, VERSION = "hasten_bundle", "1"
-# Loading and unloading models is left to HTTP.
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository(index)", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 
 
-class _Reader:
+class Reader:
     """Reads requests of one message type."""
 
     def __init__(self, name: str) -> None:
@@ -45,16 +47,21 @@ class _Reader:
         self._shape = shape_of(self._kind.DESCRIPTOR)
 
     def __call__(self, body: bytes) -> Any:
+        """Return the message. Raises `RequestError` for what is no such message, or too long."""
         if len(body) > STRUCTURE_BYTES:
             raise RequestError(f"The message exceeds {STRUCTURE_BYTES} bytes.", code="too_large")
         check_wire(body, self._shape)
         return parse(self._kind, body)
 
 
-_nothing = _Reader("inference.ServerLiveRequest")
-_model = _Reader("inference.ModelMetadataRequest")
-_index = _Reader("inference.RepositoryIndexRequest")
-_health = _Reader("grpc.health.v1.HealthCheckRequest")
+_nothing = Reader("inference.ServerLiveRequest")
+_model = Reader("inference.ModelMetadataRequest")
+_index = Reader("inference.RepositoryIndexRequest")
+_changes = {
+    "load": Reader("inference.RepositoryModelLoadRequest"),
+    "unload": Reader("inference.RepositoryModelUnloadRequest"),
+}
+_health = Reader("grpc.health.v1.HealthCheckRequest")
 
 
 def read_nothing(body: bytes) -> None:
@@ -73,6 +80,16 @@ def read_model_request(body: bytes) -> tuple[str, str]:
 def read_index_request(body: bytes) -> bool:
     """Return whether a RepositoryIndex request wants ready models only. Raises `RequestError`."""
     return bool(_index(body).ready)
+
+
+def read_change_request(what: Literal["load", "unload"], body: bytes) -> tuple[str, set[str]]:
+    """Return the model that a RepositoryModelLoad or RepositoryModelUnload is about, and the names of its parameters.
+    Raises `RequestError`.
+    """
+    message = _changes[what](body)
+    if message.repository_name:
+        raise invalid("There is one repository here, which has no name.")
+    return message.model_name, set(message.parameters)
 
 
 def read_health_request(body: bytes) -> str:

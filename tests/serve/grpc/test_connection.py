@@ -16,6 +16,7 @@ from hasten.serve.access import Access, Operation, Scope
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.hub import Hub
 from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.guard import Guard
 from hasten.wire.grpc_framing import GRPC_STATUS
 
 ECHO, STREAM, HOLD, BUG = b"/test/Echo", b"/test/Stream", b"/test/Hold", b"/test/Bug"
@@ -162,12 +163,12 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 Scene = Callable[[Client, Backend, Hub], Awaitable[None]]
 
 
-def play(scene: Scene, *, limits: GrpcLimits | None = None, access: Access | None = None, greet: bool = True) -> None:
+def play(scene: Scene, *, limits: GrpcLimits | None = None, guard: Guard | None = None, greet: bool = True) -> None:
     """Run a scene between a client and a hub on one loop."""
 
     async def main() -> None:
         backend = Backend()
-        hub = Hub(backend.table(), MESSAGE_LIMIT, limits, access)
+        hub = Hub(backend.table(), MESSAGE_LIMIT, limits, guard)
         door = await asyncio.get_running_loop().create_server(hub.connection, "127.0.0.1", 0)
         host, port = door.sockets[0].getsockname()[:2]
         reader, writer = await asyncio.open_connection(host, port)
@@ -291,7 +292,7 @@ def test_a_call_needs_the_token_where_there_is_one() -> None:
         right = await client.ask(framed(b""), authorization=b"Bearer " + TOKEN.encode())
         assert right.status == 0
 
-    play(scene, access=Access({Scope.INFER: [TOKEN]}))
+    play(scene, guard=Guard(Access({Scope.INFER: [TOKEN]})))
 
 
 def test_shed_load_says_when_to_come_back() -> None:

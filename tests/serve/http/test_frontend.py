@@ -7,6 +7,7 @@ import pytest
 
 from hasten.errors import RequestError
 from hasten.serve.access import Access, Scope
+from hasten.serve.guard import Guard
 from hasten.serve.http.frontend import Frontend
 from hasten.serve.http.message import HttpRequest
 
@@ -25,7 +26,7 @@ def verdict(frontend: Frontend, method: str, target: str, **headers: str) -> str
 
 @pytest.fixture
 def guarded() -> Frontend:
-    return Frontend(REPOSITORY, access=Access({Scope.INFER: [TOKEN]}))
+    return Frontend(REPOSITORY, guard=Guard(Access({Scope.INFER: [TOKEN]})))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY, Operation
+from hasten.spec.event import NO_MODEL
 from hasten.wire.base import invalid
 from hasten.wire.grpc_framing import MessageReader
 
@@ -28,6 +29,10 @@ class Line(Protocol):
 
     def finish(self, call: Call, error: RequestError | None) -> None:
         """End the call with a status; what its client still sends is not read."""
+        ...
+
+    def unsent(self, call: Call) -> int:
+        """Return how many bytes of answers wait for the client to read."""
         ...
 
     def resume(self, call: Call) -> None:
@@ -56,12 +61,15 @@ class Call:
 
     `cancel` gives back the call's places in queues. A call that `watches` stays open without being under way. `ahead`
     are the requests of a streaming call that are under way; at `most_ahead` it takes no more, and its client is held
-    back by flow control. `caller` is whom the access let in, `lane` the one that the client named.
+    back by flow control. `authorization` is what its client shows, `caller` whom the access let in, `lane` the one that
+    the client named; `request_id` and `trace` are what it calls it; `model` and `bytes_in`, the size of its last
+    message, are what observers are told of it.
     """
 
     __slots__ = (
-        "_ended", "_line", "ahead", "begun", "caller", "cancel", "counted", "deadline", "done", "finished",
-        "half_closed", "id", "lane", "messages", "method", "most_ahead", "reader", "state", "unread", "watches",
+        "_ended", "_line", "ahead", "authorization", "begun", "bytes_in", "caller", "cancel", "counted", "deadline",
+        "done", "finished", "half_closed", "id", "lane", "messages", "method", "model", "most_ahead", "reader",
+        "request_id", "state", "trace", "unread", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -74,10 +82,14 @@ class Call:
         self.begun = begun
         self.most_ahead = most_ahead
         self.deadline: float | None = None
+        self.authorization: str | None = None
         self.caller = NOBODY
         self.lane = ""
+        self.request_id: str | None = None
+        self.trace = ""
+        self.model = NO_MODEL
         self.cancel: Callable[[], None] | None = None
-        self.ahead = self.counted = self.unread = self.messages = 0
+        self.ahead = self.bytes_in = self.counted = self.unread = self.messages = 0
         self.done = self.half_closed = self.watches = self._ended = False
         self.finished = 0.0
         self.state: object = None
@@ -109,6 +121,11 @@ class Call:
         """Send one message of several."""
         self._line.send(self, parts)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of the connection's answers that wait for the client to read."""
+        return self._line.unsent(self)
+
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""
         self._line.send(self, parts)
@@ -126,14 +143,14 @@ class Call:
         message = self.reader.next()
         if message is None or self.reader.buffered:
             raise invalid("The call has not exactly one whole message.")
-        self.method.take(self, message)
+        self._take(message)
 
     def _take_all(self) -> None:
         while self.has_room and not self.done:
             message = self.reader.next()
             if message is None:
                 break
-            self.method.take(self, message)
+            self._take(message)
         else:
             return
         if self.half_closed and not self._ended:
@@ -141,3 +158,7 @@ class Call:
                 raise invalid("The last message of the call is cut off.")
             self._ended = True
             self.method.end(self)
+
+    def _take(self, message: bytes) -> None:
+        self.bytes_in = len(message)
+        self.method.take(self, message)

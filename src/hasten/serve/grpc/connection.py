@@ -15,7 +15,15 @@ import ngh2
 
 from hasten.errors import RequestError
 from hasten.serve.grpc.call import Call, Parts
-from hasten.serve.grpc.headers import authorization_of, check_headers, deadline_of, encoding_of, lane_of, no_grpc
+from hasten.serve.grpc.headers import (
+    authorization_of,
+    check_headers,
+    deadline_of,
+    encoding_of,
+    ids_of,
+    lane_of,
+    no_grpc,
+)
 from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
@@ -113,6 +121,10 @@ class Connection(asyncio.Protocol):
             self._reset(call.id, ngh2.ErrorCode.NO_ERROR)
         self._plan_flush()
 
+    def unsent(self, call: Call) -> int:
+        """Return how many bytes of answers, of all calls, wait for the client to read."""
+        return self._http.queued_body_size()
+
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         if not call.done and self._transport is not None:
@@ -158,7 +170,8 @@ class Connection(asyncio.Protocol):
         for call in list(self._calls.values()):
             error = self._overdue(call, now)
             if error is not None:
-                self.finish(call, error)
+                # What waits in a queue is told of by the queue.
+                (self._refuse if call.cancel is None else self.finish)(call, error)
             elif call.done and now - call.finished > limits.delivery_s:
                 self._reset(call.id, ngh2.ErrorCode.CANCEL)
         self._plan_flush()
@@ -203,13 +216,16 @@ class Connection(asyncio.Protocol):
         call = Call(event.stream_id, self, method, reader, self._active, self._hub.limits.stream_ahead)
         self._calls[call.id] = call
         call.half_closed = event.end_stream
+        call.request_id, call.trace = ids_of(headers)
+        call.authorization = authorization_of(headers)
         try:
             check_headers(event.headers, headers, self._hub.limits.metadata)
-            call.caller = self._hub.access.decide(method.operation, authorization_of(headers))
+            # Of a stream each request counts, and the call itself does not.
+            call.caller = self._hub.guard.decide(method.operation, call.authorization, counts=not method.streaming)
             call.lane = lane_of(headers)
             call.deadline = deadline_of(headers, call.begun)
         except RequestError as error:
-            self.finish(call, error)
+            self._refuse(call, error)
             return
         if event.end_stream:
             self._read(call, True)
@@ -225,22 +241,28 @@ class Connection(asyncio.Protocol):
         if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
             self._read(call, ended)
         if not self._hub.account(call):
-            self.finish(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
+            self._refuse(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
 
     def _read(self, call: Call, ended: bool) -> None:
         """Let a call take what came, and open the window for more once it has."""
         try:
             call.read(ended)
         except RequestError as error:
-            self.finish(call, error)
+            self._refuse(call, error)
         except Exception as error:
             # A bug of ours: the client gets the protocol's error, the log gets the traceback.
-            self.finish(call, RequestError("The server failed on this request.", code="internal"))
+            self._refuse(call, RequestError("The server failed on this request.", code="internal"))
             self._loop.call_exception_handler({"message": "A gRPC method failed.", "exception": error})
         if call.unread and (call.has_room or call.done):
             self._acknowledge(call.id, call.unread)
             call.unread = 0
         self._hub.account(call)
+
+    def _refuse(self, call: Call, error: RequestError) -> None:
+        """Answer with an error, and tell the observer."""
+        if not call.done:
+            self._hub.refused(call, error)
+            self.finish(call, error)
 
     def _acknowledge(self, stream: int, size: int) -> None:
         if size:

@@ -7,11 +7,12 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from hasten.serve.access import Access
 from hasten.serve.grpc.health import Health
 from hasten.serve.grpc.hub import Hub
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.grpc.methods import Methods
+from hasten.serve.grpc.reflection import reflection_table
+from hasten.serve.guard import Guard
 from hasten.serve.repository import Repository
 from hasten.serve.tls import HANDSHAKE_S
 from hasten.spec.event import Sink
@@ -29,16 +30,18 @@ class GrpcFront:
         *,
         limits: Limits | None = None,
         front: GrpcLimits | None = None,
-        access: Access | None = None,
+        guard: Guard | None = None,
         is_draining: Callable[[], bool] | None = None,
         sink: Sink | None = None,
     ) -> None:
         limits = limits or Limits()
         self.draining = False
-        methods = Methods(repository, limits, sink)
+        guard = guard or Guard()
+        methods = Methods(repository, limits, guard, sink)
         methods.is_draining = is_draining or (lambda: self.draining)
         health = Health(methods)
-        self.hub = Hub({**methods.table(), **health.table()}, limits.body, front, access, health.look)
+        table = {**methods.table(), **health.table(), **reflection_table()}
+        self.hub = Hub(table, limits.body, front, guard, health.look, methods.refused)
         self._door: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:

@@ -8,7 +8,7 @@ from hasten.errors import RequestError
 from hasten.serve.origin import LANE_HEADER
 from hasten.wire.grpc_framing import ENCODINGS, timeout_us
 
-__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "lane_of", "no_grpc"]
+__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "ids_of", "lane_of", "no_grpc"]
 
 _LANE = LANE_HEADER.encode()
 Headers = Mapping[bytes, bytes]
@@ -52,6 +52,12 @@ def authorization_of(headers: Headers) -> str | None:
 def lane_of(headers: Headers) -> str:
     """Return the lane that the client names; empty where it names none."""
     return headers.get(_LANE, b"").decode("latin-1")
+
+
+def ids_of(headers: Headers) -> tuple[str | None, str]:
+    """Return the request id that the client gave, if it did, and its traceparent or ""."""
+    given = headers.get(b"x-request-id")
+    return None if given is None else given.decode("latin-1"), headers.get(b"traceparent", b"").decode("latin-1")
 
 
 def deadline_of(headers: Headers, begun: float) -> float | None:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 import ngh2
 
 from hasten.errors import RequestError
-from hasten.serve.access import Access, Operation
+from hasten.serve.access import Operation
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.connection import Connection
 from hasten.serve.grpc.limits import GrpcLimits
+from hasten.serve.guard import Guard
 
 __all__ = ["Hub"]
 
@@ -23,7 +24,7 @@ _CROSSING_S = 0.1
 
 class Hub:
     """Makes connections for a server on the running event loop. `methods` by path; `message_limit` in bytes;
-    `on_sweep` is called about once a second.
+    `on_sweep` is called about once a second, `refused` with each call that gets an error without having been queued.
     """
 
     def __init__(
@@ -31,13 +32,15 @@ class Hub:
         methods: Mapping[bytes, Method],
         message_limit: int,
         limits: GrpcLimits | None = None,
-        access: Access | None = None,
+        guard: Guard | None = None,
         on_sweep: Callable[[], None] | None = None,
+        refused: Callable[[Call, RequestError], None] | None = None,
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
         self.acknowledge_at = limits.window // 4
-        self.access = access or Access()
+        self.guard = guard or Guard()
+        self.refused = refused or _nobody
         self.draining = False
         self._methods = methods
         self._on_sweep = on_sweep
@@ -140,6 +143,10 @@ class Hub:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_SWEEP_S, self._tick)
         self.sweep(loop.time())
+
+
+def _nobody(call: Call, error: RequestError) -> None:
+    """Nobody wants to know."""
 
 
 def _refuse(call: Call, message: bytes) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
+from hasten.serve.changes import Change, Changes, check_parameters
 from hasten.serve.driver import ModelService
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.stream import Stream
-from hasten.serve.origin import Origin, new_request_id
+from hasten.serve.guard import Guard
+from hasten.serve.origin import Origin, request_id
 from hasten.serve.repository import Repository
 from hasten.serve.told import emit, refusal_event
-from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL, Sink
+from hasten.spec.event import UNKNOWN_MODEL, Sink
 from hasten.spec.request import Request, Response
 from hasten.wire import oip_grpc_admin as admin
 from hasten.wire.base import Limits
@@ -35,8 +37,10 @@ Answer = Callable[[Origin, Request, Response | RequestError], None]
 class Methods:
     """The application behind the calls; a server that `is_draining` is not ready."""
 
-    def __init__(self, repository: Repository, limits: Limits, sink: Sink | None = None) -> None:
+    def __init__(self, repository: Repository, limits: Limits, guard: Guard, sink: Sink | None = None) -> None:
         self._sink = sink
+        self._guard = guard
+        self._changes = Changes(repository, sink)
         self._repository = repository
         self._services = repository.services
         self._codec = OipGrpc(limits)
@@ -59,6 +63,8 @@ class Methods:
             name: Method(operation=operation, take=functools.partial(_answer_with, answer))
             for name, (operation, answer) in unary.items()
         }
+        for name, operation, what in (("Load", Operation.LOAD, "load"), ("Unload", Operation.UNLOAD, "unload")):
+            methods[f"RepositoryModel{name}"] = Method(operation=operation, take=functools.partial(self._change, what))
         methods["ModelInfer"] = Method(operation=Operation.INFER, take=self._infer)
         methods["ModelStreamInfer"] = Method(
             operation=Operation.INFER, take=self._stream_infer, end=_end_stream, streaming=True
@@ -77,42 +83,60 @@ class Methods:
         """Whether a model of that name is served here."""
         return model in self._services
 
-    def _live(self, message: bytes) -> bytes:
+    def refused(self, call: Call, error: RequestError) -> None:
+        """Tell the observer of a call, or of a request in one, that got an error and was never queued."""
+        if self._sink is not None:
+            emit(self._sink, refusal_event(call.model, _origin(call), error))
+
+    def _live(self, call: Call, message: bytes) -> bytes:
         admin.read_nothing(message)
         return admin.flag_response("ServerLive", True)
 
-    def _ready(self, message: bytes) -> bytes:
+    def _ready(self, call: Call, message: bytes) -> bytes:
         admin.read_nothing(message)
         return admin.flag_response("ServerReady", self.ready())
 
-    def _model_ready(self, message: bytes) -> bytes:
+    def _model_ready(self, call: Call, message: bytes) -> bytes:
         name, version = admin.read_model_request(message)
         # An unknown model is not ready; that is no error.
         return admin.flag_response("ModelReady", bool(name) and version in ("", "1") and self.ready(name))
 
-    def _server(self, message: bytes) -> bytes:
+    def _server(self, call: Call, message: bytes) -> bytes:
         admin.read_nothing(message)
         return admin.server_metadata(self._version)
 
-    def _model(self, message: bytes) -> bytes:
-        manifest = self._service(*admin.read_model_request(message)).bundle.manifest
+    def _model(self, call: Call, message: bytes) -> bytes:
+        manifest = self._service(call, *admin.read_model_request(message)).bundle.manifest
         return admin.model_metadata(manifest.name, manifest.signature)
 
-    def _config(self, message: bytes) -> bytes:
-        service = self._service(*admin.read_model_request(message))
+    def _config(self, call: Call, message: bytes) -> bytes:
+        service = self._service(call, *admin.read_model_request(message))
         manifest, plan = service.bundle.manifest, service.plan
         return admin.model_config(manifest.name, manifest.signature, plan.serving, plan.policy.max_batch)
 
-    def _statistics(self, message: bytes) -> bytes:
+    def _statistics(self, call: Call, message: bytes) -> bytes:
         name, version = admin.read_model_request(message)
-        services = {name: self._service(name, version)} if name else self._services
+        services = {name: self._service(call, name, version)} if name else self._services
         return admin.model_statistics(service.tally.as_statistics(one) for one, service in sorted(services.items()))
 
-    def _index(self, message: bytes) -> bytes:
+    def _index(self, call: Call, message: bytes) -> bytes:
         ready_only = admin.read_index_request(message)
         return admin.index_response(
             row for row in self._repository.index() if row["state"] == "READY" or not ready_only
         )
+
+    def _change(self, what: Change, call: Call, message: bytes) -> None:
+        model, parameters = admin.read_change_request(what, message)
+        check_parameters(parameters)
+
+        def done(error: RequestError | None) -> None:
+            if error is None:
+                call.reply([b""])
+            else:
+                call.finish(error)
+
+        # The change goes on where its client leaves.
+        call.cancel = self._changes.begin(what, model, request_id(call.request_id), done)
 
     def _infer(self, call: Call, message: bytes) -> None:
         call.cancel = self._submit(call, message, functools.partial(self._answered, call))
@@ -136,8 +160,10 @@ class Methods:
             stream = call.state = Stream(call)
         place = stream.place()
         try:
+            self._guard.count(Operation.INFER, call.authorization)
             cancel = self._submit(call, message, functools.partial(self._answered_on, stream, place))
         except RequestError as error:
+            self.refused(call, error)
             stream.put(place, [stream_error(error.message, "")])
         else:
             stream.under_way(place, cancel)
@@ -158,26 +184,12 @@ class Methods:
 
     def _submit(self, call: Call, message: bytes, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
-        origin = Origin(
-            time.monotonic(),
-            transport="grpc",
-            request_id=new_request_id(),
-            bytes_in=len(message),
-            wish=call.lane,
-            caller=call.caller,
-        )
-        model = NO_MODEL
-        try:
-            parsed = self._codec.parse(message)
-            model = parsed.model_name if parsed.model_name in self._services else UNKNOWN_MODEL
-            service = self._service(parsed.model_name, parsed.model_version)
-            request = self._request(service, parsed)
-            if call.deadline is not None:
-                request = _within(request, call.deadline - asyncio.get_running_loop().time())
-        except RequestError as error:
-            if self._sink is not None:
-                emit(self._sink, refusal_event(model, origin, error))
-            raise
+        origin = _origin(call)
+        parsed = self._codec.parse(message)
+        service = self._service(call, parsed.model_name, parsed.model_version)
+        request = self._request(service, parsed)
+        if call.deadline is not None:
+            request = _within(request, call.deadline - asyncio.get_running_loop().time())
         return service.submit(request, functools.partial(answer, origin, request), origin)
 
     def _request(self, service: ModelService, parsed: Any) -> Request:
@@ -187,8 +199,9 @@ class Methods:
             service.tally.fail(error.code)
             raise
 
-    def _service(self, name: str, version: str) -> ModelService:
+    def _service(self, call: Call, name: str, version: str) -> ModelService:
         service = self._services.get(name)
+        call.model = UNKNOWN_MODEL if service is None else name
         if service is None:
             raise RequestError(f"The model {name[:100]!r} is not served here.", code="not_found")
         if version not in ("", "1"):
@@ -196,8 +209,20 @@ class Methods:
         return service
 
 
-def _answer_with(answer: Callable[[bytes], bytes], call: Call, message: bytes) -> None:
-    call.reply([answer(message)])
+def _origin(call: Call) -> Origin:
+    return Origin(
+        time.monotonic(),
+        transport="grpc",
+        request_id=request_id(call.request_id),
+        trace=call.trace,
+        bytes_in=call.bytes_in,
+        wish=call.lane,
+        caller=call.caller,
+    )
+
+
+def _answer_with(answer: Callable[[Call, bytes], bytes], call: Call, message: bytes) -> None:
+    call.reply([answer(call, message)])
 
 
 def _end_stream(call: Call) -> None:

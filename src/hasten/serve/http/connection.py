@@ -12,7 +12,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from hasten.errors import RequestError
-from hasten.serve.http.message import Cancel, internal, refusal, render
+from hasten.serve.bugs import internal
+from hasten.serve.http.message import Cancel, refusal, render
 from hasten.serve.http.reader import Exchange, Phase, Reader
 from hasten.wire.base import Encoded
 

@@ -6,10 +6,11 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
-from hasten.serve.access import REPOSITORY_CONTROL, Access, Caller, Operation
+from hasten.serve.access import REPOSITORY_CONTROL, Operation
 from hasten.serve.driver import ModelService
+from hasten.serve.guard import Guard
 from hasten.serve.http.inference import Inference, origin_of
-from hasten.serve.http.management import Management, audit
+from hasten.serve.http.management import Management
 from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, json_answer
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
 from hasten.serve.http.scrape import Scrape
@@ -33,14 +34,14 @@ class Frontend:
         repository: Repository,
         *,
         limits: Limits | None = None,
-        access: Access | None = None,
+        guard: Guard | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         telemetry = telemetry or Telemetry()
         self._sink = telemetry.sink
         self._services: Mapping[str, ModelService] = repository.services
         management = Management(repository, telemetry.sink)
-        self._access = access or Access()
+        self._guard = guard or Guard()
         self._inference = Inference(OipHttp(limits or Limits()), self.refused)
         self._version = importlib.metadata.version("hasten")
         self._routes: dict[bytes, Route] = {}
@@ -65,9 +66,9 @@ class Frontend:
         """Return who answers: after the checks of page, path, access, method and model, in this order. Raises
         `RequestError`.
         """
-        self._access.admit_page(request.headers)
+        self._guard.admit_page(request.headers)
         route = request.route = self._routes.get(request.target) or resolve(request.target)
-        request.caller = self._decide(route.operation, request.headers.get("authorization"))
+        request.caller = self._guard.decide(route.operation, request.headers.get("authorization"))
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
         if route.model and route.operation not in REPOSITORY_CONTROL:
@@ -126,12 +127,3 @@ class Frontend:
 
     def _infer(self, request: HttpRequest, reply: Reply) -> Cancel:
         return self._inference.start(self._named(request), request, reply)
-
-    def _decide(self, operation: Operation, authorization: str | None) -> Caller:
-        """Who was turned away from changing the server stands on the record too."""
-        try:
-            return self._access.decide(operation, authorization)
-        except RequestError as error:
-            if error.code != "not_found" and operation in REPOSITORY_CONTROL:
-                audit("refused", operation=operation.words, code=error.code)
-            raise

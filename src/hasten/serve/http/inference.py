@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from hasten.errors import RequestError
+from hasten.serve.bugs import internal
 from hasten.serve.driver import ModelService
-from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, refusal
+from hasten.serve.http.message import Cancel, HttpRequest, Reply, refusal
 from hasten.serve.origin import LANE_HEADER, Origin
 from hasten.spec.request import Request, Response
 from hasten.wire.base import Encoded

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.resources
-import logging
-from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
 
 from hasten.errors import RequestError
+from hasten.serve.changes import Change, Changes, check_parameters
 from hasten.serve.driver import ModelService
-from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, json_answer, refusal
+from hasten.serve.http.message import Cancel, HttpRequest, Reply, json_answer, refusal
 from hasten.serve.repository import Repository
-from hasten.serve.told import emit
-from hasten.spec.event import UNKNOWN_MODEL, Changed, Sink
+from hasten.spec.event import Sink
 
-__all__ = ["Management", "audit", "model_config"]
+__all__ = ["Management", "model_config"]
 
-_audit = logging.getLogger("hasten.serve.audit")
 _EMPTY = (b"", b"{}")
-
-
-def audit(event: str, **fields: str | int) -> None:
-    """Put one line of JSON on the record of who changed the server, or tried to."""
-    record = {"event": event, **fields}
-    _audit.info("%s", msgspec.json.encode(record).decode(), extra={"fields": record})
 
 
 class Management:
@@ -34,8 +24,7 @@ class Management:
 
     def __init__(self, repository: Repository, sink: Sink | None = None) -> None:
         self._repository = repository
-        self._sink = sink
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._changes = Changes(repository, sink)
 
     def statistics(self, request: HttpRequest, reply: Reply) -> None:
         """Of one model, or of all that are served."""
@@ -60,27 +49,15 @@ class Management:
 
     def load(self, request: HttpRequest, reply: Reply) -> Cancel:
         """Load or reload a model."""
-        assert request.route is not None
-        _no_parameters(request)
-        return self._change("load", request, self._repository.load(request.route.model), reply)
+        return self._change("load", request, reply)
 
     def unload(self, request: HttpRequest, reply: Reply) -> Cancel:
         """Take a model out of service."""
-        assert request.route is not None
-        _no_parameters(request)
-        return self._change("unload", request, self._repository.unload(request.route.model), reply)
+        return self._change("unload", request, reply)
 
     def api(self, request: HttpRequest, reply: Reply) -> None:
         """The OpenAPI description of all routes."""
         reply(200, json_answer(api_description()))
-
-    def _record(self, what: str, request: HttpRequest, status: int) -> None:
-        assert request.route is not None
-        model = request.route.model
-        audit(what, model=model, status=status, request_id=request.id)
-        if self._sink is not None:
-            known = model if status != 404 else UNKNOWN_MODEL
-            emit(self._sink, Changed(model=known, what=what, status=status, request_id=request.id))
 
     def _service(self, name: str) -> ModelService:
         """It was there when the request began; that may be some seconds ago."""
@@ -89,30 +66,14 @@ class Management:
             raise RequestError(f"The model {name!r} is not served here.", code="not_found")
         return service
 
-    def _change(self, what: str, request: HttpRequest, work: Coroutine[Any, Any, None], reply: Reply) -> Cancel:
-        """Do it to the end, whether or not the client stays to hear of it."""
-        listening = True
+    def _change(self, what: Change, request: HttpRequest, reply: Reply) -> Cancel:
+        assert request.route is not None
+        _no_parameters(request)
 
-        async def change() -> None:
-            status, answer = 200, json_answer(b"{}")
-            try:
-                await work
-            except RequestError as error:
-                status, answer = refusal(error)
-            except Exception as error:
-                status, answer = refusal(internal(error))
-            self._record(what, request, status)
-            if listening:
-                reply(status, answer)
+        def done(error: RequestError | None) -> None:
+            reply(*((200, json_answer(b"{}")) if error is None else refusal(error)))
 
-        def leave() -> None:
-            nonlocal listening
-            listening = False
-
-        task = asyncio.get_running_loop().create_task(change())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return leave
+        return self._changes.begin(what, request.route.model, request.id, done)
 
 
 def api_description() -> bytes:
@@ -162,11 +123,8 @@ def _wish(request: HttpRequest, name: str) -> bool:
 
 
 def _no_parameters(request: HttpRequest) -> None:
-    """What would change the model on its way (a config, files) is refused: a bundle is served as it was proven.
-
-    Triton's client sends an empty object of parameters, or `unload_dependents`, of which there are none.
-    """
     body = _object(request)
     parameters = body.pop("parameters", {})
-    if body or not isinstance(parameters, dict) or set(parameters) - {"unload_dependents"}:
-        raise RequestError("No parameters are taken here: a bundle is served as it was proven.", code="invalid")
+    if body or not isinstance(parameters, dict):
+        raise RequestError("The body may hold 'parameters', an object, and nothing else.", code="invalid")
+    check_parameters(set(parameters))

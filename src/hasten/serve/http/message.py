@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http
-import logging
 import math
-import secrets
 from collections.abc import Callable
 
 from hasten.errors import RequestError
@@ -15,9 +13,8 @@ from hasten.serve.origin import request_id
 from hasten.wire.base import STATUS, Encoded
 from hasten.wire.oip_http import encode_error
 
-__all__ = ["JSON", "Cancel", "Handler", "HttpRequest", "Reply", "internal", "json_answer", "refusal", "render"]
+__all__ = ["JSON", "Cancel", "Handler", "HttpRequest", "Reply", "json_answer", "refusal", "render"]
 
-_log = logging.getLogger("hasten.serve")
 JSON = {"content-type": "application/json"}
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
 # Answers up to this size are joined into one piece: one copy costs less than a second system call.
@@ -63,13 +60,6 @@ def refusal(error: RequestError) -> tuple[int, Encoded]:
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = error.allow
     return STATUS[error.code], Encoded(parts=[encode_error(error)], headers=headers)
-
-
-def internal(error: BaseException) -> RequestError:
-    """The error that a client gets for a bug of ours; the log gets the traceback, and an id joins the two."""
-    id_ = secrets.token_hex(6)
-    _log.error("Request %s failed by a bug.", id_, exc_info=error)
-    return RequestError(f"The server failed on this request; its log says more under {id_}.", code="internal")
 
 
 def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) -> list[bytes | memoryview]:

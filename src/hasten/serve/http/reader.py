@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httptools
 
 from hasten.errors import RequestError
-from hasten.serve.http.message import Handler, HttpRequest, Reply, internal
+from hasten.serve.bugs import internal
+from hasten.serve.http.message import Handler, HttpRequest, Reply
 from hasten.wire.base import invalid
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from hasten.errors import RequestError
-from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, refusal
+from hasten.serve.bugs import internal
+from hasten.serve.http.message import Cancel, HttpRequest, Reply, refusal
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Page
 from hasten.wire.base import Encoded
