@@ -50,6 +50,9 @@ class Operation(enum.Enum):
         self.words = words
         self.scope = scope
 
+    # An enum's own runs in Python, several times a request; members are one of a kind all the same.
+    __hash__ = object.__hash__
+
 
 # What changes the models of a running server; it does not exist unless it is switched on.
 REPOSITORY_CONTROL = frozenset({Operation.LOAD, Operation.UNLOAD})

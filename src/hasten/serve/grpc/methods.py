@@ -9,8 +9,9 @@ import functools
 import importlib.metadata
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
