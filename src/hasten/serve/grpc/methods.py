@@ -168,7 +168,7 @@ class Methods:
             parsed = self._codec.parse(message)
             model = parsed.model_name if parsed.model_name in self._services else UNKNOWN_MODEL
             service = self._service(parsed.model_name, parsed.model_version)
-            request = self._request(service, parsed)
+            request = self._request(service, message, parsed)
             if call.deadline is not None:
                 request = _within(request, call.deadline - asyncio.get_running_loop().time())
         except RequestError as error:
@@ -177,9 +177,9 @@ class Methods:
             raise
         return service.submit(request, functools.partial(answer, origin, request), origin)
 
-    def _request(self, service: ModelService, parsed: Any) -> Request:
+    def _request(self, service: ModelService, message: bytes, parsed: Any) -> Request:
         try:
-            return self._codec.request(parsed, service.bundle.manifest.signature)
+            return self._codec.read(message, service.bundle.manifest.signature, parsed)
         except RequestError as error:
             service.tally.fail(error.code)
             raise
