@@ -64,33 +64,32 @@ def read_wrk(words: str) -> tuple[Burst, int]:
     return Burst(float(rate[1]), milliseconds(p50[1]), milliseconds(p99[1])), int(count[1])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GrpcLoad:
-    """The same framed message to one method again and again, a call at a time over each of `connections`."""
+    """The same framed message to one method again and again, a call at a time over each of `connections`.
+
+    A burst is a number of calls, as many as the `rate` of the one before makes in its time: h2load ends a burst by the
+    clock in the middle of calls, and tritonserver 2.51 now and then dies of that (signal 11).
+    """
 
     method: str
     frame: bytes
     connections: int
+    rate: float = 200.0
 
     def run(self, port: int, seconds: float, core: int, folder: Path) -> tuple[Burst, int]:
         """Return what was found, and how many calls were answered."""
         body, log = folder / "frame", folder / "h2load.log"
         body.write_bytes(self.frame)
         log.unlink(missing_ok=True)
-        command = [
-            "taskset",
-            "-c",
-            str(core),
-            "h2load",
-            f"-c{self.connections}",
-            "-m1",
-            "-t1",
-            f"-D{max(1, round(seconds))}",
-        ]
+        each = max(1, round(self.rate * seconds / self.connections))
+        count = ["-t1", "-m1", f"-c{self.connections}", f"-n{each * self.connections}"]
         headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         url = f"http://127.0.0.1:{port}{self.method}"
-        words = _run([*command, f"--log-file={log}", "-d", str(body), *headers, url])
-        return read_h2load(words, log.read_text())
+        command = ["taskset", "-c", str(core), "h2load", *count, f"--log-file={log}", "-d", str(body), *headers, url]
+        found, answered = read_h2load(_run(command), log.read_text())
+        self.rate = found.rate
+        return found, answered
 
 
 def read_h2load(words: str, log: str) -> tuple[Burst, int]:

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def main(bundle: Path) -> None:
 
     golden = np.load(bundle / "golden/inputs.npz")
     inputs: dict[str, Any] = {key.partition("/")[2]: np.concatenate([golden[key]] * BATCH) for key in golden.files}
-    with engines.get("onnxruntime").load(bundle / MODEL, target()) as session:
+    with closing(engines.get("onnxruntime").load(bundle / MODEL, target())) as session:
         session.run(inputs)
         print("ready", flush=True)
         for line in sys.stdin:

@@ -51,6 +51,9 @@ class Operation(enum.Enum):
         self.words = words
         self.scope = scope
 
+    # An enum's own runs in Python, several times a request; members are one of a kind all the same.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
-from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
+from hasten.serve.access import REPOSITORY_CONTROL, Access, Caller, Operation
 from hasten.serve.audit import audit
 from hasten.serve.rate import Rate, Rates
 
@@ -33,18 +33,19 @@ class Guard:
         """As `Access.admit_page`."""
         self._access.admit_page(headers)
 
-    def decide(self, operation: Operation, authorization: str | None, *, counts: bool = True) -> None:
+    def decide(self, operation: Operation, authorization: str | None, *, counts: bool = True) -> Caller:
         """As `Access.decide`; what `counts` is taken from the client's allowance too. Raises `RequestError`, also
         rate_limited.
         """
         try:
-            self._access.decide(operation, authorization)
+            caller = self._access.decide(operation, authorization)
         except RequestError as error:
             if error.code != "not_found" and operation in REPOSITORY_CONTROL:
                 audit("refused", operation=operation.words, code=error.code)
             raise
         if counts:
             self.count(operation, authorization)
+        return caller
 
     def count(self, operation: Operation, authorization: str | None) -> None:
         """Take a request of a client that was let in from its allowance. Raises `RequestError` (rate_limited)."""

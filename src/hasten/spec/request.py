@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from hasten.spec.values import Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +17,7 @@ __all__ = ["Request", "Response"]
 Parameter = bool | int | float | str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class Request(Value, frozen=True):
     """Inputs by name; `outputs` are the wanted names, empty for all.
 
     `binary_outputs` names what the answer sends as raw bytes; `priority` 1 is highest, 0 is the server's default;
@@ -40,8 +40,7 @@ class Request:
         return int(first.shape[0]) if first.ndim else 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Response:
+class Response(Value, frozen=True):
     """Outputs by name, in order, and which variant gave them."""
 
     model: str
@@ -49,4 +48,4 @@ class Response:
     id: str
     outputs: Mapping[str, np.ndarray[Any, Any]]
     dtypes: Mapping[str, DType]
-    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, "Parameter"])
+    parameters: Mapping[str, Parameter] = {}

@@ -7,13 +7,14 @@ socket, no server and no engine. Every failure is a `RequestError` whose code st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from hasten.errors import RequestError
 from hasten.registry import Entry, Registry
 from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
+from hasten.spec.values import Value
 
 __all__ = ["STATUS", "Codec", "Encoded", "Limits", "codecs", "invalid"]
 
@@ -46,12 +47,11 @@ class Limits:
     dimensions: int = 32
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoded:
+class Encoded(Value, frozen=True):
     """An answer on its way out: parts of the body in order, and headers."""
 
     parts: list[bytes | memoryview]
-    headers: dict[str, str] = field(default_factory=dict[str, str])
+    headers: dict[str, str] = {}
 
 
 class Codec(Protocol):

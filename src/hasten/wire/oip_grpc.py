@@ -7,7 +7,7 @@ on its way in, by the parser, and not at all on its way out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -17,6 +17,7 @@ from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.contents import fill_contents, from_contents, has_contents
+from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, is_plannable
 from hasten.wire.messages import POOL, message_type
 from hasten.wire.oip_rules import (
     check_input,
@@ -28,9 +29,9 @@ from hasten.wire.oip_rules import (
     whole,
 )
 from hasten.wire.protobuf import check_wire, shape_of, varint
-from hasten.wire.tensors import Array, checked_shape, from_bytes, to_bytes
+from hasten.wire.tensors import Array, checked_shape, from_bytes, to_bytes, view_of
 
-__all__ = ["InferMessage", "OipGrpc", "parse", "stream_error", "stream_response"]
+__all__ = ["InferMessage", "OipGrpc", "Recognised", "parse", "stream_error", "stream_response"]
 
 Parameters = dict[str, Any]
 InferMessage = Any
@@ -41,8 +42,51 @@ _STREAMED = message_type("inference.ModelStreamInferResponse")
 _CONTENTS = POOL.FindMessageTypeByName("inference.InferTensorContents")
 _DATA = frozenset({"inference.ModelInferRequest.raw_input_contents", *(f.full_name for f in _CONTENTS.fields)})
 _SHAPE = shape_of(_REQUEST.DESCRIPTOR, _DATA)
+_RAW_INPUT = bytes([7 << 3 | 2])  # the tag of ModelInferRequest.raw_input_contents
 _RAW_OUTPUT = bytes([6 << 3 | 2])  # the tag of ModelInferResponse.raw_output_contents
 _INFER_RESPONSE = bytes([2 << 3 | 2])  # the tag of ModelStreamInferResponse.infer_response
+
+
+# So many requests of the same length are recognised.
+_MOST_OF_A_LENGTH = 8
+
+
+class _Recognisable(Plan):
+    """A message by the pieces around its raw data, each with the place where it begins."""
+
+    __slots__ = ("_pieces", "_starts", "model_name", "model_version")
+
+    def __init__(
+        self, request: Request, signature: Signature, pieces: list[tuple[int, bytes]], version: str
+    ) -> None:
+        super().__init__(request, signature)
+        self.model_name, self.model_version = request.model, version
+        self._pieces = pieces
+        self._starts = [at + len(piece) for at, piece in pieces]
+
+    def fits(self, body: bytes) -> bool:
+        """Whether a message of the right length is this one, with data of its own."""
+        return all([body.startswith(piece, at) for at, piece in self._pieces])
+
+    def inputs(self, body: bytes) -> dict[str, Array]:
+        """The data of a message that fits."""
+        places = zip(self.tensors, self._starts, strict=True)
+        return {name: view_of(dtype, shape, body, start) for (name, dtype, shape, _), start in places}
+
+
+class Recognised:
+    """A message that differs in its data only from one that was parsed and checked before."""
+
+    __slots__ = ("_body", "model_name", "model_version", "plan")
+
+    def __init__(self, plan: _Recognisable, body: bytes) -> None:
+        self.plan = plan
+        self._body = body
+        self.model_name, self.model_version = plan.model_name, plan.model_version
+
+    def request(self) -> Request:
+        """The request, for the plan's signature."""
+        return self.plan.request(self.plan.inputs(self._body))
 
 
 class OipGrpc:
@@ -52,16 +96,41 @@ class OipGrpc:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        # By length: what comes again has the same.
+        self._plans: Memory[int, list[_Recognisable]] = Memory()
+        self._answers: Memory[tuple[object, ...], bytes] = Memory()
 
-    def parse(self, body: bytes) -> InferMessage:
+    def parse(self, body: bytes) -> InferMessage | Recognised:
         """Return the message after a look at its bytes; its model and version are `model_name` and `model_version`.
 
         Raises `RequestError`: too_large beyond the limits, invalid for what the protocol does not know.
         """
         if len(body) > self.limits.body:
             raise RequestError(f"The message exceeds {self.limits.body} bytes.", code="too_large")
-        check_wire(body, _SHAPE)
-        return parse(_REQUEST, body)
+        for plan in self._plans.get(len(body), ()):
+            if plan.fits(body):
+                return Recognised(plan, body)
+        return _read(body)
+
+    def read(self, body: bytes, signature: Signature, message: InferMessage | Recognised) -> Request:
+        """Return the request of a message that was parsed from `body`, after checking it against the signature; the
+        next one like it is recognised. Raises `RequestError`.
+        """
+        if message.__class__ is Recognised:
+            if message.plan.signature is signature:
+                return message.request()
+            message = _read(body)
+        request = self.request(message, signature)
+        if is_plannable(request, signature):
+            self._remember(body, request, signature, message)
+        return request
+
+    def _remember(self, body: bytes, request: Request, signature: Signature, message: InferMessage) -> None:
+        pieces = _around(body, message.raw_input_contents)
+        if pieces is not None and sum(len(piece) for _, piece in pieces) <= MEMORABLE_BYTES:
+            others = [plan for plan in self._plans.get(len(body), ()) if not plan.fits(body)]
+            plan = _Recognisable(request, signature, pieces, message.model_version)
+            self._plans.keep(len(body), [plan, *others[: _MOST_OF_A_LENGTH - 1]])
 
     def request(self, message: InferMessage, signature: Signature) -> Request:
         """Return the request after checking it against the signature. Raises `RequestError`."""
@@ -86,7 +155,7 @@ class OipGrpc:
         self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
     ) -> Request:
         """Return the request of a message that must name this model and version. Raises `RequestError`."""
-        message = self.parse(body)
+        message = _read(body)
         if (message.model_name, message.model_version) != (model, version):
             raise invalid(f"The message is for {message.model_name[:100]!r}, not for {model!r} {version!r}.")
         return self.request(message, signature)
@@ -94,19 +163,25 @@ class OipGrpc:
     def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
         """Return the message in parts: raw where any output is wanted raw or has no typed form, else typed values."""
         raw = bool(request.binary_outputs) or not all(has_contents(response.dtypes[name]) for name in response.outputs)
-        message = _RESPONSE(model_name=response.model, model_version=response.version or "1", id=response.id)
-        for key, value in response.parameters.items():
-            _set_parameter(message.parameters[key], value)
-        blobs: list[bytes | memoryview] = []
+        if not raw:
+            return Encoded(parts=[_message(response, raw).SerializeToString()])
+        parts: list[bytes | memoryview] = [self._head(response)]
         for name, array in response.outputs.items():
-            dtype = response.dtypes[name]
-            output = message.outputs.add(name=name, datatype=dtype, shape=array.shape)
-            if raw:
-                blob = to_bytes(array, dtype)
-                blobs += [_RAW_OUTPUT + varint(len(blob)), blob]
-            else:
-                fill_contents(output.contents, array, dtype)
-        return Encoded(parts=[message.SerializeToString(), *blobs])
+            blob = to_bytes(array, response.dtypes[name])
+            parts += [_RAW_OUTPUT + varint(len(blob)), blob]
+        return Encoded(parts=parts)
+
+    def _head(self, response: Response) -> bytes:
+        """All of an answer but its raw data; kept where no id makes it different each time."""
+        if response.id:
+            return _message(response, True).SerializeToString()
+        shapes = [(name, response.dtypes[name], array.shape) for name, array in response.outputs.items()]
+        key = (response.model, response.version, *response.parameters.items(), *shapes)
+        head = self._answers.get(key)
+        if head is None:
+            head = _message(response, True).SerializeToString()
+            self._answers.keep(key, head)
+        return head
 
     def _inputs(self, message: InferMessage, signature: Signature) -> dict[str, Array]:
         check_inputs_count(len(message.inputs), signature)
@@ -130,6 +205,48 @@ def parse(kind: Any, body: bytes) -> Any:
         return kind.FromString(body)
     except DecodeError as error:
         raise invalid(f"The message is no valid {kind.DESCRIPTOR.name}: {error}.") from error
+
+
+def _read(body: bytes) -> InferMessage:
+    check_wire(body, _SHAPE)
+    return parse(_REQUEST, body)
+
+
+def _around(body: bytes, blobs: Sequence[bytes]) -> list[tuple[int, bytes]] | None:
+    """The pieces of a message before each of its blobs, and where they begin; None unless the blobs come last, as
+    every usual writer puts them.
+    """
+    pieces: list[tuple[int, bytes]] = []
+    end = len(body)
+    for blob in reversed(blobs):
+        tag = _RAW_INPUT + varint(len(blob))
+        end -= len(blob) + len(tag)
+        if end < 0 or not body.startswith(tag, end):
+            return None
+        pieces.append((end, tag))
+    if not pieces:
+        return None
+    try:
+        # What is left must be a message of its own, without data: else a blob was only seen where there is none.
+        if _REQUEST.FromString(body[:end]).raw_input_contents:
+            return None
+    except DecodeError:
+        return None
+    pieces[-1] = (0, body[:end] + pieces[-1][1])
+    return pieces[::-1]
+
+
+def _message(response: Response, raw: bool) -> Any:
+    """An answer without its raw data, or with typed values."""
+    message = _RESPONSE(model_name=response.model, model_version=response.version or "1", id=response.id)
+    for key, value in response.parameters.items():
+        _set_parameter(message.parameters[key], value)
+    for name, array in response.outputs.items():
+        dtype = response.dtypes[name]
+        output = message.outputs.add(name=name, datatype=dtype, shape=array.shape)
+        if not raw:
+            fill_contents(output.contents, array, dtype)
+    return message
 
 
 def stream_response(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:

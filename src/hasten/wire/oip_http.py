@@ -19,6 +19,7 @@ from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
+from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, is_plannable
 from hasten.wire.oip_rules import (
     check_input,
     check_inputs_count,
@@ -28,7 +29,7 @@ from hasten.wire.oip_rules import (
     wanted_outputs,
     whole,
 )
-from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes, to_json
+from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json_text, to_bytes, to_json
 
 __all__ = [
     "HEADER_LENGTH",
@@ -51,7 +52,8 @@ class _Input(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     shape: list[int]
     datatype: DType
-    data: Any = msgspec.UNSET
+    # Its text: how it is read depends on the model.
+    data: msgspec.Raw = msgspec.Raw()
     parameters: Parameters = {}
 
 
@@ -74,6 +76,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
+_encode_json = msgspec.json.Encoder().encode
 
 
 class OipHttp:
@@ -83,38 +86,80 @@ class OipHttp:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self._plans: Memory[tuple[str, str, bytes], Plan] = Memory()
+        self._outputs: Memory[tuple[str, DType, tuple[int, ...], int | None], bytes] = Memory()
+        self._beginnings: Memory[tuple[object, ...], bytes] = Memory()
 
     def decode(
         self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
     ) -> Request:
         """Return the request after checking it against the signature. Raises `RequestError`."""
-        content = decompress(body, headers.get("content-encoding", ""), self.limits.body)
+        encoding = headers.get("content-encoding")
+        content = decompress(body, encoding, self.limits.body) if encoding else body
         head_size = _head_size(headers, len(content))
         if head_size == 0 and HEADER_LENGTH in headers:
             return check_request(_raw_request(model, version, content, signature), signature)
-        head, blobs = content[:head_size], memoryview(content)[head_size:]
+        head = content[:head_size]
+        if head_size == len(content):
+            return self._decoded(model, version, head, memoryview(b""), signature)
+        plan = self._plans.get((model, version, head))
+        if plan is not None and plan.signature is signature and head_size + plan.size == len(content):
+            return plan.request(plan.views(content, head_size))
+        request = self._decoded(model, version, head, memoryview(content)[head_size:], signature)
+        self._plan(head, len(content) - head_size, request, signature)
+        return request
+
+    def _decoded(self, model: str, version: str, head: bytes, blobs: memoryview, signature: Signature) -> Request:
         parsed = self._parse(head)
         inputs = self._inputs(parsed, blobs, signature)
         return check_request(_request(model, version, parsed, inputs, signature), signature)
 
+    def _plan(self, head: bytes, size: int, request: Request, signature: Signature) -> None:
+        """Remember what a head came to, where all data lie behind it in the order of the inputs."""
+        if len(head) <= MEMORABLE_BYTES and is_plannable(request, signature):
+            plan = Plan(request, signature)
+            if plan.size == size:
+                self._plans.keep((request.model, request.version, head), plan)
+
     def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
         """Return JSON, or JSON and blobs where any output is wanted as binary."""
-        heads: list[dict[str, Any]] = []
+        heads: list[bytes] = []
         blobs: list[bytes | memoryview] = []
         for name, array in response.outputs.items():
-            head: dict[str, Any] = {
-                "name": name,
-                "datatype": response.dtypes[name],
-                "shape": list(array.shape),
-            }
+            dtype = response.dtypes[name]
             if name in request.binary_outputs:
-                blob = to_bytes(array, response.dtypes[name])
-                head["parameters"] = {"binary_data_size": len(blob)}
+                blob = to_bytes(array, dtype)
                 blobs.append(blob)
+                heads.append(b"%b}" % self._described(name, dtype, array.shape, len(blob)))
             else:
-                head["data"] = to_json(name, array, response.dtypes[name])
-            heads.append(head)
-        return _finish(_head(response, heads), blobs, accepted(headers.get("accept-encoding", "")))
+                data = _encode_json(to_json(name, array, dtype))
+                heads.append(b'%b,"data":%b}' % (self._described(name, dtype, array.shape), data))
+        head = b'%b,"outputs":[%b]}' % (self._begun(response), b",".join(heads))
+        wanted = headers.get("accept-encoding")
+        return _finish(head, blobs, accepted(wanted) if wanted else None)
+
+    def _described(self, name: str, dtype: DType, shape: tuple[int, ...], size: int | None = None) -> bytes:
+        """The JSON of an output up to its closing brace; `size` is that of its blob."""
+        key = (name, dtype, shape, size)
+        found = self._outputs.get(key)
+        if found is None:
+            head: dict[str, Any] = {"name": name, "datatype": dtype, "shape": shape}
+            if size is not None:
+                head["parameters"] = {"binary_data_size": size}
+            found = _encode_json(head)[:-1]
+            self._outputs.keep(key, found)
+        return found
+
+    def _begun(self, response: Response) -> bytes:
+        """The JSON of an answer up to its outputs."""
+        if response.id:
+            return _begin(response)
+        key = (response.model, response.version, *response.parameters.items())
+        found = self._beginnings.get(key)
+        if found is None:
+            found = _begin(response)
+            self._beginnings.keep(key, found)
+        return found
 
     def _parse(self, head: bytes) -> _Body:
         check_depth(head, self.limits.depth)
@@ -137,7 +182,7 @@ class OipHttp:
             shape = checked_shape(item.name[:100], item.shape, self.limits)
             size = _binary_size(item)
             if size is None:
-                inputs[item.name] = from_json(item.name[:100], item.datatype, shape, item.data)
+                inputs[item.name] = from_json_text(item.name[:100], item.datatype, shape, item.data)
                 continue
             if offset + size > len(blobs):
                 raise invalid(f"The input {item.name[:100]!r} names {size} bytes, {len(blobs) - offset} are left.")
@@ -191,10 +236,10 @@ def _binary_size(item: _Input) -> int | None:
     if unknown:
         raise invalid(f"The input {item.name[:100]!r} has an unknown parameter {sorted(unknown)[0][:100]!r}.")
     if size is None:
-        if item.data is msgspec.UNSET:
+        if not item.data:
             raise invalid(f"The input {item.name[:100]!r} has neither data nor binary_data_size.")
         return None
-    if item.data is not msgspec.UNSET:
+    if item.data:
         raise invalid(f"The input {item.name[:100]!r} has both data and binary_data_size.")
     if type(size) is not int or size < 0:
         raise invalid(f"The binary_data_size of {item.name[:100]!r} must be a number from 0.")
@@ -249,13 +294,13 @@ def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
     return tuple(size // max(fixed, 1) if isinstance(dim, str) else dim for dim in dims)
 
 
-def _head(response: Response, outputs: list[dict[str, Any]]) -> bytes:
+def _begin(response: Response) -> bytes:
     head: dict[str, Any] = {"model_name": response.model, "model_version": response.version or "1"}
     if response.id:
         head["id"] = response.id
     if response.parameters:
         head["parameters"] = dict(response.parameters)
-    return msgspec.json.encode({**head, "outputs": outputs})
+    return _encode_json(head)[:-1]
 
 
 def _finish(head: bytes, blobs: list[bytes | memoryview], encoding: str | None) -> Encoded:

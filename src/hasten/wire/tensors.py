@@ -6,22 +6,32 @@ numbers against the range of their type.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
 from hasten.wire.base import Limits, invalid
 
-__all__ = ["checked_shape", "from_bytes", "from_json", "to_bytes", "to_json"]
+__all__ = ["checked_shape", "from_bytes", "from_json", "from_json_text", "to_bytes", "to_json", "view_of"]
 
 Array = np.ndarray[Any, Any]
 _LENGTH = struct.Struct("<I")
 # Made once: making a dtype takes longer than reading a small tensor.
 _LITTLE = {dtype: np.dtype(name).newbyteorder("<") for dtype, name in NUMPY_NAMES.items() if dtype != "BYTES"}
+# The struct module's letters: it refuses what is too large for its type, as JSON's numbers must be.
+_FLOATS: dict[DType, str] = {"FP16": "e", "FP32": "f", "FP64": "d"}
+_FLAT_FLOATS = msgspec.json.Decoder(list[float]).decode
+_FLAT_INTEGERS = msgspec.json.Decoder(list[int]).decode
+_INTEGERS = frozenset(dtype for dtype in NUMPY_NAMES if dtype.lstrip("U").startswith("INT"))
+_ANYTHING = msgspec.json.Decoder().decode
+# More numbers than this are not worth handing over one by one; smaller tensors are copied rather than viewed.
+_FEW, _SMALL_BYTES = 4096, 2048
 
 
 def checked_shape(name: str, shape: Sequence[int], limits: Limits) -> tuple[int, ...]:
@@ -45,10 +55,15 @@ def from_bytes(name: str, dtype: DType, shape: tuple[int, ...], blob: memoryview
     wanted = math.prod(shape) * DTYPE_SIZES[dtype]
     if len(blob) != wanted:
         raise invalid(f"The input {name!r} has {len(blob)} bytes; its shape and type need {wanted}.")
-    array = np.frombuffer(blob, _LITTLE[dtype]).reshape(shape)
+    array = view_of(dtype, shape, blob)
     if dtype == "BOOL" and array.size and int(array.view(np.uint8).max()) > 1:
         raise invalid(f"The input {name!r} has BOOL bytes other than 0 and 1.")
     return array
+
+
+def view_of(dtype: DType, shape: tuple[int, ...], blob: bytes | memoryview, start: int = 0) -> Array:
+    """Return a read-only view of raw data whose size was checked; not for BYTES."""
+    return np.ndarray(shape, _LITTLE[dtype], blob, start) if 0 not in shape else np.empty(shape, _LITTLE[dtype])
 
 
 def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
@@ -56,8 +71,27 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
     if dtype == "BYTES":
         items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
         return b"".join(_LENGTH.pack(len(item)) + item for item in items)
+    if array.nbytes <= _SMALL_BYTES and array.dtype == _LITTLE[dtype]:
+        return array.tobytes()
     ordered = np.ascontiguousarray(array, _LITTLE[dtype])
     return ordered.reshape(-1).view(np.uint8).data if ordered.size else b""
+
+
+def from_json_text(name: str, dtype: DType, shape: tuple[int, ...], text: bytes | memoryview | msgspec.Raw) -> Array:
+    """Return an array from the JSON text of its data, which has been seen to be valid. Raises as `from_json`."""
+    if dtype in _FLOATS or dtype in _INTEGERS:
+        try:
+            flat = _FLAT_FLOATS(text) if dtype in _FLOATS else _FLAT_INTEGERS(text)
+        except msgspec.ValidationError:
+            pass  # nested, or wrong: what exactly is told below
+        else:
+            _require_count(name, len(flat), shape)
+            return _numbers(name, dtype, flat).reshape(shape)
+    try:
+        data = _ANYTHING(text)
+    except msgspec.ValidationError as error:
+        raise invalid(f"The data of {name!r} is not valid: {error}.") from error
+    return from_json(name, dtype, shape, data)
 
 
 def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: object) -> Array:
@@ -69,8 +103,7 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: object) -> 
     if not isinstance(data, list):
         raise invalid(f"The data of {name!r} is not an array.")
     flat = list(_flatten(data))
-    if len(flat) != math.prod(shape):
-        raise invalid(f"The data of {name!r} has {len(flat)} elements; its shape needs {math.prod(shape)}.")
+    _require_count(name, len(flat), shape)
     _check_nesting(name, data, shape)
     return _typed(name, dtype, flat).reshape(shape)
 
@@ -92,20 +125,34 @@ def to_json(name: str, array: Array, dtype: DType) -> list[Any]:
 def _typed(name: str, dtype: DType, flat: list[Any]) -> Array:
     if dtype == "BYTES":
         return _json_strings(name, flat)
-    kind = np.dtype(NUMPY_NAMES[dtype])
     if dtype == "BOOL":
         _require(name, dtype, all(value is True or value is False for value in flat))
         return np.array(flat, dtype=bool)
     # bool is a subclass of int in Python, not in the protocol.
-    allowed = {int, float} if kind.kind == "f" else {int}
+    allowed = {int, float} if dtype in _FLOATS else {int}
     _require(name, dtype, set(map(type, flat)) <= allowed)
-    if kind.kind != "f":
-        limits = np.iinfo(kind)
-        _require(name, dtype, not flat or (min(flat) >= limits.min and max(flat) <= limits.max))
-    return _floats(name, kind, flat) if kind.kind == "f" else np.array(flat, dtype=kind)
+    return _numbers(name, dtype, flat)
 
 
-def _floats(name: str, kind: np.dtype[Any], flat: list[Any]) -> Array:
+def _numbers(name: str, dtype: DType, flat: list[Any]) -> Array:
+    """The array of numbers of the right types, once they are seen to lie in the range of theirs."""
+    kind = _LITTLE[dtype]
+    if dtype in _FLOATS:
+        return _floats(name, dtype, flat)
+    limits = np.iinfo(kind)
+    _require(name, dtype, not flat or (min(flat) >= limits.min and max(flat) <= limits.max))
+    return np.array(flat, dtype=kind)
+
+
+def _floats(name: str, dtype: DType, flat: list[Any]) -> Array:
+    kind = _LITTLE[dtype]
+    if len(flat) <= _FEW:
+        try:
+            return np.frombuffer(_packer(f"<{len(flat)}{_FLOATS[dtype]}")(*flat), kind)
+        except (OverflowError, struct.error) as error:
+            raise invalid(
+                f"The data of {name!r} does not fit its type; for infinity use binary tensor data."
+            ) from error
     try:
         with np.errstate(over="ignore"):
             array = np.array(flat, dtype=np.float64).astype(kind)
@@ -114,6 +161,16 @@ def _floats(name: str, kind: np.dtype[Any], flat: list[Any]) -> Array:
     if not np.isfinite(array).all():
         raise invalid(f"The data of {name!r} does not fit its type; for infinity use binary tensor data.")
     return array
+
+
+@functools.lru_cache(64)
+def _packer(layout: str) -> Callable[..., bytes]:
+    return struct.Struct(layout).pack
+
+
+def _require_count(name: str, count: int, shape: tuple[int, ...]) -> None:
+    if count != math.prod(shape):
+        raise invalid(f"The data of {name!r} has {count} elements; its shape needs {math.prod(shape)}.")
 
 
 def _json_strings(name: str, flat: list[Any]) -> Array:
@@ -129,6 +186,9 @@ def _require(name: str, dtype: DType, good: bool) -> None:
 
 
 def _flatten(data: list[Any]) -> Iterator[Any]:
+    if list not in set(map(type, data)):
+        yield from data
+        return
     for item in data:
         if isinstance(item, list):
             yield from _flatten(item)  # depth is bounded by the decoder's limit
@@ -138,7 +198,7 @@ def _flatten(data: list[Any]) -> Iterator[Any]:
 
 def _check_nesting(name: str, data: list[Any], shape: tuple[int, ...]) -> None:
     """Data may be flat, or nested exactly as the shape says."""
-    if not any(isinstance(item, list) for item in data):
+    if list not in set(map(type, data)):
         return
 
     def fits(part: Any, axis: int) -> bool:

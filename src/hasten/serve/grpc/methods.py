@@ -9,8 +9,9 @@ import functools
 import importlib.metadata
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
@@ -187,14 +188,14 @@ class Methods:
         origin = _origin(call)
         parsed = self._codec.parse(message)
         service = self._service(call, parsed.model_name, parsed.model_version)
-        request = self._request(service, parsed)
+        request = self._request(service, message, parsed)
         if call.deadline is not None:
             request = _within(request, call.deadline - asyncio.get_running_loop().time())
         return service.submit(request, functools.partial(answer, origin, request), origin)
 
-    def _request(self, service: ModelService, parsed: Any) -> Request:
+    def _request(self, service: ModelService, message: bytes, parsed: Any) -> Request:
         try:
-            return self._codec.request(parsed, service.bundle.manifest.signature)
+            return self._codec.read(message, service.bundle.manifest.signature, parsed)
         except RequestError as error:
             service.tally.fail(error.code)
             raise

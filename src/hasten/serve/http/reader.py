@@ -3,6 +3,9 @@
 llhttp (through httptools) parses, in its strict mode: it refuses bare line feeds, folded headers, two lengths, a length
 beside a transfer coding. What it lets pass and RFC 9112 does not is refused here. By its header alone a request finds
 who answers it, or is refused before any of its body is read.
+
+A client sends the same header again and again. Bytes that were parsed and found good are recognised when they come
+again, with their whole body, and cost one comparison; whether they may pass is decided anew each time.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ __all__ = ["Exchange", "Phase", "Reader", "Receiver"]
 
 # A refused request with a body up to this size is read to its end, and the connection lives on.
 _SWALLOWED = 64 * 2**10
+# A header up to this size is remembered.
+_MEMORABLE = 4 * 2**10
 _USUAL = (
     "host", "connection", "content-length", "content-type", "accept-encoding", "user-agent", "accept", "authorization",
     "inference-header-content-length",
@@ -51,6 +56,20 @@ class Exchange:
         self.request = request
         self.handler = handler
         self.last = last
+
+
+class _Head:
+    """A header as it was parsed, and its bytes; `total` counts the body that it announces too."""
+
+    __slots__ = ("headers", "method", "raw", "size", "target", "total")
+
+    def __init__(self, raw: bytes, method: str, target: bytes, headers: dict[str, str], size: int) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.size = size
+        self.total = len(raw) + size
 
 
 class Receiver(Protocol):
@@ -90,16 +109,25 @@ class Reader:
         self._raw_size = 0
         self._chunks = 0
         self._error: RequestError | None = None
+        # The method of the header that is being read, where it is one to remember.
+        self._plain = ""
+        self._head: _Head | None = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes; what they complete goes to the receiver."""
-        if self.phase is Phase.DEAF:
+        phase, count, head = self.phase, self._count, self._head
+        if head is not None and len(data) == head.total and phase is Phase.IDLE and data.startswith(head.raw):
+            self._again(head, data)
             return
-        phase, count = self.phase, self._count
+        if phase is Phase.DEAF:
+            return
         try:
             self._parser.feed_data(data)
-            if self.phase is phase and self._count == count:
-                self._count_unfinished(len(data))
+            if self._count == count:
+                if self.phase is phase:
+                    self._count_unfinished(len(data))
+            elif phase is Phase.IDLE and self.phase is Phase.IDLE and self._count == count + 1 and self._plain:
+                self._remember(data)
         except httptools.HttpParserUpgrade:
             self.phase = Phase.DEAF
             self._receiver.upgrade_ignored()
@@ -110,6 +138,32 @@ class Reader:
             self.refuse(invalid(f"This is not valid HTTP: {error}."))
         except RequestError as error:
             self.refuse(error)
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the header of a request that came alone and whole, if it ends where its body begins."""
+        size = int(self._headers.get("content-length", "0"))
+        end = len(data) - size
+        if end <= _MEMORABLE and data.find(b"\r\n\r\n") + 4 == end:
+            self._head = _Head(data[:end], self._plain, self._url, self._headers, size)
+
+    def _again(self, head: _Head, data: bytes) -> None:
+        """The remembered header has come once more, with its body and nothing else."""
+        request = HttpRequest(head.method, head.target, head.headers)
+        try:
+            handler = self._hub.application.open(request)
+        except RequestError as error:
+            handler = _refuser(error)
+        except Exception as error:
+            self._request = request
+            self.refuse(internal(error))
+            return
+        if self._hub.buffered + head.size > self._limits.buffered_bytes:
+            self._request = request
+            self.refuse(_too_many())
+            return
+        self._hub.buffered += head.size
+        request.body = data[len(head.raw) :]
+        self._receiver.arrived(Exchange(request, handler, last=False))
 
     def late(self) -> None:
         """The deadline has passed: say so where a request has begun."""
@@ -182,6 +236,8 @@ class Reader:
         self._parts, self._size, self._raw_size, self._chunks = [], 0, 0, 0
         self.deadline = self._hub.now + self._limits.body_s
         expects, open_ended = headers.get("expect"), "transfer-encoding" in headers
+        plain = not (request.old or open_ended or announced > _SWALLOWED or _changes_connection(headers))
+        self._plain = request.method if plain else ""
         if announced > self._hub.body_limit:
             raise _too_large(self._hub.body_limit)
         try:
@@ -209,8 +265,7 @@ class Reader:
         if self._size > self._hub.body_limit:
             raise self._noted(_too_large(self._hub.body_limit))
         if self._hub.buffered > self._limits.buffered_bytes:
-            error = RequestError("Too many bodies are on their way.", code="unavailable", retry_after_s=1.0)
-            raise self._noted(error)
+            raise self._noted(_too_many())
 
     def on_message_complete(self) -> None:
         """A request is complete."""
@@ -263,11 +318,21 @@ def _check_framing(headers: dict[str, str], version: str) -> int:
     return int(announced)
 
 
+def _changes_connection(headers: dict[str, str]) -> bool:
+    """Whether something other than the next request may follow."""
+    lasting = headers.get("connection", "keep-alive").lower() == "keep-alive"
+    return not lasting or "expect" in headers or "upgrade" in headers
+
+
 def _refuser(error: RequestError) -> Handler:
     def refuse(request: HttpRequest, reply: Reply) -> None:
         raise error
 
     return refuse
+
+
+def _too_many() -> RequestError:
+    return RequestError("Too many bodies are on their way.", code="unavailable", retry_after_s=1.0)
 
 
 def _too_large(limit: int) -> RequestError:
