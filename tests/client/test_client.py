@@ -18,6 +18,7 @@ import hasten.client
 from hasten.bundle.read import open_bundle
 from hasten.client import AsyncClient, Retry
 from hasten.errors import DataError, RequestError, UsageError
+from hasten.serve.plan import Rules
 from hasten.serve.server import Front, Running, serve_bundle
 
 pytest.importorskip("grpc", reason="the gRPC client comes with the client extra")
@@ -106,7 +107,7 @@ def test_threads_may_share_a_client(server: Running, golden: Any, protocol: str)
 def frozen(bundle: Path) -> Generator[Running]:
     """A server whose engine takes work and gives none back, and whose queue holds one request."""
     front = Front(grpc=("127.0.0.1", 0))
-    with serve_bundle(open_bundle(bundle), queue_capacity=1, front=front) as running:
+    with serve_bundle(open_bundle(bundle), rules=Rules(queue_capacity=1), front=front) as running:
         pid = running.services["linear"].engine_pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)

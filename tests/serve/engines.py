@@ -15,12 +15,13 @@ import numpy as np
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
+from hasten.spec.measurement import Figure
 from hasten.spec.request import Request
 from hasten.spec.serving import Serving
 from hasten.spec.target import Target
-from hasten.spec.variant import REFERENCE
+from hasten.spec.variant import REFERENCE, Variant
 
-__all__ = ["POISON", "ask", "back", "code_of", "fake", "running", "until", "within"]
+__all__ = ["POISON", "ask", "back", "code_of", "fake", "running", "until", "with_variants", "within"]
 
 POISON = float("nan")
 
@@ -36,6 +37,32 @@ def fake(bundle: Bundle, *, instances: int = 1, max_batch: int = 8, **options: s
         serving={REFERENCE: Serving(instances=instances, max_batch=max_batch)},
     )
     return Bundle(bundle.path, changed)
+
+
+def with_variants(
+    bundle: Bundle, variants: dict[str, tuple[float, float]], *, picked: str = REFERENCE, **serving: Any
+) -> Bundle:
+    """The same bundle with several variants of the same model, each with its measured latency in ms and accuracy."""
+    manifest = bundle.manifest
+    entry, target = manifest.variants[REFERENCE], Target(engine="fake", threads=1)
+    entries = {
+        id_: msgspec.structs.replace(
+            entry,
+            variant=Variant(id=id_, target=target),
+            latency_p50_ms=_figure(latency_ms),
+            accuracy=_figure(accuracy),
+        )
+        for id_, (latency_ms, accuracy) in variants.items()
+    }
+    layout = Serving(**{"threads": 1, "max_batch": 8, **serving})
+    changed = msgspec.structs.replace(
+        manifest, variants=entries, ladder=tuple(entries), picked=picked, serving=dict.fromkeys(entries, layout)
+    )
+    return Bundle(bundle.path, changed)
+
+
+def _figure(value: float) -> Figure:
+    return Figure(value=value, low=value, high=value, n=1, method="made up")
 
 
 def ask(value: float, rows: int = 1, **fields: Any) -> Request:
@@ -63,7 +90,7 @@ async def code_of(service: ModelService, request: Request) -> str:
 
 async def back(service: ModelService) -> None:
     """Let the loop run until all of a service's engines are up again, which takes at most five seconds."""
-    await until(lambda: all(instance.up for instance in service._instances), within(5.0))
+    await until(lambda: service._instances.up == service.policy.instances, within(5.0))
 
 
 def within(seconds: float) -> float:

@@ -23,6 +23,7 @@ import pytest
 
 from hasten.bundle.read import Bundle
 from hasten.serve.http.limits import HttpLimits
+from hasten.serve.plan import Rules
 from hasten.serve.server import Front, Running, serve_bundle
 from hasten.wire.base import Limits
 
@@ -316,7 +317,7 @@ def test_a16_another_method_is_not_allowed_and_told_which_one_is(server: Running
 def test_a_client_that_leaves_frees_its_place_in_the_queue(bundle: Bundle) -> None:
     body = json_body(X)
     one = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (INFER.encode(), len(body), body)
-    with serve_bundle(bundle, queue_capacity=1) as running:
+    with serve_bundle(bundle, rules=Rules(queue_capacity=1)) as running:
         pid = running.services["tiny"].engine_pid
         assert pid is not None
         engine = psutil.Process(pid)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from hasten.errors import ConfigError, RequestError, UserError
-from hasten.serve.access import Operation
-from hasten.serve.config import ServeConfig, read_config
+from hasten.serve.access import NOBODY, Caller, Operation
+from hasten.serve.config import LaneTable, ModelTable, ServeConfig, read_config
 from hasten.serve.options import front_of, limits_of
+from hasten.serve.plan import default_lane, lanes_of
 
 ROOT = Path(__file__).parent.parent.parent
 ADMIN, INFER = "admin-token-of-a-test", "infer-token-of-a-test"
@@ -24,17 +25,32 @@ def config(folder: Path, text: str, **overrides: Any) -> ServeConfig:
 
 
 def test_without_a_file_the_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
-    [documented] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
+    documented, _ = _documented()
     every_key = {line.split(" = ")[0] for line in documented.splitlines() if " = " in line}
     known = {field for table in (ServeConfig(), *_tables()) for field in table.__struct_fields__}
-    assert every_key == known - {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain"}
+    tables = {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "scheduling"}
+    # Without a default: they stand in the example of scheduling.
+    assert every_key == known - tables - {"lanes", "models", "tenant_capacity"}
     written = config(tmp_path, documented)
     assert written == read_config(None, {})
 
 
+def test_the_example_of_scheduling_in_the_documentation_has_every_key_of_lanes_and_models(tmp_path: Path) -> None:
+    _, example = _documented()
+    assert all(key in example for key in (*LaneTable.__struct_fields__, *ModelTable.__struct_fields__))
+    found = config(tmp_path, example)
+    assert [lane.priority for lane in lanes_of(found.lanes)] == [1, 2, 3]
+    assert default_lane(lanes_of(found.lanes), "") == "standard"
+
+
+def _documented() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
+
+
 def _tables() -> list[Any]:
     whole = ServeConfig()
-    return [whole.http, whole.grpc, whole.tls, whole.tokens, whole.size, whole.times, whole.log, whole.drain]
+    several = [whole.http, whole.grpc, whole.tls, whole.tokens, whole.size, whole.times, whole.log, whole.drain]
+    return [*several, whole.scheduling]
 
 
 def test_the_published_schema_is_that_of_the_types() -> None:
@@ -68,6 +84,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("bundles = 'a'\n", "Expected `array`"),
         ("a = 1\na = 2\n", "not TOML"),
         ("[[http]]\n", "Expected `object`"),
+        ("[[lanes]]\nname = 'a'\nwait = 1\n", r"`wait`.*\$\.lanes\[0\].*Did you mean 'weight'"),
+        ("[[lanes]]\nname = 'a b'\n", r"matching regex.*\$\.lanes\[0\]\.name"),
+        ("[[lanes]]\nname = 'a'\nmin_share = 1.0\n", r"< 1\.0.*\$\.lanes\[0\]\.min_share"),
+        ("[[lanes]]\npriority = 1\n", "missing required field `name`"),
+        ("[scheduling]\ncompany = 'any'\n", r"'any'.*\$\.scheduling\.company"),
+        ("[models.tiny]\nqueue = 1\n", "`queue`.*Known keys there: queue_capacity, min_instances"),
+        ("lanes = [" + "{name = 'a'}, " * 33 + "]\n", r"length <= 32.*\$\.lanes"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place_and_what_may_be_meant(tmp_path: Path, text: str, words: str) -> None:
@@ -100,19 +123,45 @@ def test_tokens_come_from_files_one_a_line_or_from_the_environment(tmp_path: Pat
     access.admit_page({"host": "any.example"})
 
 
+def test_a_token_says_whose_it_is_and_in_which_lane_its_requests_go(tmp_path: Path) -> None:
+    lines = f"{INFER} tenant=acme lane=low\nanother-token-of-acme tenant=acme\na-token-of-nobody lane=low\n"
+    (tmp_path / "tokens").write_text(lines + "a-token-of-nobody-else\n")
+    text = '[tokens]\ninfer = "tokens"\n[[lanes]]\nname = "high"\n[[lanes]]\nname = "low"\n'
+    access = front_of(config(tmp_path, text), {}).access
+    first, second, third, fourth = (
+        access.decide(Operation.INFER, f"Bearer {line.split()[0]}")
+        for line in (tmp_path / "tokens").read_text().splitlines()
+    )
+    assert (first, second) == (Caller(tenant="acme", lane="low"), Caller(tenant="acme"))
+    assert (third.lane, fourth.lane) == ("low", "")
+    assert len({"", "acme", third.tenant, fourth.tenant}) == 4
+    assert access.decide(Operation.LIVE, None) == NOBODY
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("repository_control = true\n", "--admin-tokens"),
         ('[tokens]\ninfer = "none"\n', "cannot be read"),
-        ('[tokens]\ninfer = "serve.toml"\n', "shorter than 16"),
+        ('[tokens]\ninfer = "serve.toml"\n', "token 2: what stands behind it is not understood"),
+        ('[tokens]\ninfer = "short"\n', "shorter than 16"),
         ('[tokens]\ninfer = "empty"\n', "is empty"),
+        ('[tokens]\ninfer = "odd"\n', "odd, token 1: what stands behind it is not understood"),
+        ('[tokens]\ninfer = "laned"\n', "laned, token 1: there is no lane 'high'. Name one of: default"),
+        ('[tokens]\ninfer = "one"\nadmin = "two"\n', "stands elsewhere for another tenant"),
+        ('[[lanes]]\nname = "a"\n[[lanes]]\nname = "b"\nmin_share = 2\n', "Expected `float` < 1.0"),
+        ('[[lanes]]\nname = "a"\npriority = 3\n[[lanes]]\nname = "b"\n', "'b' has priority 2 and stands after 'a'"),
         ('[tls]\nkey = "key.pem"\n', "--tls-cert"),
         ('[tls]\nkey = "none.pem"\ncertificate = "none.pem"\n', "does not exist"),
     ],
 )
 def test_what_would_not_work_is_said_before_anything_is_loaded(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "short").write_text("short\n")
+    (tmp_path / "odd").write_text(f"{INFER} acme\n")
+    (tmp_path / "laned").write_text(f"{INFER} lane=high\n")
+    (tmp_path / "one").write_text(f"{INFER} tenant=one\n")
+    (tmp_path / "two").write_text(f"{INFER} tenant=two\n")
     with pytest.raises(UserError, match=words):
         front_of(config(tmp_path, text), {})
 

@@ -11,6 +11,7 @@ from tests.serve.engines import ask, running
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
+from hasten.serve.plan import Rules
 from hasten.spec.event import Event, Ran, Served
 from hasten.spec.request import Request, Response
 
@@ -64,7 +65,7 @@ def test_what_comes_while_the_engine_is_busy_runs_as_one_batch(bundle: Bundle, e
 
 def test_a_full_queue_refuses_and_what_was_accepted_is_answered(bundle: Bundle) -> None:
     async def body() -> None:
-        async with running(bundle, queue_capacity=2) as service:
+        async with running(bundle, rules=Rules(queue_capacity=2)) as service:
             first = asyncio.ensure_future(service.infer(ask(0)))
             while not service._core.is_busy():
                 await asyncio.sleep(0)
@@ -79,7 +80,7 @@ def test_a_full_queue_refuses_and_what_was_accepted_is_answered(bundle: Bundle) 
 
 def test_a_caller_that_gives_up_frees_its_place(bundle: Bundle) -> None:
     async def body() -> None:
-        async with running(bundle, queue_capacity=1) as service:
+        async with running(bundle, rules=Rules(queue_capacity=1)) as service:
             first = asyncio.ensure_future(service.infer(ask(1)))
             second = asyncio.ensure_future(service.infer(ask(2)))
             await asyncio.sleep(0)  # both are in: one runs, one waits
@@ -159,7 +160,7 @@ def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pyte
 
 def test_a_receiver_is_called_once_and_never_before_submit_returned(bundle: Bundle) -> None:
     async def body() -> None:
-        async with running(bundle, queue_capacity=1) as service:
+        async with running(bundle, rules=Rules(queue_capacity=1)) as service:
             results: list[list[Response | RequestError]] = [[], [], []]
             for i, received in enumerate(results):
                 service.submit(ask(i), received.append)
@@ -174,7 +175,7 @@ def test_a_receiver_is_called_once_and_never_before_submit_returned(bundle: Bund
 
 def test_after_cancelling_a_receiver_hears_nothing_even_if_its_answer_is_on_the_way(bundle: Bundle) -> None:
     async def body() -> None:
-        async with running(bundle, queue_capacity=1) as service:
+        async with running(bundle, rules=Rules(queue_capacity=1)) as service:
             heard: list[Response | RequestError] = []
             running_one = service.submit(ask(1), heard.append)
             waiting = service.submit(ask(2), heard.append)

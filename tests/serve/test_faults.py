@@ -26,7 +26,7 @@ from hasten.bundle.read import Bundle, open_bundle, sha256_of
 from hasten.engine.host import environment
 from hasten.engine.isolate import load_isolated
 from hasten.serve import server
-from hasten.serve.driver import _PATH
+from hasten.serve.batch import _PATH
 from hasten.serve.server import Running, serve_bundle
 from hasten.spec.measurement import NOT_MEASURED
 from hasten.spec.target import Target

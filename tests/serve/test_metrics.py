@@ -103,10 +103,10 @@ def test_each_kind_of_refusal_is_counted_once(client: Client) -> None:
     page = client.scrape()
     refusals = {key[1:]: value for key, value in page.items() if key[0] == "hasten_refusals_total"}
     assert refusals == {
-        ("tiny", "invalid"): 2,
-        ("_unknown", "not_found"): 1,
-        ("_none", "not_found"): 1,
-        ("_none", "forbidden"): 1,
+        ("", "tiny", "invalid"): 2,
+        ("", "_unknown", "not_found"): 1,
+        ("", "_none", "not_found"): 1,
+        ("", "_none", "forbidden"): 1,
     }
 
 
@@ -116,7 +116,7 @@ def test_thousands_of_names_that_nobody_serves_add_one_series(client: Client) ->
         client.call("GET", f"/v2/models/model-{number}")
     page = client.scrape()
     assert len(page) - before <= 5
-    assert page["hasten_refusals_total", "_unknown", "not_found"] == 2000
+    assert page["hasten_refusals_total", "", "_unknown", "not_found"] == 2000
 
 
 def test_metrics_need_a_token_of_their_own_scope(bundle: Bundle) -> None:
@@ -209,4 +209,4 @@ def test_requests_over_grpc_are_counted_too(bundle: Bundle) -> None:
     assert page["hasten_request_bytes_total", *who] > 0
     assert page["hasten_response_bytes_total", *who] > 0
     for model in ("_unknown", "tiny"):
-        assert page["hasten_refusals_total", model, "not_found"] == 1
+        assert page["hasten_refusals_total", "", model, "not_found"] == 1

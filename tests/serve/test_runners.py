@@ -21,6 +21,7 @@ from hasten.engine.confine import WorkerLimits
 from hasten.errors import EngineCrashed, EngineError, EngineLoadError
 from hasten.serve import warmup
 from hasten.serve.driver import ModelService
+from hasten.serve.plan import Rules
 from hasten.spec.request import Request, Response
 from hasten.spec.variant import REFERENCE
 
@@ -57,7 +58,7 @@ def test_hundreds_of_concurrent_inputs_of_mixed_shapes_each_get_their_own_answer
     batches: list[int] = []
 
     async def body() -> list[Response]:
-        options: dict[str, Any] = {"isolation": isolation, "queue_capacity": 1000}
+        options: dict[str, Any] = {"isolation": isolation, "rules": Rules(queue_capacity=1000)}
         async with running(
             squares(bundle, tmp_path), sink=lambda event: batches.append(event.batch), **options
         ) as service:
@@ -112,7 +113,7 @@ def test_an_input_that_no_engine_can_be_given_fails_alone(bundle: Bundle, isolat
 def test_an_engine_without_memory_left_is_replaced_and_its_batch_may_come_again(bundle: Bundle, isolation: str) -> None:
     async def body() -> None:
         async with running(fake(bundle, poison="memory"), isolation=isolation) as service:
-            [instance] = service._instances
+            [instance] = service._instances.all
             assert await code_of(service, ask(POISON)) == "unavailable"
             assert not service.ready
             assert await code_of(service, ask(1)) == "ok"
@@ -146,7 +147,7 @@ def test_many_short_batches_in_a_row_are_no_hang(bundle: Bundle, isolation: str)
             started = time.monotonic()
             while time.monotonic() - started < 0.8:
                 assert await code_of(service, ask(1)) == "ok"
-            assert service._instances[0].restarts == 0
+            assert service._instances.all[0].restarts == 0
 
     asyncio.run(body())
 

@@ -19,6 +19,7 @@ import pytest
 
 from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
+from hasten.serve.plan import Rules
 from hasten.serve.server import Running, allow_files, serve_bundle, serve_forever
 from hasten.wire.base import Limits
 
@@ -91,7 +92,7 @@ def server(bundle: Bundle) -> Iterator[Running]:
 @pytest.fixture
 def own_server(bundle: Bundle) -> Iterator[Running]:
     """For tests that stop the engine: nobody else uses this server. One request waits, no more."""
-    with serve_bundle(bundle, queue_capacity=1) as running:
+    with serve_bundle(bundle, rules=Rules(queue_capacity=1)) as running:
         yield running
 
 

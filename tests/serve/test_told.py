@@ -18,6 +18,7 @@ from hasten.errors import RequestError
 from hasten.serve.core import Arrived, Core, Dispatch, Drain, EngineDown, EngineLost, EngineUp, Finished, Policy, Tick
 from hasten.serve.driver import ModelService
 from hasten.serve.origin import Origin, new_request_id, request_id
+from hasten.serve.plan import Rules
 from hasten.serve.told import Batch, Teller
 from hasten.spec.event import Event, Ran, Refused, Served, WorkerChanged
 from hasten.spec.request import Request
@@ -154,7 +155,7 @@ def test_every_request_ends_in_exactly_one_event(bundle: Bundle) -> None:
             got[result.code if isinstance(result, RequestError) else "served"] += 1
         late()
 
-    told = day(bundle, body, queue_capacity=5)
+    told = day(bundle, body, rules=Rules(queue_capacity=5))
     assert got["served"] > 0 and got["overloaded"] > 0
     assert ends(told) == got + Counter(cancelled=1, deadline=1)
     served = [event for event in told if isinstance(event, Served)]

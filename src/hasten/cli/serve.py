@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hasten.cli.seam import emit, say, verb
 from hasten.errors import UsageError
+
+if TYPE_CHECKING:
+    from hasten.serve.plan import Plan
 
 __all__ = ["command", "host_and_port"]
 
@@ -57,7 +61,8 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     from hasten.bundle.read import open_bundle
     from hasten.observe.session import observing
     from hasten.serve.config import read_config
-    from hasten.serve.options import front_of, limits_of
+    from hasten.serve.options import front_of, limits_of, rules_of
+    from hasten.serve.plan import check_models, plan_of, warnings_of
     from hasten.serve.server import Running, require_guard, serve_forever
     from hasten.serve.telemetry import Telemetry
 
@@ -72,10 +77,13 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
         require_guard(settings.grpc.address.rpartition(":")[0].strip("[]"), insecure or front.keeps_strangers_out)
     opened = [open_bundle(path) for path in settings.bundles]
     names = [bundle.manifest.name for bundle in opened]
+    rules = rules_of(settings)
     if check:
         for bundle in opened:
             bundle.require_servable()
-        _say_good(names, as_json)
+        check_models(rules, names)
+        plans = {bundle.manifest.name: plan_of(bundle, rules) for bundle in opened}
+        _say_good(plans, warnings_of(plans.values()), as_json)
         return
 
     def ready(running: Running) -> None:
@@ -94,7 +102,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
             host=host,
             port=port,
             insecure=insecure,
-            queue_capacity=settings.queue_capacity,
+            rules=rules,
             limits=limits_of(settings),
             front=front,
             telemetry=Telemetry(sink=observation.sink, page=observation.metrics.page),
@@ -139,8 +147,31 @@ def _token_file(flag: str | None, scope: str) -> str | None:
     return flag or ("" if os.environ.get(token_variable(Scope(scope))) else None)
 
 
-def _say_good(names: list[str], as_json: bool) -> None:
+def _say_good(plans: Mapping[str, Plan], warnings: list[str], as_json: bool) -> None:
     if as_json:
-        emit("serve", {"good": True, "models": names})
-    else:
-        say(f"good: would serve {', '.join(names)}")
+        told = {name: _told(plan) for name, plan in plans.items()}
+        emit("serve", {"good": True, "models": list(plans), "plans": told, "warnings": warnings})
+        return
+    say(f"good: would serve {', '.join(plans)}")
+    for name, plan in plans.items():
+        told = _told(plan)
+        if len(plan.policy.lanes) > 1:
+            say(f"{name}: lanes {', '.join(told['lanes'])}; requests that name none go in {told['default_lane']}")
+        if len(plan.variants) > 1:
+            say(f"{name}: ladder {', then '.join(plan.variants)}, all loaded in each instance")
+        if told["min_instances"] != told["max_instances"]:
+            say(f"{name}: {told['min_instances']} to {told['max_instances']} instances")
+    for words in warnings:
+        say(f"warning: {words}")
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    least, most = plan.policy.scale
+    return {
+        "lanes": [lane.name for lane in plan.policy.lanes],
+        "default_lane": plan.default_lane,
+        "variants": list(plan.variants),
+        "min_instances": least,
+        "max_instances": most,
+        "queue_capacity": plan.policy.queue_capacity,
+    }

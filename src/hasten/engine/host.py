@@ -81,10 +81,13 @@ def staying_on(cores: set[int] | None) -> Generator[None]:
         os.sched_setaffinity(0, before)
 
 
-def pin_caller(session: object) -> None:
+def pin_caller(session: object, cores: set[int] | None) -> None:
     """Keep the calling thread on the core that a session names (`caller_core`), if it does: its engine counts on the
-    caller to do a share of the work. After loading: a runtime's own threads would inherit the restriction.
+    caller to do a share of the work. Else on all `cores`, whatever another session wanted of it. After loading: a
+    runtime's own threads would inherit the restriction.
     """
+    if cores:
+        os.sched_setaffinity(0, cores)
     core: int | None = getattr(session, "caller_core", None)
     if core is not None:
         os.sched_setaffinity(0, {core})

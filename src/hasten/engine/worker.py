@@ -32,10 +32,14 @@ __all__ = ["Worker", "main"]
 
 
 class Worker:
-    """Answers one frame at a time. Holds at most one session, and samples that were put to be run many times."""
+    """Answers one frame at a time. Holds a session for each variant that was loaded (one, "", where nobody names any),
+    and samples that were put to be run many times.
+    """
 
     def __init__(self) -> None:
-        self._session: Session | None = None
+        self._sessions: dict[str, Session] = {}
+        # Whose session the calling thread was pinned for.
+        self._pinned = ""
         self._samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         # Engines choose cores for their threads among those that the loading thread may use, so loading wants all.
         self._cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
@@ -66,12 +70,13 @@ class Worker:
     def _load(self, frame: Frame) -> Frame:
         target = msgspec.convert(frame.args["target"], Target)
         engine = engines.get(target.engine)
+        name: str = frame.args.get("variant", "")
         started = time.perf_counter()
         with staying_on(self._cores):
-            self._session = engine.load(Path(frame.args["model"]), target)
+            session = self._sessions[name] = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        pin_caller(self._session)
-        signature = msgspec.to_builtins(self._session.signature)
+        self._pin(name)
+        signature = msgspec.to_builtins(session.signature)
         return Frame(
             "loaded",
             {"signature": signature, "load_ms": elapsed_ms},
@@ -86,7 +91,7 @@ class Worker:
         return Frame("kept")
 
     def _run(self, frame: Frame) -> Frame:
-        return Frame("ran", tensors=self._loaded().run(frame.tensors))
+        return Frame("ran", tensors=self._loaded(frame.args.get("variant", "")).run(frame.tensors))
 
     def _time(self, frame: Frame) -> Frame:
         """Run the given slots in order and time each; the first `warmup` runs go untimed."""
@@ -136,10 +141,18 @@ class Worker:
     def _cpu(self, frame: Frame) -> Frame:
         return Frame("cpu", {"seconds": time.process_time()})
 
-    def _loaded(self) -> Session:
-        if self._session is None:
+    def _loaded(self, name: str = "") -> Session:
+        session = self._sessions.get(name)
+        if session is None:
             raise EngineRunError("No model is loaded in this worker.")
-        return self._session
+        if name != self._pinned:
+            self._pin(name)
+        return session
+
+    def _pin(self, name: str) -> None:
+        """Engines may count on the calling thread, and each on another core."""
+        pin_caller(self._sessions[name], self._cores)
+        self._pinned = name
 
 
 def _failure(error: HastenError, code: str) -> Frame:

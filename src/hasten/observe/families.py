@@ -1,7 +1,7 @@
 """Every metric that a server shows: name, kind, labels, and what it says. The page in the docs is checked against it.
 
 Times are seconds, sizes bytes. Labels come from bounded sets: models that are served and two words for the rest,
-variants and lanes of their bundles, the protocol's error codes, and words of our own.
+variants of their bundles, lanes of serve.toml, the protocol's error codes, and words of our own.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ _ALL = (
     Family(
         "hasten_refusals",
         "counter",
-        ("model", "reason"),
-        "Requests that got an error, by its code, or whose client left (cancelled).",
+        ("model", "lane", "reason"),
+        "Requests that got an error, by its code, or whose client left (cancelled); those without a lane ended before "
+        "they had one.",
     ),
     Family("hasten_batch_requests", "histogram", _MODEL, "Requests that ran together in a batch."),
     Family("hasten_batch_rows", "histogram", _MODEL, "Samples that ran together in a batch."),
@@ -69,6 +70,7 @@ _ALL = (
     Family("hasten_worker_starts", "counter", ("model", "variant"), "Engine instances that started the first time."),
     Family("hasten_worker_deaths", "counter", ("model", "variant"), "Engine instances that died."),
     Family("hasten_worker_restarts", "counter", ("model", "variant"), "Engine instances that came back."),
+    Family("hasten_level_changes", "counter", ("model", "direction"), "Steps on the ladder, down or up."),
     Family(
         "hasten_model_changes", "counter", ("model", "change", "result"), "Models that operators loaded and unloaded."
     ),
@@ -82,6 +84,13 @@ _ALL = (
     Family("hasten_queue_capacity_requests", "gauge", _MODEL, "Requests that may wait at most."),
     Family("hasten_workers", "gauge", _MODEL, "Engine instances that the model should have."),
     Family("hasten_workers_up", "gauge", _MODEL, "Engine instances that take work."),
+    Family(
+        "hasten_model_level",
+        "gauge",
+        _MODEL,
+        "How far down its ladder the model is served: 0 is the first variant; one past the last, background work is "
+        "shed.",
+    ),
     Family("hasten_model_ready", "gauge", _MODEL, "1 where the model takes requests, else 0."),
     Family(
         "hasten_observations_lost",

@@ -25,7 +25,7 @@ from prometheus_client.exposition import choose_encoder
 from hasten.observe.base import Sink
 from hasten.observe.families import FAMILIES
 from hasten.observe.histogram import COUNTS, SECONDS, Histogram
-from hasten.spec.event import UNKNOWN_MODEL, Changed, Event, Gauges, Ran, Refused, Served, WorkerChanged
+from hasten.spec.event import UNKNOWN_MODEL, Changed, Event, Gauges, LevelChanged, Ran, Refused, Served, WorkerChanged
 
 __all__ = ["Metrics"]
 
@@ -69,6 +69,7 @@ class Metrics:
         self._batches: dict[tuple[str, ...], _Batches] = {}
         self._refusals: Counter[tuple[str, ...]] = Counter()
         self._workers: Counter[tuple[str, str, str]] = Counter()
+        self._levels: Counter[tuple[str, ...]] = Counter()
         self._changes: Counter[tuple[str, ...]] = Counter()
         self._models: set[str] = set()
         self._gauges: Sequence[Gauges] = ()
@@ -77,6 +78,7 @@ class Metrics:
             Refused: self._refused,
             Ran: self._ran,
             WorkerChanged: self._worker,
+            LevelChanged: self._moved,
             Changed: self._changed,
         }
         self._registry = CollectorRegistry()
@@ -111,6 +113,7 @@ class Metrics:
         for state, name in _STATES.items():
             rows = {(model, variant): count for (model, variant, was), count in workers if was == state}
             yield _counter(name, rows)
+        yield _counter("hasten_level_changes", self._levels)
         yield _counter("hasten_model_changes", self._changes)
         yield from self._of_gauges()
         lost = {(name, reason): n for name, ask in self._lost.items() for reason, n in ask().items()}
@@ -133,7 +136,7 @@ class Metrics:
         row.bytes_out += event.bytes_out
 
     def _refused(self, event: Refused) -> None:
-        self._refusals[self._known(event.model), event.code] += 1
+        self._refusals[self._known(event.model), event.lane, event.code] += 1
 
     def _ran(self, event: Ran) -> None:
         row = self._batches.get((event.model, event.version, event.variant))
@@ -147,6 +150,9 @@ class Metrics:
 
     def _worker(self, event: WorkerChanged) -> None:
         self._workers[self._known(event.model), event.variant, event.state] += 1
+
+    def _moved(self, event: LevelChanged) -> None:
+        self._levels[self._known(event.model), "down" if event.after > event.before else "up"] += 1
 
     def _changed(self, event: Changed) -> None:
         result = "done" if event.status < 400 else "refused"
@@ -195,6 +201,7 @@ class Metrics:
         yield _gauge("hasten_queue_capacity_requests", {who: one.capacity for who, one in models.items()})
         yield _gauge("hasten_workers", {who: one.instances for who, one in models.items()})
         yield _gauge("hasten_workers_up", {who: one.instances_up for who, one in models.items()})
+        yield _gauge("hasten_model_level", {who: one.level for who, one in models.items()})
         yield _gauge("hasten_model_ready", {who: one.ready for who, one in models.items()})
 
 

@@ -96,12 +96,17 @@ def _cumulative(model: str, scrape: Scrape) -> dict[float, float]:
 
 
 def _refusals(model: str, before: Scrape, after: Scrape, seconds: float) -> dict[str, float]:
-    old = {labels["reason"]: value for labels, value in before.of("hasten_refusals_total", model)}
-    risen = {
-        labels["reason"]: _rise(old.get(labels["reason"], 0.0), value) / seconds
-        for labels, value in after.of("hasten_refusals_total", model)
-    }
+    old, new = _by_reason(model, before), _by_reason(model, after)
+    risen = {reason: _rise(old.get(reason, 0.0), value) / seconds for reason, value in new.items()}
     return {reason: value for reason, value in risen.items() if value}
+
+
+def _by_reason(model: str, scrape: Scrape) -> dict[str, float]:
+    """Refusals of all lanes."""
+    found: dict[str, float] = {}
+    for labels, value in scrape.of("hasten_refusals_total", model):
+        found[labels["reason"]] = found.get(labels["reason"], 0.0) + value
+    return found
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from hasten.spec.event import Changed, Event, Ran, Refused, Served, WorkerChanged
+from hasten.spec.event import Changed, Event, LevelChanged, Ran, Refused, Served, WorkerChanged
 
 __all__ = ["Record", "as_line", "of_event", "of_logging"]
 
@@ -44,6 +44,16 @@ def of_event(event: Event, *, requests: bool = False) -> Record | None:
                 "model": model,
                 "variant": variant,
                 "instance": instance,
+            }
+        case LevelChanged(model=model, variant=variant, before=before, after=after):
+            level = "warning" if after > before else "info"
+            return {
+                "level": level,
+                "event": "stepped down" if after > before else "stepped up",
+                "model": model,
+                "variant": variant,
+                "before": before,
+                "after": after,
             }
         case Ran() | Changed():
             return None

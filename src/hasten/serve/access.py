@@ -12,10 +12,11 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from hasten.errors import RequestError, UsageError
 
-__all__ = ["REPOSITORY_CONTROL", "Access", "Operation", "Scope"]
+__all__ = ["NOBODY", "REPOSITORY_CONTROL", "Access", "Caller", "Operation", "Scope"]
 
 _SHORTEST_TOKEN = 16
 _KNOWN_HOSTS = 256
@@ -51,6 +52,17 @@ class Operation(enum.Enum):
         self.scope = scope
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who holds a token: the tenant for whom requests are counted, and the lane in which they go. Both may be empty."""
+
+    tenant: str = ""
+    lane: str = ""
+
+
+# Whoever needs no token.
+NOBODY = Caller()
+
 # What changes the models of a running server; it does not exist unless it is switched on.
 REPOSITORY_CONTROL = frozenset({Operation.LOAD, Operation.UNLOAD})
 
@@ -58,8 +70,9 @@ REPOSITORY_CONTROL = frozenset({Operation.LOAD, Operation.UNLOAD})
 class Access:
     """The rules of one server.
 
-    `tokens` by scope; one token may stand in several. Without any token infer and metrics are open to whoever reaches
-    the server, admin never is. `off` are operations that do not exist here. `hosts` are the names under which browsers
+    `tokens` by scope; one token may stand in several. `callers` tells whose a token is; one of which it tells nothing
+    is a tenant of its own. Without any token infer and metrics are open to whoever reaches the server, admin never is.
+    `off` are operations that do not exist here. `hosts` are the names under which browsers
     may know the server (`None`: any), beside localhost and literal addresses, which no foreign DNS can point here;
     `origins` are web pages of others that may use it. Raises `UsageError` for a token that is too short or has odd
     characters.
@@ -72,8 +85,11 @@ class Access:
         off: Iterable[Operation] = REPOSITORY_CONTROL,
         hosts: Iterable[str] | None = (),
         origins: Iterable[str] = (),
+        callers: Mapping[str, Caller] | None = None,
     ) -> None:
         self._scopes = _by_digest(tokens or {})
+        known = {_digest(token): caller for token, caller in (callers or {}).items()}
+        self._callers = {digest: _named(digest, known.get(digest, NOBODY)) for digest in self._scopes}
         self._off = frozenset(off)
         self._hosts = None if hosts is None else {"localhost", *(host.lower() for host in hosts)}
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
@@ -88,23 +104,24 @@ class Access:
         """Whether any token is good for `scope`."""
         return any(scope in scopes for scopes in self._scopes.values())
 
-    def decide(self, operation: Operation, authorization: str | None) -> None:
-        """Return where the operation is allowed. Raises `RequestError`: not_found where it is switched off,
+    def decide(self, operation: Operation, authorization: str | None) -> Caller:
+        """Return who asks, where the operation is allowed. Raises `RequestError`: not_found where it is switched off,
         unauthenticated without a known token, forbidden where the token is good for something else.
         """
         if operation in self._off:
             raise RequestError("There is nothing at this path.", code="not_found")
         scope = operation.scope
         if scope is None or (not self._scopes and scope is not Scope.ADMIN):
-            return
-        granted = self._granted(authorization or "")
-        if granted is None:
+            return NOBODY
+        known = self._known(authorization or "")
+        if known is None:
             raise RequestError(
                 f"This needs a token of scope {scope.value!r}, as the header Authorization: Bearer TOKEN.",
                 code="unauthenticated",
             )
-        if scope not in granted:
+        if scope not in self._scopes[known]:
             raise RequestError(f"The token is not good for scope {scope.value!r}.", code="forbidden")
+        return self._callers[known]
 
     def admit_page(self, headers: Mapping[str, str]) -> None:
         """Return unless a browser acts here for a page that is not ours: by DNS rebinding (a foreign Host) or across
@@ -132,15 +149,16 @@ class Access:
         if len(self._good_hosts) < _KNOWN_HOSTS:
             self._good_hosts.add(host)
 
-    def _granted(self, authorization: str) -> frozenset[Scope] | None:
+    def _known(self, authorization: str) -> bytes | None:
+        """The digest of the token, where it is one of ours."""
         kind, _, token = authorization.partition(" ")
         if kind.lower() != "bearer":
             return None
         digest, found = _digest(token.strip()), None
         # All are compared, whichever fits: the time tells nothing.
-        for known, scopes in self._scopes.items():
+        for known in self._scopes:
             if hmac.compare_digest(known, digest):
-                found = scopes
+                found = known
         return found
 
 
@@ -156,6 +174,11 @@ def _by_digest(tokens: Mapping[Scope, Iterable[str]]) -> dict[bytes, frozenset[S
             digest = _digest(token)
             scopes[digest] = scopes.get(digest, frozenset()) | {scope}
     return scopes
+
+
+def _named(digest: bytes, caller: Caller) -> Caller:
+    """A caller without a name gets one that nobody else has."""
+    return caller if caller.tenant else Caller(tenant=digest.hex()[:16], lane=caller.lane)
 
 
 def _digest(token: str) -> bytes:

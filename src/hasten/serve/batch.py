@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hasten.errors import EngineRunError
+from hasten.errors import EngineRunError, RequestError
 
-__all__ = ["Outcome", "Tensors", "parts_of", "rows_of", "split_rows", "together_or_alone"]
+__all__ = [
+    "Outcome", "Tensors", "parts_of", "result_of", "rows_of", "shape_key", "split_rows", "together_or_alone",
+]  # fmt: skip
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 Outcome = Tensors | EngineRunError
+_PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
 
 
 def together_or_alone(batch: Sequence[Tensors]) -> Generator[Sequence[Tensors], Outcome, list[Outcome]]:
@@ -56,3 +60,27 @@ def split_rows(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
         if not array.ndim or array.shape[0] != edges[-1]:
             raise EngineRunError(f"The output {name!r} has shape {list(array.shape)} for a batch of {edges[-1]} rows.")
     return [{name: array[start:stop] for name, array in outputs.items()} for start, stop in itertools.pairwise(edges)]
+
+
+def shape_key(inputs: Tensors) -> tuple[object, ...]:
+    """Equal for requests that differ in their number of rows only.
+
+    A request whose inputs disagree on the number of rows is like no other: its outputs could not be told apart.
+    """
+    leading = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
+    if len(leading) != 1 or -1 in leading:
+        return (object(),)
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items()))
+
+
+def result_of(outcome: Outcome) -> Tensors | RequestError:
+    """What a client is told of an outcome: what happened, not where the runtime was built."""
+    if not isinstance(outcome, EngineRunError):
+        return outcome
+    words = _PATH.sub("…", outcome.message)
+    lost = outcome.code in ("unavailable", "out_of_memory")
+    return RequestError(
+        f"The engine failed: {words}",
+        code="unavailable" if lost else "internal",
+        retry_after_s=1.0 if lost else None,
+    )

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,7 +24,10 @@ __all__ = [
     "Drain",
     "Grpc",
     "Http",
+    "LaneTable",
     "Log",
+    "ModelTable",
+    "Scheduling",
     "ServeConfig",
     "Size",
     "Times",
@@ -36,6 +39,7 @@ __all__ = [
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+LaneName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Http(Value, frozen=True):
@@ -104,6 +108,60 @@ class Log(Value, frozen=True):
     requests: Annotated[bool, Meta(description="A record for each request.")] = False
 
 
+class LaneTable(Value, frozen=True):
+    """A class of requests. Lanes stand in order of urgency."""
+
+    name: LaneName
+    priority: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="1 is most urgent; without it, the lane's place in the file. Equal ones share by weight."),
+    ] = None
+    weight: Annotated[float, Meta(gt=0, description="Share among lanes of one priority.")] = 1.0
+    min_share: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of engine time kept for it whatever goes before it.")
+    ] = 0.0
+    max_age_s: Annotated[Seconds | None, Meta(description="The longest wait: then it is refused.")] = None
+    deadline_s: Annotated[Seconds | None, Meta(description="The deadline of requests that name none.")] = None
+    accuracy_floor: Annotated[
+        float | None,
+        Meta(description="The least accuracy, in the metric's own unit; the most, where lower is better."),
+    ] = None
+    background: Annotated[bool, Meta(description="Shed first under overload, down to its min_share.")] = False
+    capacity: Annotated[Positive | None, Meta(description="Requests that may wait in it.")] = None
+
+
+class Scheduling(Value, frozen=True):
+    """How requests are scheduled, for every model."""
+
+    default_lane: Annotated[
+        str,
+        Meta(description="For requests that name none; empty: the least urgent lane that is not background."),
+    ] = ""
+    tenant_capacity: Annotated[
+        Positive | None, Meta(description="Requests of one tenant (token) that may wait for each model.")
+    ] = None
+    company: Annotated[
+        Literal["adaptive", "window"],
+        Meta(description="When a batch waits for more requests: where that is expected to pay, or always its time."),
+    ] = "adaptive"
+    ladder: Annotated[bool, Meta(description="Serve cheaper variants of the bundle under overload.")] = False
+    window_s: Annotated[float, Meta(gt=0, description="Load is looked at once in so many seconds.")] = 0.5
+    calm_s: Annotated[float, Meta(gt=0, description="Seconds of calm before a better variant serves again.")] = 10.0
+    idle_s: Annotated[float, Meta(gt=0, description="Seconds of rest before an instance is stopped.")] = 60.0
+
+
+class ModelTable(Value, frozen=True):
+    """What is different for one model."""
+
+    queue_capacity: Annotated[Positive | None, Meta(description="Requests that may wait for it.")] = None
+    min_instances: Annotated[Positive | None, Meta(description="Engine instances at least.")] = None
+    max_instances: Annotated[Positive | None, Meta(description="Engine instances at most.")] = None
+    variants: Annotated[
+        tuple[str, ...],
+        Meta(description="Its ladder: variants of the bundle from normal load downwards, each faster than the last."),
+    ] = ()
+
+
 class Drain(Value, frozen=True):
     """How the server ends."""
 
@@ -130,6 +188,11 @@ class ServeConfig(Value, frozen=True):
     drain: Drain = Drain()
     log: Log = Log()
     observe: Annotated[tuple[str, ...], Meta(description="Further observers by name, such as otel.")] = ()
+    lanes: Annotated[
+        tuple[LaneTable, ...], Meta(max_length=32, description="Lanes of every model, the most urgent first.")
+    ] = ()
+    scheduling: Scheduling = Scheduling()
+    models: Annotated[dict[str, ModelTable], Meta(description="By the model's name.")] = {}
 
 
 # What names a file or folder, and is relative to the folder of serve.toml.
@@ -180,10 +243,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _remedy(words: str) -> str:
-    unknown = re.search(r"unknown field `(.*?)`(?: - at `\$\.(\w+)`)?", words)
+    unknown = re.search(r"unknown field `(.*?)`(?: - at `\$\.(\w+).*?`)?", words)
     if unknown is None:
         return "docs/serve.md describes every key."
-    table = getattr(ServeConfig(), unknown[2]) if unknown[2] else ServeConfig()
-    known = list(table.__struct_fields__)
+    known = list(_fields(unknown[2]))
     near = difflib.get_close_matches(unknown[1], known, 1)
     return f"Did you mean {near[0]!r}?" if near else f"Known keys there: {', '.join(known)}."
+
+
+def _fields(table: str | None) -> tuple[str, ...]:
+    """The keys of a table of the file, or of the file itself."""
+    of_many: dict[str | None, Any] = {"lanes": LaneTable, "models": ModelTable}
+    kind = of_many.get(table) or (getattr(ServeConfig(), table) if table else ServeConfig)
+    return kind.__struct_fields__

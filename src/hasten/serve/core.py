@@ -80,6 +80,16 @@ class Core:
         """How far down the ladder the model is served; one past its end, background work is shed."""
         return self._outlook.ladder.level
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether there is any other level."""
+        return self._outlook.ladder.moves
+
+    @property
+    def wanted(self) -> int:
+        """How many instances should be up."""
+        return self._roster.wanted
+
     def is_up(self, instance: int = 0) -> bool:
         """Whether an instance takes work."""
         return self._roster.instances[instance].state in ("idle", "busy")

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hasten.bundle.manifest import Manifest
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import EngineCrashed, EngineRunError, RequestError
-from hasten.serve.batch import Outcome, Tensors
+from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
+from hasten.serve.choice import LaneChoice
 from hasten.serve.core import (
     Arrived,
     Cancelled,
@@ -37,19 +36,19 @@ from hasten.serve.core import (
     Wake,
 )
 from hasten.serve.instance import Instance
+from hasten.serve.instances import Instances
 from hasten.serve.origin import Origin
+from hasten.serve.plan import Plan, Rules, plan_of
 from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
 from hasten.serve.told import NEWS, Batch, Teller
 from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Request, Response
-from hasten.spec.serving import Serving
 from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
 
 Answer = Callable[[Response | RequestError], None]
-_PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+){2,}(?::\d+)?")
 # What may make an instance free again.
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
@@ -72,48 +71,55 @@ class _Ticket:
 class ModelService:
     """One bundle being served. Start it on a running event loop; `submit` calls back, `infer` awaits the answer.
 
-    `isolation` "process" gives each engine instance a process of its own within `limits`; "none" runs them in this one.
+    `rules` are the operator's. `isolation` "process" gives each engine instance a process of its own within `limits`;
+    "none" runs them in this one.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         *,
-        queue_capacity: int = 256,
+        rules: Rules | None = None,
         sink: Sink | None = None,
         isolation: Isolation = "process",
         limits: WorkerLimits | None = None,
     ) -> None:
         self.bundle = bundle
-        self.variant = bundle.manifest.picked
-        manifest = bundle.manifest
-        chosen = manifest.serving_of(self.variant)
-        policy = _policy(manifest, chosen, queue_capacity)
-        self._core = Core(policy, engine_up=False)
-        target = chosen.one(bundle.entry(self.variant).variant.target)
-        loading = Loading(bundle, self.variant, target, policy.max_batch)
-        self._instances = [
-            Instance(loading, number, self._handle, isolation=isolation, limits=limits or WorkerLimits())
-            for number in range(chosen.instances)
-        ]
+        self.plan: Plan = plan_of(bundle, rules or Rules())
+        policy = self.plan.policy
+        self._core = Core(policy, engine_up=False, table=self.plan.table)
+        loading = Loading(bundle, self.plan.variants, self.plan.serving, policy.max_batch)
+        limits = limits or WorkerLimits()
+        self._instances = Instances(
+            lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
+        )
+        self._choice = LaneChoice(policy.lanes, self.plan.default_lane)
+        # Nobody asks for the level where there is only one.
+        self._has_levels = self._core.has_levels
+        self._level = 0
         self._ids = itertools.count()
         self._tickets: dict[int, _Ticket] = {}
         self._settled: list[_Ticket] = []
         self._arrivals: list[Arrived] = []
-        self._teller = Teller(manifest.name, self.variant, sink)
+        self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
         self.tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in manifest.signature.outputs}
+        self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in bundle.manifest.signature.outputs}
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def ready(self) -> bool:
         """Whether requests are taken and an instance is up."""
-        return self._open and any(instance.up for instance in self._instances)
+        return self._open and self._instances.up > 0
+
+    @property
+    def variant(self) -> str:
+        """The variant that serves at normal load."""
+        return self.plan.variants[0]
 
     @property
     def policy(self) -> Policy:
@@ -123,12 +129,11 @@ class ModelService:
     @property
     def engine_pid(self) -> int | None:
         """Process id of the first engine instance, where it has one of its own."""
-        return self._instances[0].pid
+        return self._instances.all[0].pid
 
     async def start(self) -> None:
         """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
-        for instance in self._instances:
-            await instance.start()
+        await self._instances.start(self.policy.instances)
         self._open = True
 
     def gauges(self) -> Gauges:
@@ -138,8 +143,9 @@ class ModelService:
             model=self.bundle.manifest.name,
             variant=self.variant,
             ready=self.ready,
-            instances=len(self._instances),
-            instances_up=sum(instance.up for instance in self._instances),
+            instances=self._core.wanted,
+            instances_up=self._instances.up,
+            level=self._core.level,
             capacity=self.policy.queue_capacity,
             lanes=tuple(
                 Lane(lane=lane.name, requests=waiting.length(number), work_s=waiting.work(number))
@@ -154,15 +160,23 @@ class ModelService:
         The arrays of a `Response` are the receiver's to keep. `origin` is what observers are told besides.
         """
         id_, now = next(self._ids), time.monotonic()
-        ticket = _Ticket(id_, request, answer, now, origin or Origin(now))
+        origin = origin or Origin(now)
+        ticket = _Ticket(id_, request, answer, now, origin)
         self._tickets[id_] = ticket
         self._idle.clear()
+        caller = origin.caller
+        try:
+            lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
+        except RequestError as error:
+            self._settle(id_, error)
+            return functools.partial(self._cancel, ticket)
         deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
         if deadline is not None:
             ticket.alarm = self._alarm(id_, deadline - now)
         if not self._arrivals:
             asyncio.get_running_loop().call_soon(self._admit)
-        self._arrivals.append(Arrived(id_, request.rows, _shape_key(request), deadline))
+        key = shape_key(request.inputs)
+        self._arrivals.append(Arrived(id_, request.rows, key, deadline, lane, caller.tenant))
         return functools.partial(self._cancel, ticket)
 
     async def infer(self, request: Request) -> Response:
@@ -195,7 +209,7 @@ class ModelService:
         self._core.draining = True
         if self._timer is not None:
             self._timer.cancel()
-        await asyncio.gather(*(instance.close() for instance in self._instances))
+        await self._instances.close()
         self._settle_all(tuple(self._tickets), RequestError("The server stopped.", code="unavailable"))
 
     def _admit(self) -> None:
@@ -214,18 +228,23 @@ class ModelService:
             self._carry_out(command)
         if kind in NEWS:
             self._teller.happened(event)
+        if self._has_levels and self._core.level != self._level:
+            self._teller.moved(self._level, self._core.level, self.plan.variants)
+            self._level = self._core.level
 
     def _carry_out(self, command: Command) -> None:
         match command:
-            case Dispatch(ids, rows, number, _, closed):
+            case Dispatch(ids, rows, number, variant, closed):
                 now = time.monotonic()
-                self._run(ids, number, Batch(rows, closed, now, self._free_since, started=now))
+                self._run(ids, number, Batch(rows, closed, now, self._free_since, variant, started=now))
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
                 self._wake(at)
-            case StartInstance() | StopInstance():
-                pass  # only a policy with a scale asks for these, and the driver's has none
+            case StartInstance(number):
+                self._instances.begin(number)
+            case StopInstance(number):
+                self._instances.end(number)
 
     def _wake(self, at: float) -> None:
         """Keep one timer, for the earliest time asked for; the tick asks again for what comes after."""
@@ -250,7 +269,7 @@ class ModelService:
             return
         ran.requests = len(batch)
         inputs = [ticket.request.inputs for ticket in batch]
-        self._instances[number].run(inputs, lambda results: self._ran(batch, number, ran, results))
+        self._instances.run(number, ran.variant, inputs, lambda results: self._ran(batch, number, ran, results))
 
     def _ran(self, batch: list[_Ticket], number: int, ran: Batch, results: Sequence[Outcome] | EngineCrashed) -> None:
         """Answer a batch. Only what was running fails where the engine died."""
@@ -258,10 +277,10 @@ class ModelService:
             results = [EngineRunError("its process ended, and a new one is started.", code="unavailable")] * len(batch)
         for ticket, result in zip(batch, results, strict=True):
             ticket.ran = ran
-            self._settle(ticket.id, _outcome(result))
+            self._settle(ticket.id, result_of(result))
         ran.finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
-        up = self._instances[number].up
+        up = self._instances.all[number].up
         seconds = ran.finished - ran.started
         self._handle(Finished(seconds, number) if up else EngineDown(number))
         answered = sum(not isinstance(result, EngineRunError) for result in results)
@@ -311,7 +330,7 @@ class ModelService:
         assert result is not None
         begun = time.monotonic()
         try:
-            ticket.answer(result if isinstance(result, RequestError) else self._response(ticket.request, result))
+            ticket.answer(result if isinstance(result, RequestError) else self._response(ticket, result))
         except Exception as error:
             # One receiver that fails must not cost the others their answers.
             context = {"message": "The receiver of an answer failed.", "exception": error}
@@ -334,7 +353,9 @@ class ModelService:
         if not self._tickets and not self._settled:
             self._idle.set()
 
-    def _response(self, request: Request, outputs: Tensors) -> Response:
+    def _response(self, ticket: _Ticket, outputs: Tensors) -> Response:
+        request = ticket.request
+        assert ticket.ran is not None
         names = request.outputs or tuple(self._dtypes)
         return Response(
             model=request.model,
@@ -342,43 +363,9 @@ class ModelService:
             id=request.id,
             outputs={name: outputs[name] for name in names},
             dtypes=self._dtypes,
-            parameters={"variant": self.variant},
+            parameters={"variant": ticket.ran.variant},
         )
-
-
-def _policy(manifest: Manifest, chosen: Serving, queue_capacity: int) -> Policy:
-    """The bundle's serving defaults, within the batch that was proven harmless."""
-    return Policy(
-        instances=chosen.instances,
-        max_batch=min(chosen.max_batch, manifest.max_batch),
-        max_delay_s=chosen.max_delay_ms / 1e3,
-        queue_capacity=queue_capacity,
-    )
 
 
 def _left() -> RequestError:
     return RequestError("The client left.", code="cancelled")
-
-
-def _outcome(result: Outcome) -> Tensors | RequestError:
-    if not isinstance(result, EngineRunError):
-        return result
-    # Runtimes name source files where they were built; clients are told what happened, not where.
-    words = _PATH.sub("…", result.message)
-    lost = result.code in ("unavailable", "out_of_memory")
-    return RequestError(
-        f"The engine failed: {words}",
-        code="unavailable" if lost else "internal",
-        retry_after_s=1.0 if lost else None,
-    )
-
-
-def _shape_key(request: Request) -> tuple[object, ...]:
-    """Equal for requests that differ in their number of rows only.
-
-    A request whose inputs disagree on the number of rows is like no other: its outputs could not be told apart.
-    """
-    leading = {array.shape[0] if array.ndim else -1 for array in request.inputs.values()}
-    if len(leading) != 1 or -1 in leading:
-        return (object(),)
-    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(request.inputs.items()))

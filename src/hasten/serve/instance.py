@@ -62,8 +62,12 @@ class Instance:
         self.up = True
         self._tell(EngineUp(self._number))
 
-    def run(self, batch: Sequence[Tensors], done: Done) -> None:
-        """Run a batch and call `done` with each request's outcome, or with the crash that took them all.
+    def summon(self) -> None:
+        """Start in the background, as often as it takes; `tell` hears how that goes."""
+        self._coming_back = asyncio.get_running_loop().create_task(self._come_up())
+
+    def run(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
+        """Run a batch with a variant and call `done` with each request's outcome, or with the crash that took them all.
 
         `up` is False at that call where the engine takes no further batch for now.
         """
@@ -76,7 +80,7 @@ class Instance:
                 self._lose(trouble)
             done(results)
 
-        self._runner.submit(batch, ran)
+        self._runner.submit(variant, batch, ran)
 
     async def close(self) -> None:
         """End the engine at once."""
@@ -96,8 +100,14 @@ class Instance:
         _log.warning("An engine is started anew: %s", trouble.message)
         self._coming_back = asyncio.get_running_loop().create_task(self._come_back())
 
-    async def _come_back(self) -> None:
-        refused = False
+    async def _come_up(self) -> None:
+        try:
+            await self.start()
+        except EngineError as error:
+            _log.warning("An engine did not start: %s", error.message)
+            await self._come_back(refused=True)
+
+    async def _come_back(self, *, refused: bool = False) -> None:
         while not self.up:
             pause = self._breaker.crashed(time.monotonic())
             if refused or self._breaker.state == "open":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from hasten.engine.base import Session, engines
 from hasten.engine.confine import WorkerLimits, ran_out_of_memory
-from hasten.engine.host import pin_caller
+from hasten.engine.host import pin_caller, staying_on
 from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
 from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
@@ -27,15 +28,19 @@ from hasten.serve.pool import Done, Loading
 __all__ = ["LocalRunner"]
 
 _Job = Callable[[], Any]
+Sessions = dict[str, Session]
 
 
 class LocalRunner:
-    """A session of this process, and the thread that it belongs to."""
+    """Sessions of this process, one for each variant, and the thread that they belong to."""
 
     def __init__(self, loading: Loading, limits: WorkerLimits) -> None:
         self._loading = loading
         self._limits = limits
-        self._session: Session | None = None
+        self._sessions: Sessions = {}
+        # Whose session the thread was pinned for, and the cores that it may have.
+        self._pinned = ""
+        self._cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
 
     @property
@@ -50,26 +55,26 @@ class LocalRunner:
         # A daemon, so that an engine that hangs does not keep the interpreter from ending.
         threading.Thread(target=_work, args=(jobs,), name="hasten-engine", daemon=True).start()
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[Session] = loop.create_future()
+        loaded: asyncio.Future[Sessions] = loop.create_future()
 
         def load() -> None:
             try:
-                session = self._load()
+                sessions = self._load()
             except BaseException as error:
-                _tell(loop, _settle, loaded, None, error)
+                _tell(loop, _settle, loaded, {}, error)
             else:
-                _tell(loop, _settle, loaded, session, None)
+                _tell(loop, _settle, loaded, sessions, None)
 
         jobs.put(load)
         try:
-            self._session = await asyncio.wait_for(loaded, self._limits.load_s)
+            self._sessions = await asyncio.wait_for(loaded, self._limits.load_s)
         except TimeoutError as error:
             raise self._hang("load") from error
 
-    def submit(self, batch: Sequence[Tensors], done: Done) -> None:
+    def submit(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
         """Run a batch; where it fails, its requests one by one."""
-        assert self._session is not None and self._jobs is not None, "start it first"
-        loop, session = asyncio.get_running_loop(), self._session
+        assert self._sessions and self._jobs is not None, "start it first"
+        loop, session = asyncio.get_running_loop(), self._sessions[variant]
         waiting = [done]
 
         def give(results: Sequence[Outcome] | EngineCrashed) -> None:
@@ -79,32 +84,45 @@ class LocalRunner:
                 waiting.pop()(results)
 
         alarm = loop.call_later(self._limits.run_s, lambda: give(self._hang("run")))
-        self._jobs.put(lambda: _tell(loop, give, _results(session, batch)))
+
+        def run() -> None:
+            self._pin(variant, session)
+            _tell(loop, give, _results(session, batch))
+
+        self._jobs.put(run)
 
     async def close(self) -> None:
-        """Let go of the session; its thread closes it when it is done with what it runs."""
-        session, self._session = self._session, None
+        """Let go of the sessions; their thread closes them when it is done with what it runs."""
+        sessions, self._sessions = self._sessions, {}
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
-            if session is not None:
+            for session in sessions.values():
                 jobs.put(session.close)
             jobs.put(None)
 
-    def _load(self) -> Session:
-        target = self._loading.target
-        session = engines.get(target.engine).load(self._loading.model, target)
+    def _load(self) -> Sessions:
+        sessions: Sessions = {}
         try:
-            pin_caller(session)
-            for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
-                session.run(_stacked(batch))
+            for id_, (model, target) in self._loading.models.items():
+                with staying_on(self._cores):
+                    session = sessions[id_] = engines.get(target.engine).load(model, target)
+                pin_caller(session, self._cores)
+                self._pinned = id_
+                for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
+                    session.run(_stacked(batch))
         except BaseException:
-            session.close()
+            for session in sessions.values():
+                session.close()
             raise
-        return session
+        return sessions
+
+    def _pin(self, variant: str, session: Session) -> None:
+        if variant != self._pinned:
+            pin_caller(session, self._cores)
+            self._pinned = variant
 
     def _hang(self, op: str) -> EngineCrashed:
-        engine = self._loading.target.engine
-        return EngineCrashed(f"The engine {engine} did not answer {op!r} in time.", code="engine_hang")
+        return EngineCrashed(f"The engine {self._loading.engine} did not answer {op!r} in time.", code="engine_hang")
 
 
 def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
@@ -118,16 +136,15 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *values:
         loop.call_soon_threadsafe(call, *values)
 
 
-def _settle(future: asyncio.Future[Session], session: Session | None, error: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Sessions], sessions: Sessions, error: BaseException | None) -> None:
     if future.done():
         # Nobody waits any more: the load took too long.
-        if session is not None:
+        for session in sessions.values():
             session.close()
     elif error is not None:
         future.set_exception(error if isinstance(error, EngineError) else EngineCrashed(f"Loading failed: {error}."))
     else:
-        assert session is not None
-        future.set_result(session)
+        future.set_result(sessions)
 
 
 def _results(session: Session, batch: Sequence[Tensors]) -> list[Outcome]:

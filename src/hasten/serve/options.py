@@ -5,26 +5,30 @@ names, and tokens from the environment.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hasten.errors import UsageError
-from hasten.serve.access import REPOSITORY_CONTROL, Access, Scope
+from hasten.serve.access import REPOSITORY_CONTROL, Access, Caller, Scope
 from hasten.serve.config import ServeConfig
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
+from hasten.serve.plan import Rules, check_lane, lanes_of
+from hasten.serve.policy import Lane
 from hasten.serve.server import Front
 from hasten.serve.tls import server_context
 from hasten.wire.base import Limits
 
-__all__ = ["front_of", "limits_of", "token_variable"]
+__all__ = ["front_of", "limits_of", "rules_of", "token_variable"]
 
 
 def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
     """Return how the server meets its clients. Raises `UserError` for files that are missing or do not fit, and for
     repository control that nobody could use.
     """
-    tokens = {scope: _tokens(scope, getattr(config.tokens, scope.value), environment) for scope in Scope}
+    callers: dict[str, Caller] = {}
+    lanes = lanes_of(config.lanes)
+    tokens = {scope: _tokens(scope, config, environment, lanes, callers) for scope in Scope}
     guarded = any(tokens.values())
     access = Access(
         tokens,
@@ -32,6 +36,7 @@ def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
         # Where a token is needed, a foreign name leads nobody in; elsewhere it may be a stranger's page.
         hosts=None if guarded and not config.http.allow_hosts else config.http.allow_hosts,
         origins=config.http.allow_origins,
+        callers=callers,
     )
     if config.repository_control and not access.has_token_for(Scope.ADMIN):
         raise UsageError(
@@ -57,6 +62,16 @@ def token_variable(scope: Scope) -> str:
 def limits_of(config: ServeConfig) -> Limits:
     """Return the codec's bounds."""
     return Limits(body=config.size.body_bytes, depth=config.size.json_depth)
+
+
+def rules_of(config: ServeConfig) -> Rules:
+    """Return what is said about scheduling."""
+    return Rules(
+        queue_capacity=config.queue_capacity,
+        lanes=config.lanes,
+        scheduling=config.scheduling,
+        models=config.models,
+    )
 
 
 def _http_limits(config: ServeConfig) -> HttpLimits:
@@ -85,19 +100,49 @@ def _grpc_limits(config: ServeConfig) -> GrpcLimits:
     )
 
 
-def _tokens(scope: Scope, file: str, environment: Mapping[str, str]) -> list[str]:
-    """The tokens of a scope: of the file where one is named, else of the variable."""
-    if not file:
-        token = environment.get(token_variable(scope), "")
-        return [token] if token else []
+def _tokens(
+    scope: Scope,
+    config: ServeConfig,
+    environment: Mapping[str, str],
+    lanes: Sequence[Lane],
+    callers: dict[str, Caller],
+) -> list[str]:
+    """The tokens of a scope: of the file where one is named, else of the variable. Puts whose they are in `callers`."""
+    file = getattr(config.tokens, scope.value)
+    where, value = file or token_variable(scope), environment.get(token_variable(scope), "")
+    lines = _lines(file) if file else [value] if value else []
+    tokens: list[str] = []
+    for number, line in enumerate(lines, 1):
+        token, *words = line.split() or [""]
+        tokens.append(token)
+        caller = _caller(words, f"{where}, token {number}", lanes)
+        if caller is not None and callers.setdefault(token, caller) != caller:
+            raise UsageError(f"{where}, token {number} stands elsewhere for another tenant.", remedy="Make a new one.")
+    return tokens
+
+
+def _lines(file: str) -> list[str]:
     try:
         lines = Path(file).read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The token file {file} cannot be read.", remedy="Check the path.") from error
-    tokens = [line.strip() for line in lines if line.strip()]
-    if not tokens:
+    written = [line for line in lines if line.strip()]
+    if not written:
         raise UsageError(f"The token file {file} is empty.", remedy="Write one token a line.")
-    return tokens
+    return written
+
+
+def _caller(words: Sequence[str], where: str, lanes: Sequence[Lane]) -> Caller | None:
+    """What stands behind a token on its line; the token itself never stands in an error."""
+    found = {name: value for name, _, value in (word.partition("=") for word in words)}
+    tenant, lane = found.pop("tenant", ""), found.pop("lane", "")
+    if found or len(words) != bool(tenant) + bool(lane):
+        raise UsageError(
+            f"{where}: what stands behind it is not understood.", remedy="Write TOKEN tenant=NAME lane=NAME."
+        )
+    if lane:
+        check_lane(lane, lanes, where)
+    return Caller(tenant=tenant, lane=lane) if words else None
 
 
 def _context(config: ServeConfig, protocol: str = "http/1.1") -> ssl.SSLContext | None:

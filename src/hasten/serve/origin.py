@@ -7,9 +7,12 @@ import re
 import secrets
 
 from hasten.errors import RequestError
+from hasten.serve.access import NOBODY, Caller
 
-__all__ = ["Origin", "new_request_id", "request_id"]
+__all__ = ["LANE_HEADER", "Origin", "new_request_id", "request_id"]
 
+# The header, or the metadata of a call, by which a client names a lane.
+LANE_HEADER = "hasten-lane"
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # Unlike any other process's, and cheap to count on from.
 _PREFIX = secrets.token_hex(6)
@@ -17,15 +20,27 @@ _count = itertools.count(1)
 
 
 class Origin:
-    """When a request had arrived completely (seconds, monotonic; 0 for when it is submitted), its size and ids.
+    """When a request had arrived completely (seconds, monotonic; 0 for when it is submitted), its size and ids, who
+    sent it, and the lane that it wishes to go in.
 
-    The transport fills `bytes_out` in while it answers, and `error` where it could not carry the answer.
+    The transport fills `bytes_out` in while it answers, and `error` where it could not carry the answer; the driver the
+    `lane` that there is, which is empty until then.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "error", "received", "request_id", "trace", "transport")
+    __slots__ = (
+        "bytes_in", "bytes_out", "caller", "error", "lane", "received", "request_id", "trace", "transport", "wish",
+    )  # fmt: skip
 
     def __init__(
-        self, received: float = 0.0, *, transport: str = "", request_id: str = "", trace: str = "", bytes_in: int = 0
+        self,
+        received: float = 0.0,
+        *,
+        transport: str = "",
+        request_id: str = "",
+        trace: str = "",
+        bytes_in: int = 0,
+        wish: str = "",
+        caller: Caller = NOBODY,
     ) -> None:
         self.received = received
         self.transport = transport
@@ -33,6 +48,9 @@ class Origin:
         self.trace = trace
         self.bytes_in = bytes_in
         self.bytes_out = 0
+        self.wish = wish
+        self.caller = caller
+        self.lane = ""
         self.error: RequestError | None = None
 
 

@@ -1,11 +1,12 @@
-"""What runs batches: one loaded, warm variant of a bundle, in a process of its own or in this one.
+"""What runs batches: variants of a bundle, loaded and warm beside each other, in a process of their own or in this one.
 
 `Runner` is all that the driver knows of either. Everything is called on the event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -19,28 +20,39 @@ from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
 from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
 from hasten.serve.link import WorkerLink
+from hasten.spec.serving import Serving
 from hasten.spec.target import Target
 
 __all__ = ["Died", "Done", "Isolation", "Loading", "ProcessRunner", "Runner"]
 
+_log = logging.getLogger("hasten.serve")
+
 Isolation = Literal["process", "none"]
 Done = Callable[[Sequence[Outcome] | EngineCrashed], None]
 Died = Callable[[EngineCrashed], None]
+Args = Mapping[str, str]
 Steps = Generator[Sequence[Tensors], Outcome, list[Outcome]]
 
 
 class Loading:
-    """What is loaded: the model file of a variant, for which target, samples to warm up on, and the largest batch."""
+    """What is loaded: the model file and target of each variant, samples to warm up on, and the largest batch."""
 
-    def __init__(self, bundle: Bundle, variant: str, target: Target, max_batch: int) -> None:
-        self.model: Path = bundle.model_path(variant)
-        self.target = target
+    def __init__(self, bundle: Bundle, variants: Sequence[str], serving: Serving, max_batch: int) -> None:
+        self.name = bundle.manifest.name
+        self.models: Mapping[str, tuple[Path, Target]] = {
+            id_: (bundle.model_path(id_), serving.one(bundle.entry(id_).variant.target)) for id_ in variants
+        }
         self.max_batch = max_batch
-        self.samples: Sequence[Tensors] = warmup.distinct(bundle.golden(variant).inputs)
+        self.samples: Sequence[Tensors] = warmup.distinct(bundle.golden(variants[0]).inputs)
+
+    @property
+    def engine(self) -> str:
+        """The engines by name."""
+        return " and ".join(dict.fromkeys(target.engine for _, target in self.models.values()))
 
 
 class Runner(Protocol):
-    """A loaded variant that runs one batch at a time."""
+    """Loaded variants that run one batch at a time."""
 
     @property
     def pid(self) -> int | None:
@@ -51,8 +63,10 @@ class Runner(Protocol):
         """Load and warm up, anew where it was loaded before. Raises `EngineError`."""
         ...
 
-    def submit(self, batch: Sequence[Tensors], done: Done) -> None:
-        """Run requests as one batch and call `done` with each one's outcome, or with the crash that took them all."""
+    def submit(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
+        """Run requests as one batch of a variant and call `done` with each one's outcome, or with the crash that took
+        them all.
+        """
         ...
 
     async def close(self) -> None:
@@ -68,6 +82,9 @@ class ProcessRunner:
         self._limits = limits
         self._died = died
         self._link: WorkerLink | None = None
+        # A worker with one variant need not be told which.
+        several = len(loading.models) > 1
+        self._args = {id_: {"variant": id_} if several else {} for id_ in loading.models}
 
     @property
     def pid(self) -> int | None:
@@ -77,22 +94,32 @@ class ProcessRunner:
     async def start(self) -> None:
         """Start a worker, load and warm up. Raises `EngineError`."""
         await self.close()
-        target = self._loading.target
+        loading = self._loading
         try:
-            process = WorkerProcess(target.engine, self._limits)
+            process = WorkerProcess(loading.engine, self._limits)
         except OSError as error:
             raise EngineCrashed(f"No process can be started for the engine: {error.strerror}.") from error
         link = self._link = WorkerLink(process, self._died)
-        args = {"model": str(self._loading.model.resolve()), "target": msgspec.to_builtins(target)}
-        await link.asked("load", timeout_s=self._limits.load_s, args=args)
-        for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
-            # What runs for the first time may compile, which is a part of loading.
-            await link.asked("run", timeout_s=self._limits.load_s, parts=parts_of(batch))
+        for id_, (model, target) in loading.models.items():
+            args = {"model": str(model.resolve()), "target": msgspec.to_builtins(target), **self._args[id_]}
+            await link.asked("load", timeout_s=self._limits.load_s, args=args)
+            for batch in warmup.batches(loading.samples, loading.max_batch):
+                # What runs for the first time may compile, which is a part of loading.
+                parts = parts_of(batch)
+                await link.asked("run", timeout_s=self._limits.load_s, args=self._args[id_], parts=parts)
+        memory = await link.asked("memory", timeout_s=self._limits.load_s)
+        fields = {
+            "event": "engine loaded",
+            "model": loading.name,
+            "variants": list(loading.models),
+            "memory_peak_mb": memory["peak_mb"],
+        }
+        _log.info("An engine of %s is loaded.", loading.name, extra={"fields": fields})
 
-    def submit(self, batch: Sequence[Tensors], done: Done) -> None:
+    def submit(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
         """Run a batch; where it fails, its requests one by one."""
         steps = together_or_alone(batch)
-        self._step(steps, next(steps), done)
+        self._step(self._args[variant], steps, next(steps), done)
 
     async def close(self) -> None:
         """End the worker process."""
@@ -100,7 +127,7 @@ class ProcessRunner:
         if link is not None:
             await link.close()
 
-    def _step(self, steps: Steps, batch: Sequence[Tensors], done: Done) -> None:
+    def _step(self, args: Args, steps: Steps, batch: Sequence[Tensors], done: Done) -> None:
         def answered(answer: Frame | EngineError) -> None:
             if isinstance(answer, EngineCrashed):
                 done(answer)
@@ -110,10 +137,10 @@ class ProcessRunner:
             except StopIteration as end:
                 done(end.value)
             else:
-                self._step(steps, following, done)
+                self._step(args, steps, following, done)
 
         assert self._link is not None, "start it first"
-        self._link.ask("run", answered, timeout_s=self._limits.run_s, parts=parts_of(batch))
+        self._link.ask("run", answered, timeout_s=self._limits.run_s, args=args, parts=parts_of(batch))
 
 
 def _outcome(answer: Frame | EngineError) -> Outcome:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import ipaddress
+import logging
 import signal
 import socket
 import ssl
@@ -23,6 +24,7 @@ from hasten.serve.driver import ModelService
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.lifecycle import Lifecycle
+from hasten.serve.plan import Rules, check_models, warnings_of
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
 
-
+_log = logging.getLogger("hasten.serve")
 # Engines, libraries, logs.
 _OWN_FILES = 512
 
@@ -79,7 +81,7 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 8000,
     insecure: bool = False,
-    queue_capacity: int = 256,
+    rules: Rules | None = None,
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
@@ -87,8 +89,8 @@ def serve_forever(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return.
 
-    Raises `UsageError` for an address that needs `insecure`, a taken port or two bundles of one name,
-    `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
+    Raises `UsageError` for an address that needs `insecure`, a taken port, two bundles of one name or rules that fit
+    none, `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
     front = front or Front()
     allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
@@ -99,7 +101,7 @@ def serve_forever(
                 bundles,
                 listener,
                 grpc,
-                queue_capacity,
+                rules or Rules(),
                 limits or Limits(),
                 telemetry or Telemetry(),
                 front,
@@ -116,7 +118,7 @@ def serve_bundle(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    queue_capacity: int = 256,
+    rules: Rules | None = None,
     limits: Limits | None = None,
     telemetry: Telemetry | None = None,
     front: Front | None = None,
@@ -140,7 +142,7 @@ def serve_bundle(
                     [bundle],
                     listener,
                     grpc,
-                    queue_capacity,
+                    rules or Rules(),
                     limits or Limits(),
                     telemetry or Telemetry(),
                     front,
@@ -173,7 +175,7 @@ async def _main(
     bundles: Sequence[Bundle],
     listener: socket.socket,
     grpc_listener: socket.socket | None,
-    queue_capacity: int,
+    rules: Rules,
     limits: Limits,
     telemetry: Telemetry,
     front: Front,
@@ -181,7 +183,10 @@ async def _main(
     *,
     signals: bool = True,
 ) -> None:
-    repository = Repository(bundles, lambda one: ModelService(one, queue_capacity=queue_capacity, sink=telemetry.sink))
+    check_models(rules, [bundle.manifest.name for bundle in bundles])
+    repository = Repository(bundles, lambda one: ModelService(one, rules=rules, sink=telemetry.sink))
+    for words in warnings_of(service.plan for service in repository.services.values()):
+        _log.warning("%s", words)
     frontend, hub = _http(repository, limits, front, telemetry)
     grpc = None if grpc_listener is None else _grpc(repository, limits, front, telemetry)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from hasten.errors import RequestError
 from hasten.serve.events import EngineDown, EngineLost, EngineUp
 from hasten.serve.events import Event as Happening
 from hasten.serve.origin import Origin
-from hasten.spec.event import Event, Ran, Refused, Served, Sink, WorkerChanged
+from hasten.spec.event import Event, LevelChanged, Ran, Refused, Served, Sink, WorkerChanged
 from hasten.spec.request import Request
 
 __all__ = ["NEWS", "Batch", "Teller", "emit", "refusal_event"]
@@ -36,6 +37,7 @@ class Batch:
     closed: str
     closed_at: float
     free_since: float
+    variant: str = ""
     requests: int = 0
     started: float = 0.0
     finished: float = 0.0
@@ -64,7 +66,8 @@ class Teller:
         batch_s = max(0.0, ran.closed_at - max(arrived, ran.free_since))
         event = Served(
             model=self._model,
-            variant=self._variant,
+            variant=ran.variant,
+            lane=origin.lane,
             batch=ran.requests,
             queue_s=max(0.0, ran.started - arrived - batch_s),
             engine_s=ran.finished - ran.started,
@@ -93,7 +96,7 @@ class Teller:
             return
         event = Ran(
             model=self._model,
-            variant=self._variant,
+            variant=batch.variant,
             requests=batch.requests,
             rows=batch.rows,
             seconds=batch.finished - batch.started,
@@ -118,12 +121,20 @@ class Teller:
         )
         emit(self._sink, news)
 
+    def moved(self, before: int, after: int, variants: Sequence[str]) -> None:
+        """Tell that the model is served from another level of its ladder on."""
+        if self._sink is None:
+            return
+        variant = variants[min(after, len(variants) - 1)]
+        emit(self._sink, LevelChanged(model=self._model, variant=variant, before=before, after=after))
+
 
 def refusal_event(model: str, origin: Origin, error: RequestError) -> Refused:
     """The event of a request that got `error` at this moment."""
     return Refused(
         model=model,
         code=error.code,
+        lane=origin.lane,
         message=error.message,
         total_s=time.monotonic() - origin.received if origin.received else 0.0,
         bytes_in=origin.bytes_in,

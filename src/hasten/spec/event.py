@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Gauges",
     "Lane",
+    "LevelChanged",
     "Ran",
     "Refused",
     "Served",
@@ -64,7 +65,8 @@ class Served(Value, frozen=True, gc=False):
 
 
 class Refused(Value, frozen=True, gc=False):
-    """One request that got an error, or nothing because its client left (`code` cancelled).
+    """One request that got an error, or nothing because its client left (`code` cancelled). Without a `lane` it was
+    refused before it had one.
 
     `code` is one of `hasten.wire.base.STATUS`. `model` is `UNKNOWN_MODEL` where the request named one that is not
     served, whatever it was called, and `NO_MODEL` where it came to naming none. `trace` is the client's traceparent.
@@ -72,7 +74,7 @@ class Refused(Value, frozen=True, gc=False):
 
     model: str
     code: str
-    lane: str = DEFAULT_LANE
+    lane: str = ""
     message: str = ""
     total_s: float = 0.0
     bytes_in: int = 0
@@ -82,7 +84,9 @@ class Refused(Value, frozen=True, gc=False):
 
 
 class Ran(Value, frozen=True, gc=False):
-    """One batch that an engine instance ran in `seconds`, and why it `closed`; `failed` where nothing came of it."""
+    """One batch that an engine instance ran in `seconds`, and why it `closed`; `failed` where nothing came of it. It
+    may hold requests of several lanes.
+    """
 
     model: str
     variant: str
@@ -90,7 +94,6 @@ class Ran(Value, frozen=True, gc=False):
     rows: int
     seconds: float
     version: str = "1"
-    lane: str = DEFAULT_LANE
     closed: str = ""
     instance: int = 0
     failed: bool = False
@@ -103,6 +106,17 @@ class WorkerChanged(Value, frozen=True):
     variant: str
     instance: int
     state: Literal["started", "died", "restarted", "lost"]
+
+
+class LevelChanged(Value, frozen=True):
+    """A model is served from another level of its ladder on: 0 is its first variant, one past the last, background work
+    is shed. `variant` is that of lanes without a floor.
+    """
+
+    model: str
+    variant: str
+    before: int
+    after: int
 
 
 class Changed(Value, frozen=True):
@@ -123,7 +137,9 @@ class Lane(Value, frozen=True):
 
 
 class Gauges(Value, frozen=True):
-    """How one model stands at this moment. `capacity` bounds the requests that may wait."""
+    """How one model stands at this moment. `capacity` bounds the requests that may wait; `level` is the step of the
+    ladder, as `LevelChanged` counts; `variant` is that of level 0.
+    """
 
     model: str
     variant: str
@@ -132,8 +148,9 @@ class Gauges(Value, frozen=True):
     instances: int = 1
     instances_up: int = 1
     capacity: int = 0
+    level: int = 0
     lanes: tuple[Lane, ...] = ()
 
 
-Event = Served | Refused | Ran | WorkerChanged | Changed
+Event = Served | Refused | Ran | WorkerChanged | LevelChanged | Changed
 Sink = Callable[[Event], None]

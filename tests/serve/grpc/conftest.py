@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hasten.bundle.read import Bundle
+from hasten.serve.plan import Rules
 from hasten.serve.server import Front, Running, serve_bundle
 
 
@@ -20,7 +21,7 @@ def server(bundle: Bundle) -> Iterator[Running]:
 @pytest.fixture
 def own_server(bundle: Bundle) -> Iterator[Running]:
     """For tests that stop the engine: nobody else uses this server. One request waits, no more."""
-    with serve_bundle(bundle, queue_capacity=1, front=Front(grpc=("127.0.0.1", 0))) as running:
+    with serve_bundle(bundle, rules=Rules(queue_capacity=1), front=Front(grpc=("127.0.0.1", 0))) as running:
         yield running
 
 

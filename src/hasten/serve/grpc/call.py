@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hasten.errors import RequestError
-from hasten.serve.access import Operation
+from hasten.serve.access import NOBODY, Operation
 from hasten.wire.base import invalid
 from hasten.wire.grpc_framing import MessageReader
 
@@ -56,12 +56,12 @@ class Call:
 
     `cancel` gives back the call's places in queues. A call that `watches` stays open without being under way. `ahead`
     are the requests of a streaming call that are under way; at `most_ahead` it takes no more, and its client is held
-    back by flow control.
+    back by flow control. `caller` is whom the access let in, `lane` the one that the client named.
     """
 
     __slots__ = (
-        "_ended", "_line", "ahead", "begun", "cancel", "counted", "deadline", "done", "finished", "half_closed", "id",
-        "messages", "method", "most_ahead", "reader", "state", "unread", "watches",
+        "_ended", "_line", "ahead", "begun", "caller", "cancel", "counted", "deadline", "done", "finished",
+        "half_closed", "id", "lane", "messages", "method", "most_ahead", "reader", "state", "unread", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,8 @@ class Call:
         self.begun = begun
         self.most_ahead = most_ahead
         self.deadline: float | None = None
+        self.caller = NOBODY
+        self.lane = ""
         self.cancel: Callable[[], None] | None = None
         self.ahead = self.counted = self.unread = self.messages = 0
         self.done = self.half_closed = self.watches = self._ended = False

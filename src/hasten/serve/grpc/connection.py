@@ -15,7 +15,7 @@ import ngh2
 
 from hasten.errors import RequestError
 from hasten.serve.grpc.call import Call, Parts
-from hasten.serve.grpc.headers import authorization_of, check_headers, deadline_of, encoding_of, no_grpc
+from hasten.serve.grpc.headers import authorization_of, check_headers, deadline_of, encoding_of, lane_of, no_grpc
 from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
@@ -205,7 +205,8 @@ class Connection(asyncio.Protocol):
         call.half_closed = event.end_stream
         try:
             check_headers(event.headers, headers, self._hub.limits.metadata)
-            self._hub.access.decide(method.operation, authorization_of(headers))
+            call.caller = self._hub.access.decide(method.operation, authorization_of(headers))
+            call.lane = lane_of(headers)
             call.deadline = deadline_of(headers, call.begun)
         except RequestError as error:
             self.finish(call, error)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hasten.errors import RequestError
+from hasten.serve.origin import LANE_HEADER
 from hasten.wire.grpc_framing import ENCODINGS, timeout_us
 
-__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "no_grpc"]
+__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "lane_of", "no_grpc"]
 
+_LANE = LANE_HEADER.encode()
 Headers = Mapping[bytes, bytes]
 
 
@@ -45,6 +47,11 @@ def authorization_of(headers: Headers) -> str | None:
     """Return what the client shows to be let in."""
     value = headers.get(b"authorization")
     return None if value is None else value.decode("latin-1")
+
+
+def lane_of(headers: Headers) -> str:
+    """Return the lane that the client names; empty where it names none."""
+    return headers.get(_LANE, b"").decode("latin-1")
 
 
 def deadline_of(headers: Headers, begun: float) -> float | None:

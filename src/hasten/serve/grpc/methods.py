@@ -100,11 +100,8 @@ class Methods:
 
     def _config(self, message: bytes) -> bytes:
         service = self._service(*admin.read_model_request(message))
-        manifest = service.bundle.manifest
-        serving = manifest.serving_of(service.variant)
-        return admin.model_config(
-            manifest.name, manifest.signature, serving, min(serving.max_batch, manifest.max_batch)
-        )
+        manifest, plan = service.bundle.manifest, service.plan
+        return admin.model_config(manifest.name, manifest.signature, plan.serving, plan.policy.max_batch)
 
     def _statistics(self, message: bytes) -> bytes:
         name, version = admin.read_model_request(message)
@@ -161,7 +158,14 @@ class Methods:
 
     def _submit(self, call: Call, message: bytes, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
-        origin = Origin(time.monotonic(), transport="grpc", request_id=new_request_id(), bytes_in=len(message))
+        origin = Origin(
+            time.monotonic(),
+            transport="grpc",
+            request_id=new_request_id(),
+            bytes_in=len(message),
+            wish=call.lane,
+            caller=call.caller,
+        )
         model = NO_MODEL
         try:
             parsed = self._codec.parse(message)

@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
-from hasten.serve.access import REPOSITORY_CONTROL, Access, Operation
+from hasten.serve.access import REPOSITORY_CONTROL, Access, Caller, Operation
 from hasten.serve.driver import ModelService
 from hasten.serve.http.inference import Inference, origin_of
 from hasten.serve.http.management import Management, audit
@@ -67,7 +67,7 @@ class Frontend:
         """
         self._access.admit_page(request.headers)
         route = request.route = self._routes.get(request.target) or resolve(request.target)
-        self._decide(route.operation, request.headers.get("authorization"))
+        request.caller = self._decide(route.operation, request.headers.get("authorization"))
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
         if route.model and route.operation not in REPOSITORY_CONTROL:
@@ -127,10 +127,10 @@ class Frontend:
     def _infer(self, request: HttpRequest, reply: Reply) -> Cancel:
         return self._inference.start(self._named(request), request, reply)
 
-    def _decide(self, operation: Operation, authorization: str | None) -> None:
+    def _decide(self, operation: Operation, authorization: str | None) -> Caller:
         """Who was turned away from changing the server stands on the record too."""
         try:
-            self._access.decide(operation, authorization)
+            return self._access.decide(operation, authorization)
         except RequestError as error:
             if error.code != "not_found" and operation in REPOSITORY_CONTROL:
                 audit("refused", operation=operation.words, code=error.code)

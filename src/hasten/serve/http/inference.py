@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hasten.errors import RequestError
 from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, internal, refusal
-from hasten.serve.origin import Origin
+from hasten.serve.origin import LANE_HEADER, Origin
 from hasten.spec.request import Request, Response
 from hasten.wire.base import Encoded
 from hasten.wire.oip_http import HEADER_LENGTH, OipHttp
@@ -136,6 +136,8 @@ def origin_of(request: HttpRequest) -> Origin:
         request_id=request.id,
         trace=request.headers.get("traceparent", ""),
         bytes_in=len(request.body),
+        wish=request.headers.get(LANE_HEADER, ""),
+        caller=request.caller,
     )
 
 

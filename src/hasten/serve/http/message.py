@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable
 
 from hasten.errors import RequestError
+from hasten.serve.access import NOBODY
 from hasten.serve.http.routes import MethodNotAllowed, Route
 from hasten.serve.origin import request_id
 from hasten.wire.base import STATUS, Encoded
@@ -25,10 +26,10 @@ _JOINED = 64 * 2**10
 
 class HttpRequest:
     """One request: the target as sent, headers by lower-case name, and the body once it is complete. `old` is HTTP/1.0,
-    `route` what the application found, `id` the client's own or one of ours.
+    `route` what the application found, `caller` whom it let in, `id` the client's own or one of ours.
     """
 
-    __slots__ = ("body", "headers", "id", "method", "old", "route", "target")
+    __slots__ = ("body", "caller", "headers", "id", "method", "old", "route", "target")
 
     def __init__(self, method: str, target: bytes, headers: dict[str, str]) -> None:
         self.method = method
@@ -38,6 +39,7 @@ class HttpRequest:
         self.body = b""
         self.old = False
         self.route: Route | None = None
+        self.caller = NOBODY
 
 
 Reply = Callable[[int, Encoded], None]
