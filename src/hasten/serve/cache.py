@@ -1,22 +1,22 @@
 """Answers of a model that its operator declared deterministic, kept by what was asked; off unless so declared.
 
-Only good answers of the ladder's first variant are kept: an error may pass, and a cheaper variant's answer would
-outlive the overload that excused it. Whoever asks twice at once is computed twice. One cache belongs to one bundle
-being served: another bundle begins with an empty one. Pure: nothing here knows of time, sockets or engines.
+The driver keeps good answers of the ladder's first variant only: an error may pass, and a cheaper variant's answer
+would outlive the overload that excused it. Who asks the same at the same time is computed twice. One cache belongs to
+one bundle being served: another bundle begins with an empty one. Pure.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from hasten.spec.request import Request, Response
+from hasten.serve.batch import Tensors
+from hasten.spec.request import Request
 
-__all__ = ["HIT", "Cache", "Counts", "key_of"]
+__all__ = ["HIT", "Cache", "key_of"]
 
 # What the parameter `cache` of an answer says that was not computed anew.
 HIT = "hit"
@@ -27,64 +27,39 @@ _ENTRY_BYTES, _ARRAY_BYTES, _ELEMENT_BYTES = 1024, 256, 64
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the cache holds, and what became of requests since it began. `misses` were computed."""
-
-    entries: int = 0
-    bytes: int = 0
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-
-
 class Cache:
-    """At most `capacity` bytes of answers of `variant`; the one that was not asked for the longest goes first (LRU)."""
+    """At most `capacity` bytes of outputs; those that were not asked for the longest go first (LRU)."""
 
-    def __init__(self, capacity: int, variant: str) -> None:
-        assert capacity > 0, "a cache without room is no cache"
+    def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._variant = variant
-        self._entries: OrderedDict[bytes, tuple[Response, int]] = OrderedDict()
-        self._bytes = 0
-        self._hits = self._misses = self._evictions = 0
+        self._entries: OrderedDict[bytes, tuple[Tensors, int]] = OrderedDict()
+        self.bytes = 0
 
-    @property
-    def counts(self) -> Counts:
-        """How it stands."""
-        return Counts(len(self._entries), self._bytes, self._hits, self._misses, self._evictions)
+    def __len__(self) -> int:
+        return len(self._entries)
 
-    def get(self, key: bytes, request: Request) -> Response | None:
-        """The answer of an earlier request of this key, with this one's id and marked as a hit; None where there is
-        none. Its arrays are shared, and read-only.
-        """
+    def get(self, key: bytes) -> Tensors | None:
+        """The outputs that were kept under this key, or None. The arrays are shared, and read-only."""
         found = self._entries.get(key)
         if found is None:
-            self._misses += 1
             return None
-        self._hits += 1
         self._entries.move_to_end(key)
-        kept, _ = found
-        return replace(kept, id=request.id, version=request.version, parameters={**kept.parameters, "cache": HIT})
+        return found[0]
 
-    def put(self, key: bytes, response: Response) -> int:
-        """Keep an answer, and return how many others had to go for it. One that is larger than the cache, or of
-        another variant, is not kept.
+    def put(self, key: bytes, outputs: Tensors) -> int | None:
+        """Keep a copy of outputs, and return how many others had to go for it; None where they are kept already, or
+        are larger than the cache.
         """
-        if response.parameters.get("variant") != self._variant or key in self._entries:
-            return 0
-        size = _ENTRY_BYTES + sum(_size(array) for array in response.outputs.values())
-        if size > self._capacity:
-            return 0
+        size = _ENTRY_BYTES + sum(_size(array) for array in outputs.values())
+        if key in self._entries or size > self._capacity:
+            return None
         evicted = 0
-        while self._bytes + size > self._capacity:
+        while self.bytes + size > self._capacity:
             _, (_, freed) = self._entries.popitem(last=False)
-            self._bytes -= freed
+            self.bytes -= freed
             evicted += 1
-        self._evictions += evicted
-        outputs = {name: _own(array) for name, array in response.outputs.items()}
-        self._entries[key] = replace(response, outputs=outputs), size
-        self._bytes += size
+        self._entries[key] = {name: _own(array) for name, array in outputs.items()}, size
+        self.bytes += size
         return evicted
 
 
