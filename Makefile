@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core overload-sim techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core bench-overload overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -77,6 +77,10 @@ soak: setup
 
 bench-core: setup
 	$(BIN)/python benchmarks/core.py
+
+# Hours; `make bench-overload OVERLOAD='--seconds 5 --rounds 1 --models ppocr-rec'` takes ten minutes. Triton as above.
+bench-overload: zoo
+	$(BIN)/python benchmarks/overload.py $(OVERLOAD)
 
 overload-sim: setup
 	$(BIN)/python benchmarks/overload_sim.py

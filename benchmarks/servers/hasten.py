@@ -14,10 +14,13 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 
 @contextmanager
-def running(bundles: Sequence[Path], work: Path, *, core: int | None = None) -> Generator[Server]:
-    """Serve bundles over HTTP and gRPC."""
+def running(bundles: Sequence[Path], work: Path, *, core: int | None = None, config: str = "") -> Generator[Server]:
+    """Serve bundles over HTTP and gRPC; `config` is the text of a serve.toml."""
     http, grpc = free_ports(2)
     command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0"]
+    if config:
+        (work / "serve.toml").write_text(config)
+        command += ["--config", str(work / "serve.toml")]
     with launched(
         "hasten",
         [*command, "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"],

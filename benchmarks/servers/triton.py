@@ -55,10 +55,17 @@ def _complete(server: Path) -> None:
 @contextmanager
 def running(models: Sequence[Identity], work: Path, *, core: int | None = None) -> Generator[Server]:
     """Serve identity models over HTTP and gRPC."""
-    unpacked, python = install(), environment("triton-python", f"numpy=={NUMPY}")
     repository = work / "triton-models"
     for model in models:
         write_triton(model, repository)
+    with serving(repository, environment("triton-python", f"numpy=={NUMPY}"), work, core=core) as started:
+        yield started
+
+
+@contextmanager
+def serving(repository: Path, python: Path, work: Path, *, core: int | None = None) -> Generator[Server]:
+    """Serve a repository of models for the Python backend, whose interpreter is that of `python`'s environment."""
+    unpacked = install()
     server = unpacked / "pytriton" / "tritonserver"
     http, grpc = free_ports(2)
     options = {

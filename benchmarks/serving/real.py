@@ -42,8 +42,10 @@ class Real:
     shapes: dict[str, tuple[int, ...]]
 
 
-def real(name: str, work: Path) -> Real:
-    """Write the bundle. The sample is the one of middle length among the first of the model's data."""
+def real(name: str, work: Path, max_batch: int = BATCH) -> Real:
+    """Write the bundle, of batches of at most `max_batch` rows. The sample is the one of middle length among the first
+    of the model's data.
+    """
     from hasten.data.feed import feed
     from hasten.engine.base import engines
     from hasten.model.open import open_model
@@ -62,9 +64,9 @@ def real(name: str, work: Path) -> Real:
     session = engines.get("onnxruntime").load(folder / MODEL, target())
     outputs = session.run(inputs)
     session.close()
-    complete_bundle(folder, name, signature, inputs, outputs, BATCH)
+    complete_bundle(folder, name, signature, inputs, outputs, max_batch)
     body, headers = encode_request(inputs, signature)
-    load = HttpLoad(f"/v2/models/{name}/infer", body, headers, 2 * BATCH)
+    load = HttpLoad(f"/v2/models/{name}/infer", body, headers, 2 * max_batch)
     return Real(name, folder, load, {key: value.shape for key, value in inputs.items()})
 
 

@@ -14,6 +14,7 @@ from hasten.observe.prometheus import Metrics
 from hasten.spec.event import (
     NO_MODEL,
     UNKNOWN_MODEL,
+    Cached,
     Changed,
     Event,
     Gauges,
@@ -119,6 +120,20 @@ def test_refusals_workers_and_changes_are_counted() -> None:
     assert page.value("hasten_model_changes_total", change="load", result="refused") == 1
 
 
+def test_the_cache_is_counted() -> None:
+    page = Page(
+        [
+            *(Cached(model="tiny", what=what) for what in ("miss", "hit", "hit")),
+            Cached(model="tiny", what="kept", evicted=2),
+        ],
+        gauges=[Gauges(model="tiny", variant="reference", cache_bytes=70)],
+    )
+    assert page.value("hasten_cache_lookups_total", result="hit") == 2
+    assert page.value("hasten_cache_lookups_total", result="miss") == 1
+    assert page.value("hasten_cache_evictions_total", model="tiny") == 2
+    assert page.value("hasten_cache_bytes", **TINY) == 70
+
+
 def test_gauges_are_those_of_the_scrape() -> None:
     page = Page(
         gauges=[
@@ -204,6 +219,8 @@ def test_every_family_that_is_listed_is_shown_with_its_labels_and_kind() -> None
         ran(),
         Refused(model="tiny", code="invalid"),
         Changed(model="tiny", what="load", status=200),
+        Cached(model="tiny", what="miss"),
+        Cached(model="tiny", what="kept", evicted=1),
     ]
     everything += [
         WorkerChanged(model="tiny", variant="v", instance=0, state=state)  # type: ignore[arg-type]

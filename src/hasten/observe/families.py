@@ -72,6 +72,13 @@ _ALL = (
     Family("hasten_worker_restarts", "counter", ("model", "variant"), "Engine instances that came back."),
     Family("hasten_level_changes", "counter", ("model", "direction"), "Steps on the ladder, down or up."),
     Family(
+        "hasten_cache_lookups",
+        "counter",
+        ("model", "result"),
+        "Requests that looked for their answer in the model's cache, where it has one: hit, miss.",
+    ),
+    Family("hasten_cache_evictions", "counter", ("model",), "Answers that left the cache to make room."),
+    Family(
         "hasten_model_changes", "counter", ("model", "change", "result"), "Models that operators loaded and unloaded."
     ),
     Family("hasten_queue_requests", "gauge", _WHO, "Requests that wait."),
@@ -91,6 +98,7 @@ _ALL = (
         "How far down its ladder the model is served: 0 is the first variant; one past the last, background work is "
         "shed.",
     ),
+    Family("hasten_cache_bytes", "gauge", _MODEL, "Answers that are kept to be given again, in bytes."),
     Family("hasten_model_ready", "gauge", _MODEL, "1 where the model takes requests, else 0."),
     Family(
         "hasten_observations_lost",

@@ -25,7 +25,18 @@ from prometheus_client.exposition import choose_encoder
 from hasten.observe.base import Sink
 from hasten.observe.families import FAMILIES
 from hasten.observe.histogram import COUNTS, SECONDS, Histogram
-from hasten.spec.event import UNKNOWN_MODEL, Changed, Event, Gauges, LevelChanged, Ran, Refused, Served, WorkerChanged
+from hasten.spec.event import (
+    UNKNOWN_MODEL,
+    Cached,
+    Changed,
+    Event,
+    Gauges,
+    LevelChanged,
+    Ran,
+    Refused,
+    Served,
+    WorkerChanged,
+)
 
 __all__ = ["Metrics"]
 
@@ -70,6 +81,8 @@ class Metrics:
         self._refusals: Counter[tuple[str, ...]] = Counter()
         self._workers: Counter[tuple[str, str, str]] = Counter()
         self._levels: Counter[tuple[str, ...]] = Counter()
+        self._lookups: Counter[tuple[str, ...]] = Counter()
+        self._evictions: Counter[tuple[str, ...]] = Counter()
         self._changes: Counter[tuple[str, ...]] = Counter()
         self._models: set[str] = set()
         self._gauges: Sequence[Gauges] = ()
@@ -79,6 +92,7 @@ class Metrics:
             Ran: self._ran,
             WorkerChanged: self._worker,
             LevelChanged: self._moved,
+            Cached: self._cached,
             Changed: self._changed,
         }
         self._registry = CollectorRegistry()
@@ -114,6 +128,8 @@ class Metrics:
             rows = {(model, variant): count for (model, variant, was), count in workers if was == state}
             yield _counter(name, rows)
         yield _counter("hasten_level_changes", self._levels)
+        yield _counter("hasten_cache_lookups", self._lookups)
+        yield _counter("hasten_cache_evictions", self._evictions)
         yield _counter("hasten_model_changes", self._changes)
         yield from self._of_gauges()
         lost = {(name, reason): n for name, ask in self._lost.items() for reason, n in ask().items()}
@@ -153,6 +169,13 @@ class Metrics:
 
     def _moved(self, event: LevelChanged) -> None:
         self._levels[self._known(event.model), "down" if event.after > event.before else "up"] += 1
+
+    def _cached(self, event: Cached) -> None:
+        model = self._known(event.model)
+        if event.what == "kept":
+            self._evictions[(model,)] += event.evicted
+        else:
+            self._lookups[model, event.what] += 1
 
     def _changed(self, event: Changed) -> None:
         result = "done" if event.status < 400 else "refused"
@@ -202,6 +225,7 @@ class Metrics:
         yield _gauge("hasten_workers", {who: one.instances for who, one in models.items()})
         yield _gauge("hasten_workers_up", {who: one.instances_up for who, one in models.items()})
         yield _gauge("hasten_model_level", {who: one.level for who, one in models.items()})
+        yield _gauge("hasten_cache_bytes", {who: one.cache_bytes for who, one in models.items()})
         yield _gauge("hasten_model_ready", {who: one.ready for who, one in models.items()})
 
 

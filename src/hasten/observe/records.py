@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from hasten.spec.event import Changed, Event, LevelChanged, Ran, Refused, Served, WorkerChanged
+from hasten.spec.event import Cached, Changed, Event, LevelChanged, Ran, Refused, Served, WorkerChanged
 
 __all__ = ["Record", "as_line", "of_event", "of_logging"]
 
@@ -55,7 +55,7 @@ def of_event(event: Event, *, requests: bool = False) -> Record | None:
                 "before": before,
                 "after": after,
             }
-        case Ran() | Changed():
+        case Ran() | Cached() | Changed():
             return None
 
 

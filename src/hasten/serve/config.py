@@ -163,6 +163,10 @@ class ModelTable(Value, frozen=True):
         tuple[str, ...],
         Meta(description="Its ladder: variants of the bundle from normal load downwards, each faster than the last."),
     ] = ()
+    cache_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Room for answers to be given again: declares that equal inputs have equal answers."),
+    ] = 0
 
 
 class Limit(Value, frozen=True):

@@ -16,6 +16,7 @@ from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import EngineCrashed, EngineRunError, RequestError
 from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
+from hasten.serve.cache import HIT, Cache, key_of
 from hasten.serve.choice import LaneChoice
 from hasten.serve.core import (
     Arrived,
@@ -43,12 +44,14 @@ from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
 from hasten.serve.told import NEWS, Batch, Teller
 from hasten.spec.event import Gauges, Lane, Sink
-from hasten.spec.request import Request, Response
+from hasten.spec.request import Parameter, Request, Response
 from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
 
 Answer = Callable[[Response | RequestError], None]
+# What closed the batch, if one may say so, of an answer that no engine gave.
+_CACHE = "cache"
 # What may make an instance free again.
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
@@ -66,6 +69,8 @@ class _Ticket:
     alarm: asyncio.TimerHandle | None = None
     settled: Tensors | RequestError | None = None
     cancelled: bool = False
+    # Under what its answer is kept; empty where it is not.
+    key: bytes = b""
 
 
 class ModelService:
@@ -103,6 +108,7 @@ class ModelService:
         self._arrivals: list[Arrived] = []
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
+        self._cache = Cache(self.plan.cache_bytes) if self.plan.cache_bytes else None
         self.tally = Tally()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
@@ -146,6 +152,7 @@ class ModelService:
             instances=self._core.wanted,
             instances_up=self._instances.up,
             level=self._core.level,
+            cache_bytes=0 if self._cache is None else self._cache.bytes,
             capacity=self.policy.queue_capacity,
             lanes=tuple(
                 Lane(lane=lane.name, requests=waiting.length(number), work_s=waiting.work(number))
@@ -157,7 +164,8 @@ class ModelService:
         """Queue a request; `answer` is called once with what came of it, never before this returns, and not at all
         after the function that is returned, which gives the request's place back.
 
-        The arrays of a `Response` are the receiver's to keep. `origin` is what observers are told besides.
+        The arrays of a `Response` are the receiver's to keep, those of a cached one to read. `origin` is what observers
+        are told besides.
         """
         id_, now = next(self._ids), time.monotonic()
         origin = origin or Origin(now)
@@ -170,6 +178,8 @@ class ModelService:
         except RequestError as error:
             self._settle(id_, error)
             return functools.partial(self._cancel, ticket)
+        if self._cache is not None and self._open and self._known(ticket, self._cache):
+            return functools.partial(self._cancel, ticket)
         deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
         if deadline is not None:
             ticket.alarm = self._alarm(id_, deadline - now)
@@ -178,6 +188,18 @@ class ModelService:
         key = shape_key(request.inputs)
         self._arrivals.append(Arrived(id_, request.rows, key, deadline, lane, caller.tenant))
         return functools.partial(self._cancel, ticket)
+
+    def _known(self, ticket: _Ticket, cache: Cache) -> bool:
+        """Answer a request from the cache; whether its answer was there."""
+        ticket.key = key_of(ticket.request)
+        outputs = cache.get(ticket.key)
+        self._teller.cached("miss" if outputs is None else "hit")
+        if outputs is None:
+            return False
+        at = ticket.arrived
+        ticket.ran = Batch(ticket.request.rows, _CACHE, at, at, self.variant, started=at, finished=at)
+        self._settle(ticket.id, outputs)
+        return True
 
     async def infer(self, request: Request) -> Response:
         """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
@@ -277,7 +299,10 @@ class ModelService:
             results = [EngineRunError("its process ended, and a new one is started.", code="unavailable")] * len(batch)
         for ticket, result in zip(batch, results, strict=True):
             ticket.ran = ran
-            self._settle(ticket.id, result_of(result))
+            settled = result_of(result)
+            if self._cache is not None and ticket.key and ran.variant == self.variant:
+                self._keep(ticket, settled, self._cache)
+            self._settle(ticket.id, settled)
         ran.finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
         up = self._instances.all[number].up
@@ -287,6 +312,14 @@ class ModelService:
         if answered:
             self.tally.execute(answered, seconds)
         self._teller.ran(ran, number, failed=not answered)
+
+    def _keep(self, ticket: _Ticket, outputs: Tensors | RequestError, cache: Cache) -> None:
+        """Keep a good answer, also of a request whose client did not wait for it."""
+        if isinstance(outputs, RequestError):
+            return
+        evicted = cache.put(ticket.key, {name: outputs[name] for name in self._wanted(ticket.request)})
+        if evicted is not None:
+            self._teller.cached("kept", evicted)
 
     def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
         """Answer on time also while the request runs; the core sees to it that it does not start too late."""
@@ -356,15 +389,20 @@ class ModelService:
     def _response(self, ticket: _Ticket, outputs: Tensors) -> Response:
         request = ticket.request
         assert ticket.ran is not None
-        names = request.outputs or tuple(self._dtypes)
+        parameters: dict[str, Parameter] = {"variant": ticket.ran.variant}
+        if ticket.ran.closed == _CACHE:
+            parameters["cache"] = HIT
         return Response(
             model=request.model,
             version=request.version,
             id=request.id,
-            outputs={name: outputs[name] for name in names},
+            outputs={name: outputs[name] for name in self._wanted(request)},
             dtypes=self._dtypes,
-            parameters={"variant": ticket.ran.variant},
+            parameters=parameters,
         )
+
+    def _wanted(self, request: Request) -> tuple[str, ...]:
+        return request.outputs or tuple(self._dtypes)
 
 
 def _left() -> RequestError:

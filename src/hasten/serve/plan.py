@@ -36,7 +36,8 @@ class Rules(Value, frozen=True):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """How one model is served: in the layout `serving`, its variants as the policy's ladder names them. `table` learns,
-    so that a plan is for one service. `note` is what the operator should know of its ladder.
+    so that a plan is for one service. `note` is what the operator should know of its ladder; `cache_bytes` is room
+    for answers.
     """
 
     policy: Policy
@@ -44,6 +45,7 @@ class Plan:
     table: LatencyTable
     default_lane: str
     note: str = ""
+    cache_bytes: int = 0
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -86,6 +88,7 @@ def plan_of(bundle: Bundle, rules: Rules) -> Plan:
         table=_table(record, serving, ladder),
         default_lane=default_lane(policy.lanes, scheduling.default_lane),
         note=note,
+        cache_bytes=mine.cache_bytes,
     )
 
 

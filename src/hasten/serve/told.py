@@ -15,7 +15,7 @@ from hasten.errors import RequestError
 from hasten.serve.events import EngineDown, EngineLost, EngineUp
 from hasten.serve.events import Event as Happening
 from hasten.serve.origin import Origin
-from hasten.spec.event import Event, LevelChanged, Ran, Refused, Served, Sink, WorkerChanged
+from hasten.spec.event import Cached, Event, LevelChanged, Ran, Refused, Served, Sink, WorkerChanged
 from hasten.spec.request import Request
 
 __all__ = ["NEWS", "Batch", "Teller", "emit", "refusal_event"]
@@ -120,6 +120,11 @@ class Teller:
             state="restarted" if again else state,
         )
         emit(self._sink, news)
+
+    def cached(self, what: Literal["hit", "miss", "kept"], evicted: int = 0) -> None:
+        """Tell what became of a request, or of an answer, at the cache."""
+        if self._sink is not None:
+            emit(self._sink, Cached(model=self._model, what=what, evicted=evicted))
 
     def moved(self, before: int, after: int, variants: Sequence[str]) -> None:
         """Tell that the model is served from another level of its ladder on."""

@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_LANE",
     "NO_MODEL",
     "UNKNOWN_MODEL",
+    "Cached",
     "Changed",
     "Event",
     "Gauges",
@@ -37,11 +38,11 @@ NO_MODEL = "_none"
 class Served(Value, frozen=True, gc=False):
     """One answered request: which variant gave the answer, and where its time went.
 
-    `batch` is the number of requests that ran together, `closed` why no more joined them. Stages: `wire_s` decoding,
-    encoding and handing over to the socket, of which `decode_s` came before the queue; `queue_s` waiting while every
-    instance was busy; `batch_s` waiting for company while one was free; `engine_s` running. `total_s` is from the
-    complete request to the written answer; what the stages leave of it went by between them. `trace` is the client's
-    traceparent.
+    `batch` is the number of requests that ran together, `closed` why no more joined them; an answer of the cache
+    has a batch of 0, closed by "cache". Stages: `wire_s` decoding, encoding and handing over to the socket, of which
+    `decode_s` came before the queue; `queue_s` waiting while every instance was busy; `batch_s` waiting for company
+    while one was free; `engine_s` running. `total_s` is from the complete request to the written answer; what the
+    stages leave of it went by between them. `trace` is the client's traceparent.
     """
 
     model: str
@@ -119,6 +120,16 @@ class LevelChanged(Value, frozen=True):
     after: int
 
 
+class Cached(Value, frozen=True, gc=False):
+    """A request found its answer in the model's cache, or did not; or an answer was kept there, for which `evicted`
+    others had to go.
+    """
+
+    model: str
+    what: Literal["hit", "miss", "kept"]
+    evicted: int = 0
+
+
 class Changed(Value, frozen=True):
     """An operator changed what is served: the audit record. `what` is load or unload, `status` as HTTP counts."""
 
@@ -138,7 +149,7 @@ class Lane(Value, frozen=True):
 
 class Gauges(Value, frozen=True):
     """How one model stands at this moment. `capacity` bounds the requests that may wait; `level` is the step of the
-    ladder, as `LevelChanged` counts; `variant` is that of level 0.
+    ladder, as `LevelChanged` counts; `variant` is that of level 0; `cache_bytes` is what answers take that are kept.
     """
 
     model: str
@@ -149,8 +160,9 @@ class Gauges(Value, frozen=True):
     instances_up: int = 1
     capacity: int = 0
     level: int = 0
+    cache_bytes: int = 0
     lanes: tuple[Lane, ...] = ()
 
 
-Event = Served | Refused | Ran | WorkerChanged | LevelChanged | Changed
+Event = Served | Refused | Ran | WorkerChanged | LevelChanged | Cached | Changed
 Sink = Callable[[Event], None]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hasten.spec.tensor import DType
 
-__all__ = ["Request", "Response"]
+__all__ = ["Parameter", "Request", "Response"]
 
 Parameter = bool | int | float | str
 

@@ -1,0 +1,235 @@
+"""Overload on the real server, beside Triton. Writes docs/overload.md and its plots.
+
+One command: make bench-overload. Servers run pinned to the first core together with their engines, one at a time under
+load; requests come in an open loop from the second. Rounds repeat everything in random order. Exit status 1 where a bar
+is missed. A short run: --seconds 5 --models ppocr-rec, ten minutes; the whole takes hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from hasten.bundle.read import open_bundle
+from hasten.measure.circumstances import Machine, circumstances
+from hasten.serve.policy import Lane
+from hasten.spec.variant import REFERENCE
+from overloading import subjects
+from overloading.alone import alone
+from overloading.arriving import KINDS, drawn
+from overloading.outcome import Outcome, accuracy, outcome, recovery_s
+from overloading.page import page
+from overloading.plots import draw
+from overloading.sender import Message, closed, send
+from overloading.subjects import BATCH, MIX, lanes_of, serve_toml, subject
+from overloading.verdict import ADAPTIVE, LADDER_LOAD, Cell, Found, Setting, bars
+from servers import hasten, triton, triton_onnx
+from servers.bundle import MODEL
+from servers.process import Server
+
+PAGE = Path(__file__).parent.parent / "docs" / "overload.md"
+SERVER_CORE, LOAD_CORE = 0, 1
+LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)
+SERVERS = ("hasten", "hasten, ladder", "triton")
+# Critical work at 0.3 of the capacity beside background work at three times it.
+CROWD_LOAD, CROWD = 3.3, (0.3, 0.0, 3.0)
+FIXED = (Setting(1, 0.0), *(Setting(rows, ms) for rows in (4, 8) for ms in (0.0, 5.0, 20.0)))
+LONE = 40
+# A step run must be long enough for the level to come back.
+STEP_S, CALM_S = 45.0, 10.0
+ONE_LANE = (Lane(max_age_s=10.0),)
+T = TypeVar("T")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of a run under load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", default=["ppocr-rec", "minilm"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--loads", nargs="+", type=float, default=list(LOADS))
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
+    parser.add_argument("--ladder-budget", type=float, default=180.0, help="seconds for hasten optimize, once a model")
+    parser.add_argument("--note", default="", help="what the page shall say about the machine")
+    parser.add_argument("--out", type=Path, default=PAGE)
+    given = parser.parse_args()
+    machine = Machine()
+    before = machine.snapshot()
+    found: list[Found] = []
+    for name in given.models:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(_Judge(name, Path(folder), given).judge())
+    around = circumstances(before, machine.snapshot())
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    drawings = draw(found, given.out.with_suffix(""))
+    given.out.write_text(page(found, drawings, around, given))
+    judged = [bar for one in found for bar in bars(one)]
+    for bar in judged:
+        print(f"{bar.model}: {bar.name}: {bar.found}; {bar.asked}: {_word(bar.met)}")
+    return 0 if all(bar.met for bar in judged) else 1
+
+
+def _word(met: bool | None) -> str:
+    return "not measured" if met is None else "met" if met else "missed"
+
+
+class _Judge:
+    """One model: what its servers make of each load."""
+
+    def __init__(self, name: str, work: Path, given: argparse.Namespace) -> None:
+        self._work, self._given = work, given
+        self._rng = np.random.default_rng(0)
+        self._subject = subject(name, work)
+        self._climbing = subjects.climbing(name, given.ladder_budget) if "hasten, ladder" in given.servers else None
+        self._round = 0
+
+    def judge(self) -> Found:
+        found = self._capacity()
+        lanes = lanes_of(found.batch_s)
+        for number in range(self._given.rounds):
+            self._round = number
+            self._say(f"round {number + 1} of {self._given.rounds}")
+            self._lone(found)
+            self._batcher(found)
+            for name in self._rng.permutation(self._given.servers):
+                self._under_load(str(name), found, lanes)
+        return found
+
+    def _capacity(self) -> Found:
+        """What the server carries in a closed loop, with its queue filled once over."""
+        with self._hasten(self._subject.bundle, serve_toml([])) as server:
+            rate = self._closed(server, self._subject.messages[1])
+        self._say(f"capacity {rate:.1f} requests/s")
+        return Found(self._subject.name, rate, BATCH / rate, {"hasten": rate})
+
+    def _lone(self, found: Found) -> None:
+        gap_s = 2 * found.batch_s
+        due = np.arange(LONE) * gap_s
+        with (
+            self._hasten(self._subject.bundle, serve_toml([])) as server,
+            alone(self._subject.bundle, SERVER_CORE) as engine,
+        ):
+            for _ in range(2):
+                log = send(server.http, self._subject.messages, due, np.ones(LONE, int), LOAD_CORE, self._work)
+                found.lone.append((float(np.median(log.done - log.sent)) * 1e3, engine.p50_ms(LONE, gap_s)))
+
+    def _batcher(self, found: Found) -> None:
+        """All settings at all loads: each server is started once a round, in random order."""
+        for setting in self._permuted((ADAPTIVE, *FIXED)):
+            fixed = setting != ADAPTIVE
+            serving = subjects.SERVING
+            if fixed:
+                serving = msgspec.structs.replace(serving, max_batch=setting.batch, max_delay_ms=setting.delay_ms)
+            subjects.set_serving(self._subject.bundle, serving)
+            with self._hasten(
+                self._subject.bundle, serve_toml([], company="window" if fixed else "adaptive")
+            ) as server:
+                self._closed(server, self._subject.messages[1], 1.0)
+                for load in self._permuted(self._given.loads):
+                    played, _ = self._play(server, found, "poisson", float(load), ONE_LANE)
+                    found.batcher[setting, float(load)].append(played.throughput)
+        subjects.set_serving(self._subject.bundle, subjects.SERVING)
+
+    def _under_load(self, name: str, found: Found, lanes: Sequence[Lane]) -> None:
+        with self._server(name, lanes, found.batch_s) as server:
+            message = self._subject.messages[1]
+            found.own_capacity[name] = self._closed(server, message)
+            if name == "hasten, ladder":
+                self._on_the_ladder(server, found, lanes)
+                return
+            cells = [Cell(name, kind, load) for kind in self._given.kinds for load in self._given.loads]
+            for cell in self._permuted(cells):
+                found.runs[cell].append(self._play(server, found, cell.kind, cell.load, lanes)[0])
+            found.crowd[name].append(self._play(server, found, "poisson", CROWD_LOAD, lanes, CROWD)[0])
+
+    def _on_the_ladder(self, server: Server, found: Found, lanes: Sequence[Lane]) -> None:
+        """Loads upwards, so that no run begins on the level that a higher load before it left behind."""
+        assert self._climbing is not None
+        accuracies = subjects.accuracies(self._climbing)
+        found.top_accuracy = accuracies[REFERENCE]
+        for kind in self._given.kinds:
+            time.sleep(CALM_S + 1)
+            for load in sorted(self._given.loads):
+                played, _ = self._play(server, found, kind, load, lanes)
+                found.runs[Cell("hasten, ladder", kind, load)].append(played)
+                if (kind, load) == ("poisson", LADDER_LOAD):
+                    found.accuracy.append(accuracy(played.variants, accuracies))
+        time.sleep(CALM_S + 1)
+        _, back = self._play(server, found, "step", LADDER_LOAD, lanes, seconds=max(STEP_S, self._given.seconds))
+        found.recovery.append(back or 0.0)
+
+    def _play(
+        self,
+        server: Server,
+        found: Found,
+        kind: str,
+        load: float,
+        lanes: Sequence[Lane],
+        mix: Sequence[float] = MIX,
+        seconds: float | None = None,
+    ) -> tuple[Outcome, float | None]:
+        """One run, and how long it took to come back to the top variant where that is a question."""
+        # Of a round, every server and setting gets the same arrivals.
+        seed = 1000 * self._round + 100 * KINDS.index(kind) + round(10 * load)
+        given = drawn(kind, load, found.capacity, seconds or self._given.seconds, mix[: len(lanes)], seed)
+        which = given.lanes if len(lanes) > 1 else np.ones(len(given.due), int)
+        log = send(server.http, self._subject.messages, given.due, which, LOAD_CORE, self._work)
+        played = outcome(given, log, subjects.deadlines(lanes))
+        self._say(
+            f"{server.name} {kind} {load:g}: goodput {played.goodput:.1f}/s of {played.offered:.1f}/s, in time "
+            f"{', '.join(f'{played.attainment(n):.1%}' for n in range(len(lanes)))}, sent late {played.late_ms:.2f} ms"
+        )
+        return played, recovery_s(given, log, REFERENCE)
+
+    def _closed(self, server: Server, message: Message, seconds: float | None = None) -> float:
+        """Requests per second from twice as many callers as a batch has rows; the first quarter warms up."""
+        length = seconds or max(4.0, self._given.seconds / 2)
+        log = closed(server.http, message, 2 * BATCH, length, LOAD_CORE, self._work)
+        begin = length / 4
+        return float(((log.status == 200) & (log.done >= begin) & (log.done < length)).sum()) / (length - begin)
+
+    @contextmanager
+    def _server(self, name: str, lanes: Sequence[Lane], batch_s: float) -> Generator[Server]:
+        if name == "triton":
+            with self._triton(lanes, batch_s) as server:
+                yield server
+            return
+        ladder = name == "hasten, ladder"
+        bundle = self._climbing if ladder else self._subject.bundle
+        assert bundle is not None
+        with self._hasten(bundle, serve_toml(lanes, ladder=ladder)) as server:
+            yield replace(server, name=name)
+
+    @contextmanager
+    def _hasten(self, bundle: Path, config: str) -> Generator[Server]:
+        with hasten.running([bundle], self._work, core=SERVER_CORE, config=config) as server:
+            yield server
+
+    @contextmanager
+    def _triton(self, lanes: Sequence[Lane], batch_s: float) -> Generator[Server]:
+        with tempfile.TemporaryDirectory() as folder:
+            signature = open_bundle(self._subject.bundle).manifest.signature
+            model = self._subject.bundle / MODEL
+            triton_onnx.write_onnx(model, self._subject.name, signature, lanes, batch_s, BATCH, Path(folder))
+            with triton.serving(Path(folder), triton_onnx.python(), self._work, core=SERVER_CORE) as server:
+                yield server
+
+    def _permuted(self, items: Sequence[T]) -> list[T]:
+        return [items[number] for number in self._rng.permutation(len(items))]
+
+    def _say(self, words: str) -> None:
+        print(f"{self._subject.name}: {words}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""The load of `make bench-overload`: an open loop in a process of its own, pinned to the core that no server has.
+
+Requests are sent when they are due, whatever became of those before, over as many connections as that takes; refusals
+come back faster than threads of Python could take them, so one thread polls all sockets. Shortly before a request is
+due it spins: a poll may oversleep by a millisecond. Latency counts from when a request was due. With `callers` it is a
+closed loop instead, to find out what a server carries. `main` is the process, `send` the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httptools
+import numpy as np
+
+__all__ = ["CONNECTIONS", "Log", "Message", "closed", "send"]
+
+# Below what a server takes (1000), so that it is the queue that refuses and not the door of the house.
+CONNECTIONS = 900
+PATIENCE_S = 15.0
+_SPIN_S, _LEAST_POLL_S = 0.002, 0.001
+_CHUNK = 2**18
+_VARIANT = re.compile(rb'"variant":\s?"([^"]*)"')
+_ERROR = re.compile(rb'"error":\s?"((?:[^"\\]|\\.)*)"')
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A POST, ready to send but for its first line."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    def raw(self, port: int) -> bytes:
+        """All bytes of it."""
+        lines = [f"POST {self.path} HTTP/1.1", f"host: 127.0.0.1:{port}", f"content-length: {len(self.body)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What became of each request, in seconds from time 0. `sent` and `done` are NaN where it was not sent, or not
+    answered; `status` is 0 there. `word` is the variant of an answer or the text of an error, by number in `words`.
+    """
+
+    due: Floats
+    sent: Floats
+    done: Floats
+    status: Numbers
+    word: Numbers
+    words: tuple[str, ...]
+
+
+def send(port: int, messages: Sequence[Message], due: Floats, which: Numbers, core: int, work: Path) -> Log:
+    """Send request i, `messages[which[i]]`, at `due[i]`; returns when all are answered or patience is over."""
+    return _run({"port": port, "callers": 0, "seconds": 0.0}, messages, due, which, core, work)
+
+
+def closed(port: int, message: Message, callers: int, seconds: float, core: int, work: Path) -> Log:
+    """Let each of `callers` send its next request when the last was answered. A request is due when it is sent."""
+    none = np.empty(0)
+    return _run({"port": port, "callers": callers, "seconds": seconds}, [message], none, none.astype(int), core, work)
+
+
+def _run(plan: dict[str, Any], messages: Sequence[Message], due: Floats, which: Numbers, core: int, work: Path) -> Log:
+    folder = work / "sending"
+    folder.mkdir(exist_ok=True)
+    for number, message in enumerate(messages):
+        (folder / f"message-{number}").write_bytes(message.raw(plan["port"]))
+    np.savez(folder / "plan.npz", due=due, which=which)
+    (folder / "plan.json").write_text(json.dumps({**plan, "messages": len(messages)}))
+    subprocess.run(["taskset", "-c", str(core), sys.executable, str(Path(__file__).resolve()), str(folder)], check=True)
+    found = np.load(folder / "log.npz")
+    words = tuple(json.loads((folder / "words.json").read_text()))
+    return Log(*(found[name] for name in ("due", "sent", "done", "status", "word")), words)
+
+
+class _Connection:
+    """One socket, and the request that is under way on it. The parser calls the `on_` methods."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.unsent = memoryview(b"")
+        self.request = -1
+        self.complete = False
+        self.text = b""
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_body(self, body: bytes) -> None:
+        # The names and labels stand at the beginning; tensors behind them are not kept.
+        if len(self.text) < 4096:
+            self.text += body[:4096]
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def write(self) -> None:
+        """Send as much as goes; `unsent` is what does not."""
+        try:
+            while self.unsent:
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        except BlockingIOError:
+            pass
+
+
+class _Loop:
+    """Everything that is under way. Lists grow by one entry a request."""
+
+    def __init__(self, plan: Mapping[str, Any], messages: Sequence[bytes], due: Sequence[float], which: Sequence[int]):
+        self._port, self._callers, self._seconds = plan["port"], plan["callers"], plan["seconds"]
+        self._messages = messages
+        self.due, self._which = list(due), list(which)
+        count = len(self.due)
+        self.sent, self.done = [float("nan")] * count, [float("nan")] * count
+        self.status, self.word = [0] * count, [0] * count
+        self.words: dict[bytes, int] = {b"": 0}
+        self._poll = select.epoll()
+        self._by_file: dict[int, _Connection] = {}
+        self._free: list[_Connection] = []
+        self._waiting: deque[int] = deque()
+        self._open = 0
+        self._next = 0
+        # A lead-in is negative; the connections that a run begins with are made before its clock runs.
+        self._origin = time.perf_counter() + 0.2 - min(self.due[0] if self.due else 0.0, 0.0)
+
+    def run(self) -> None:
+        """Send everything, and wait for the answers as long as patience lasts."""
+        try:
+            self._run()
+        finally:
+            self._poll.close()
+            for connection in self._by_file.values():
+                connection.socket.close()
+
+    def _run(self) -> None:
+        for _ in range(self._callers or 32):
+            self._free.append(self._connect())
+        for _ in range(self._callers):
+            self._again()
+        until = max(self.due, default=0.0) + PATIENCE_S if not self._callers else self._seconds + PATIENCE_S
+        while (self._next < len(self.due) or self._waiting or self._open) and self._now() < until:
+            self._send_due()
+            for file, events in self._poll.poll(self._rest()):
+                connection = self._by_file[file]
+                if events & select.EPOLLOUT:
+                    self._write(connection)
+                if events & ~select.EPOLLOUT and file in self._by_file:
+                    self._read(connection)
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._origin
+
+    def _rest(self) -> float:
+        """How long to poll: not at all shortly before a request is due."""
+        if self._next >= len(self.due):
+            return 0.05
+        left = self.due[self._next] - self._now()
+        return 0.0 if left < _SPIN_S else max(_LEAST_POLL_S, min(left - _SPIN_S, 0.05))
+
+    def _send_due(self) -> None:
+        if self._callers:
+            return
+        while self._next < len(self.due) and self.due[self._next] <= self._now():
+            self._waiting.append(self._next)
+            self._next += 1
+        while self._waiting and (self._free or len(self._by_file) < CONNECTIONS):
+            self._give(self._free.pop() if self._free else self._connect(), self._waiting.popleft())
+
+    def _again(self) -> None:
+        """A closed loop's caller sends its next request."""
+        now = self._now()
+        if now < self._seconds:
+            self.due.append(now)
+            for values, none in ((self.sent, now), (self.done, float("nan")), (self.status, 0), (self.word, 0)):
+                values.append(none)  # type: ignore[arg-type]
+            self._which.append(0)
+            self._next = len(self.due)
+            self._give(self._free.pop() if self._free else self._connect(), len(self.due) - 1)
+
+    def _connect(self) -> _Connection:
+        connection = _Connection(self._port)
+        self._by_file[connection.socket.fileno()] = connection
+        self._poll.register(connection.socket, select.EPOLLIN)
+        return connection
+
+    def _give(self, connection: _Connection, request: int) -> None:
+        connection.request, connection.text, connection.complete = request, b"", False
+        connection.unsent = memoryview(self._messages[self._which[request]])
+        self.sent[request] = self._now()
+        self._open += 1
+        self._write(connection)
+
+    def _write(self, connection: _Connection) -> None:
+        try:
+            connection.write()
+        except OSError:
+            self._drop(connection)
+            return
+        self._poll.modify(connection.socket, select.EPOLLIN | (select.EPOLLOUT if connection.unsent else 0))
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            data = connection.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        connection.parser.feed_data(data)
+        if connection.complete:
+            self._finish(connection)
+
+    def _finish(self, connection: _Connection) -> None:
+        request = connection.request
+        self.done[request] = self._now()
+        self.status[request] = status = connection.parser.get_status_code()
+        found = (_VARIANT if status == 200 else _ERROR).search(connection.text)
+        self.word[request] = self.words.setdefault(found[1] if found else b"", len(self.words))
+        keeps = connection.parser.should_keep_alive() and not connection.unsent
+        self._end(connection, keeps)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._end(connection, keeps=False)
+
+    def _end(self, connection: _Connection, keeps: bool) -> None:
+        """The request is over, well or not; so is the connection where the server does not keep it."""
+        if connection.request >= 0:
+            self._open -= 1
+            connection.request = -1
+            again = bool(self._callers)
+        else:
+            again = False
+        if keeps:
+            self._free.append(connection)
+        else:
+            self._poll.unregister(connection.socket)
+            del self._by_file[connection.socket.fileno()]
+            connection.socket.close()
+            if connection in self._free:
+                self._free.remove(connection)
+        if again:
+            self._again()
+
+
+def main(folder: Path) -> None:
+    plan, arrays = json.loads((folder / "plan.json").read_text()), np.load(folder / "plan.npz")
+    messages = [(folder / f"message-{number}").read_bytes() for number in range(plan["messages"])]
+    loop = _Loop(plan, messages, arrays["due"].tolist(), arrays["which"].tolist())
+    loop.run()
+    words = [word.decode(errors="replace") for word in loop.words]
+    (folder / "words.json").write_text(json.dumps(words))
+    columns = {name: np.array(getattr(loop, name)) for name in ("due", "sent", "done", "status", "word")}
+    np.savez(folder / "log.npz", **columns)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

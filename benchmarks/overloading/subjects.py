@@ -1,0 +1,139 @@
+"""What is served under overload: a zoo model as a bundle, its lanes, its ladder, and a request of one row.
+
+Deadlines follow the model: multiples of the time of a full batch, as in docs/scheduling.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from hasten.bundle.manifest import MANIFEST, Manifest, decode_manifest, encode_manifest
+from hasten.bundle.read import open_bundle
+from hasten.serve.policy import Lane
+from hasten.spec.serving import Serving
+from hasten.spec.variant import REFERENCE
+from hasten.wire.oip_client import Ask, http_infer
+from overloading.sender import Message
+from servers.apart import WORK
+from serving.real import real
+
+__all__ = [
+    "BATCH",
+    "MIX",
+    "NAMES",
+    "SERVING",
+    "Subject",
+    "accuracies",
+    "climbing",
+    "deadlines",
+    "lanes_of",
+    "messages",
+    "serve_toml",
+    "set_serving",
+    "subject",
+]
+
+BATCH = 8
+# One instance with one thread: server and engine have one core together.
+SERVING = Serving(instances=1, threads=1, max_batch=BATCH, max_delay_ms=10.0)
+NAMES = ("critical", "standard", "background")
+MIX = (0.3, 0.4, 0.3)
+# Full batches that an answer may take, by lane; background work takes whatever it gets for so many seconds.
+_CRITICAL, _STANDARD, _AGE_S = 5, 10, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model as a bundle, and the messages that ask for one row, by lane."""
+
+    name: str
+    bundle: Path
+    messages: tuple[Message, ...]
+
+
+def subject(name: str, work: Path) -> Subject:
+    """Write the bundle of the reference alone."""
+    bundle = real(name, work, max_batch=BATCH).bundle
+    set_serving(bundle, SERVING)
+    return Subject(name, bundle, messages(bundle))
+
+
+def messages(bundle: Path) -> tuple[Message, ...]:
+    """A golden sample as a request for each lane, which is named by its priority: Triton knows those, too."""
+    opened = open_bundle(bundle)
+    inputs = opened.golden(opened.manifest.picked).inputs[0]
+    name = opened.manifest.name
+    asked = [http_infer(Ask(model=name, inputs=inputs, priority=number)) for number in range(1, len(NAMES) + 1)]
+    return tuple(Message(f"/v2/models/{name}/infer", headers, body) for headers, body in asked)
+
+
+def set_serving(bundle: Path, serving: Serving) -> None:
+    """Give all variants of a bundle these serving defaults."""
+    manifest = _manifest(bundle)
+    everywhere = dict.fromkeys(manifest.variants, serving)
+    _write(bundle, msgspec.structs.replace(manifest, serving=everywhere))
+
+
+def climbing(name: str, budget_s: float) -> Path:
+    """A bundle that `hasten optimize` made, served from the reference downwards: kept in work/, made on the first call.
+
+    The answer's own pick is the fastest variant that is good enough, below which there is nothing to step down to.
+    """
+    folder = WORK / "overload" / name
+    if not (folder / MANIFEST).exists():
+        from hasten.facade import optimize
+
+        print(f"optimizing {name} for {budget_s:g} s, once", file=sys.stderr, flush=True)
+        found = optimize(f"zoo:{name}", out=folder, budget_s=budget_s, rehearse=False, overwrite=True)
+        if found.bundle is None:
+            sys.exit(f"{name}: {found.summary}")
+    manifest = _manifest(folder)
+    faster = [id_ for id_ in manifest.ladder if id_ != REFERENCE]
+    ladder = (REFERENCE, *sorted(faster, key=lambda id_: manifest.variants[id_].latency_p50_ms.value or 0.0)[:1])
+    _write(folder, msgspec.structs.replace(manifest, name=name, picked=REFERENCE, ladder=ladder))
+    set_serving(folder, SERVING)
+    return folder
+
+
+def accuracies(bundle: Path) -> dict[str, float]:
+    """What was measured of each variant on held-out data."""
+    return {id_: entry.accuracy.value or float("nan") for id_, entry in _manifest(bundle).variants.items()}
+
+
+def lanes_of(batch_s: float) -> tuple[Lane, ...]:
+    """The lanes of a model whose full batch takes so many seconds."""
+    return (
+        Lane(name="critical", priority=1, deadline_s=_CRITICAL * batch_s),
+        Lane(name="standard", priority=2, deadline_s=_STANDARD * batch_s),
+        Lane(name="background", priority=3, min_share=0.05, max_age_s=_AGE_S, background=True),
+    )
+
+
+def deadlines(lanes: Sequence[Lane]) -> list[float]:
+    """Seconds by lane within which an answer counts."""
+    return [lane.deadline_s or lane.max_age_s or float(np.inf) for lane in lanes]
+
+
+def serve_toml(lanes: Sequence[Lane], *, company: str = "adaptive", ladder: bool = False) -> str:
+    """The configuration of a server with these lanes; none: one lane for all."""
+    lines: list[str] = []
+    for lane in lanes:
+        lines += ["[[lanes]]", f'name = "{lane.name}"', f"priority = {lane.priority}", f"min_share = {lane.min_share}"]
+        lines += [f"{key} = {value!r}" for key in ("deadline_s", "max_age_s") if (value := getattr(lane, key))]
+        lines += [f"background = {str(lane.background).lower()}", ""]
+    lines += ["[scheduling]", f'company = "{company}"', f"ladder = {str(ladder).lower()}"]
+    return "\n".join(lines) + "\n"
+
+
+def _manifest(bundle: Path) -> Manifest:
+    return decode_manifest((bundle / MANIFEST).read_bytes(), str(bundle))
+
+
+def _write(bundle: Path, manifest: Manifest) -> None:
+    (bundle / MANIFEST).write_bytes(encode_manifest(manifest))

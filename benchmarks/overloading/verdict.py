@@ -1,0 +1,205 @@
+"""What the runs say, held against the bars of `make bench-overload`. Pure.
+
+A ratio of medians over rounds is judged by its value, a share of requests by its value with a Wilson interval beside
+it: 99.9 % of a few hundred requests proves little, and the page says so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hasten.stats.change import share
+from overloading.outcome import Outcome
+
+__all__ = ["Bar", "Cell", "Found", "Setting", "bars"]
+
+GOODPUT, CRITICAL, BACKGROUND, REFUSED_MS, LADDER, RECOVERY_S, LONE_MS, BATCHER = (
+    0.95,
+    0.999,
+    0.05,
+    5.0,
+    0.99,
+    10.0,
+    1.0,
+    0.97,
+)
+LADDER_LOAD = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Where a run stands: the server, the process of arrivals, the load as a multiple of the capacity."""
+
+    server: str
+    kind: str
+    load: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A fixed (batch, delay), or the scheduler's own choice where `batch` is 0."""
+
+    batch: int
+    delay_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.batch} rows, {self.delay_ms:g} ms" if self.batch else "adaptive"
+
+
+ADAPTIVE = Setting(0, 0.0)
+
+
+@dataclass(slots=True)
+class Found:
+    """All of one model. Lists grow by one entry a round; `crowd` is critical work under background that saturates."""
+
+    model: str
+    capacity: float
+    batch_s: float
+    own_capacity: dict[str, float] = field(default_factory=dict)
+    runs: dict[Cell, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
+    crowd: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
+    batcher: dict[tuple[Setting, float], list[float]] = field(default_factory=lambda: defaultdict(list))
+    lone: list[tuple[float, float]] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    top_accuracy: float = math.nan
+    recovery: list[float] = field(default_factory=list)
+
+    def goodput(self, server: str, kind: str) -> dict[float, float]:
+        """Goodput by load, medians over rounds."""
+        loads = sorted({cell.load for cell in self.runs if (cell.server, cell.kind) == (server, kind)})
+        return {load: middle(one.goodput for one in self.runs[Cell(server, kind, load)]) for load in loads}
+
+    def throughput(self, setting: Setting) -> dict[float, float]:
+        """Answers per second by load, medians over rounds."""
+        return {load: middle(rates) for (one, load), rates in sorted(self.batcher.items(), key=str) if one == setting}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar and what was found; `met` is None where nothing was measured."""
+
+    name: str
+    model: str
+    asked: str
+    found: str
+    met: bool | None
+
+
+def bars(found: Found) -> list[Bar]:
+    """Every bar for one model."""
+    return [
+        *(_goodput(found, kind) for kind in sorted({cell.kind for cell in found.runs if cell.server == "hasten"})),
+        *_crowd(found),
+        _refusals(found),
+        *_ladder(found),
+        _lone(found),
+        _batcher(found),
+    ]
+
+
+def middle(values: Iterable[float]) -> float:
+    """The median; NaN of nothing."""
+    listed = list(values)
+    return statistics.median(listed) if listed else math.nan
+
+
+def proportion(good: int, of: int) -> str:
+    """A share with its interval."""
+    if not of:
+        return "no request"
+    figure = share(np.repeat([1.0, 0.0], [good, of - good]))
+    return f"{good / of:.2%} [{figure.low or 0:.2%}, {figure.high or 0:.2%}] of {of:,}"
+
+
+def _goodput(found: Found, kind: str) -> Bar:
+    by_load = found.goodput("hasten", kind)
+    top, best = max(by_load), max(by_load.values())
+    kept = by_load[top] / best if best else math.nan
+    words = f"{kept:.1%}: {by_load[top]:.1f}/s of {best:.1f}/s"
+    return Bar(f"goodput at {top:g} x, {kind}", found.model, f">= {GOODPUT:.0%} of the most", words, kept >= GOODPUT)
+
+
+def _crowd(found: Found) -> list[Bar]:
+    runs = found.crowd.get("hasten", [])
+    good, of = sum(one.good[0] for one in runs), sum(one.due[0] for one in runs)
+    part = middle(one.share(2) for one in runs)
+    return [
+        Bar(
+            "critical lane while background saturates", found.model, f">= {CRITICAL:.1%}", proportion(good, of),
+            good / of >= CRITICAL if of else None,
+        ),
+        Bar(
+            "background while it saturates", found.model, f">= {BACKGROUND:.0%} of answers", f"{part:.1%}",
+            part >= BACKGROUND if runs else None,
+        ),
+    ]  # fmt: skip
+
+
+def refused_ms(runs: Sequence[Outcome]) -> np.ndarray[Any, Any]:
+    """Times of all refusals on arrival."""
+    return np.concatenate([one.refused_ms for one in runs]) if runs else np.empty(0)
+
+
+def _refusals(found: Found) -> Bar:
+    runs = [one for cell, some in found.runs.items() if cell.server == "hasten" for one in some]
+    times = refused_ms([*runs, *found.crowd.get("hasten", [])])
+    if not times.size:
+        return Bar("refusals, p99", found.model, f"< {REFUSED_MS:g} ms", "none was refused on arrival", None)
+    p50, p99 = np.percentile(times, [50, 99])
+    words = f"{p99:.2f} ms (p50 {p50:.2f} ms) of {times.size:,}"
+    return Bar("refusals, p99", found.model, f"< {REFUSED_MS:g} ms", words, bool(p99 < REFUSED_MS))
+
+
+def _ladder(found: Found) -> list[Bar]:
+    runs = found.runs.get(Cell("hasten, ladder", "poisson", LADDER_LOAD), [])
+    good, of = sum(sum(one.good) for one in runs), sum(sum(one.due) for one in runs)
+    words = proportion(good, of)
+    if found.accuracy:
+        words += f"; effective accuracy {middle(found.accuracy):.4f}, top variant {found.top_accuracy:.4f}"
+    slowest = max(found.recovery, default=math.nan)
+    return [
+        Bar(
+            f"attainment with the ladder at {LADDER_LOAD:g} x, poisson", found.model, f">= {LADDER:.0%}", words,
+            good / of >= LADDER if of else None,
+        ),
+        Bar(
+            "back at the top variant after a step", found.model, f"<= {RECOVERY_S:g} s", f"{slowest:.2f} s",
+            slowest <= RECOVERY_S if found.recovery else None,
+        ),
+    ]  # fmt: skip
+
+
+def _lone(found: Found) -> Bar:
+    if not found.lone:
+        return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", "not measured", None)
+    more = middle(server - engine for server, engine in found.lone)
+    server, engine = (middle(pair[side] for pair in found.lone) for side in (0, 1))
+    words = f"{more:+.2f} ms: {server:.2f} ms, engine {engine:.2f} ms"
+    return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", words, more <= LONE_MS)
+
+
+def _batcher(found: Found) -> Bar:
+    asked = f">= {BATCHER:.0%} of the best fixed setting"
+    own = found.throughput(ADAPTIVE)
+    if not own:
+        return Bar("batcher, worst load", found.model, asked, "not measured", None)
+    best = {load: best_fixed(found, load) for load in own}
+    kept = {load: rate / best[load][1] for load, rate in own.items()}
+    worst = min(kept, key=lambda load: kept[load])
+    words = f"{kept[worst]:.1%} at {worst:g} x, where {best[worst][0]} was best"
+    return Bar("batcher, worst load", found.model, asked, words, kept[worst] >= BATCHER)
+
+
+def best_fixed(found: Found, load: float) -> tuple[Setting, float]:
+    """The fixed setting with the most answers per second at a load."""
+    rates = {one: middle(some) for (one, at), some in found.batcher.items() if at == load and one != ADAPTIVE}
+    best = max(rates, key=lambda one: rates[one])
+    return best, rates[best]

@@ -1,0 +1,233 @@
+"""What `make bench-overload` draws, reads and concludes, told without any server but one of a few lines."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Generator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hasten.serve.admit import REASONS
+from hasten.spec.signature import Signature
+from hasten.spec.tensor import TensorSpec
+from overloading.arriving import KINDS, LEAD_IN_S, Arrivals, drawn, mmpp
+from overloading.outcome import Outcome, accuracy, outcome, recovery_s
+from overloading.page import page
+from overloading.plots import draw
+from overloading.sender import Log, Message, _Loop
+from overloading.subjects import NAMES, lanes_of
+from overloading.verdict import ADAPTIVE, Bar, Cell, Found, Setting, bars
+from servers.triton_onnx import config
+
+DEADLINES = (0.1, 0.2, 10.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrivals_come_at_the_rate_asked_for_in_the_span_that_is_judged(kind: str) -> None:
+    given = drawn(kind, 2.0, 100.0, 300.0, (1, 1, 2), seed=3)
+    begin, end = given.loaded
+    rate = ((given.due >= begin) & (given.due < end)).sum() / (end - begin)
+    assert rate == pytest.approx(200, rel=0.15)
+    assert np.all(np.diff(given.due) >= 0)
+    assert -LEAD_IN_S < given.due[0] < 0
+    assert np.bincount(given.lanes) / len(given.lanes) == pytest.approx([0.25, 0.25, 0.5], abs=0.02)
+
+
+def test_a_step_run_offers_half_of_the_capacity_before_and_after() -> None:
+    given = drawn("step", 3.0, 100.0, 90.0, (1,), seed=1)
+    assert given.loaded == (30.0, 60.0)
+    counts = np.histogram(given.due, [-LEAD_IN_S, 0, 30, 60, 90])[0] / [LEAD_IN_S, 30, 30, 30]
+    assert counts == pytest.approx([50, 50, 300, 50], rel=0.35)
+
+
+def test_equal_seeds_give_equal_arrivals() -> None:
+    assert np.array_equal(mmpp(50, 10, 7), mmpp(50, 10, 7))
+    assert not np.array_equal(mmpp(50, 10, 7), mmpp(50, 10, 8))
+
+
+def log(rows: Sequence[tuple[float, float, float, int, str]]) -> Log:
+    """Rows of due, sent, done, status and word."""
+    words = ("", *dict.fromkeys(row[4] for row in rows if row[4]))
+    due, sent, done, status, text = zip(*rows, strict=True)
+    columns = [np.array(column, float) for column in (due, sent, done)]
+    return Log(*columns, np.array(status), np.array([words.index(one) for one in text]), words)
+
+
+LATE = REASONS["would be late"].message
+ROWS = [
+    (-0.05, -0.05, 0.04, 200, "f32"),  # of the lead-in: its answer came in the span, it was not due there
+    (0.1, 0.1, 0.15, 200, "f32"),
+    (0.2, 0.2, 0.45, 200, "int8"),  # too late for its lane
+    (0.3, 0.301, 0.303, 503, LATE),
+    (0.4, 0.4, 0.9, 503, REASONS["too old"].message),
+    (0.5, 0.5, float("nan"), 0, ""),
+    (0.9, 0.9, 1.05, 200, "f32"),  # in time, and after the span
+]
+GIVEN = Arrivals(due=np.array([row[0] for row in ROWS]), lanes=np.array([0, 0, 1, 0, 2, 2, 1]), loaded=(0.0, 1.0))
+
+
+def test_a_request_is_good_only_where_its_answer_came_within_its_lane_s_deadline() -> None:
+    found = outcome(GIVEN, log(ROWS), DEADLINES)
+    assert (found.due, found.good, found.answers) == ((2, 2, 2), (1, 1, 0), (2, 1, 0))
+    assert (found.goodput, found.throughput, found.offered) == (2.0, 3.0, 6.0)
+    assert found.attainment(0) == 0.5
+    assert found.attainment() == pytest.approx(2 / 6)
+    assert found.broken == 1
+    assert found.variants == {"f32": 2, "int8": 1}
+
+
+def test_only_refusals_on_arrival_are_timed_and_from_when_they_were_sent() -> None:
+    found = outcome(GIVEN, log(ROWS), DEADLINES)
+    assert found.refused_ms == pytest.approx([2.0])
+    assert found.refusals == {LATE: 1, REASONS["too old"].message: 1}
+
+
+def test_effective_accuracy_weighs_by_answers() -> None:
+    assert accuracy({"a": 3, "b": 1}, {"a": 0.9, "b": 0.7}) == pytest.approx(0.85)
+    assert np.isnan(accuracy({}, {}))
+
+
+def test_recovery_lasts_to_the_last_answer_of_a_lesser_variant() -> None:
+    rows = [(1.1, 1.1, 1.5, 200, "int8"), (3.0, 3.0, 3.5, 200, "int8"), (4.0, 4.0, 4.1, 200, "f32")]
+    given = Arrivals(due=np.array([1.1, 3.0, 4.0]), lanes=np.zeros(3, int), loaded=(1.0, 2.0))
+    assert recovery_s(given, log(rows), "f32") == pytest.approx(1.5)
+    assert recovery_s(given, log(rows[2:]), "f32") is None
+
+
+def ran(goodput: float, *, due: int = 1000, good: int = 1000, refused_ms: Sequence[float] = ()) -> Outcome:
+    return Outcome(
+        offered=100.0,
+        goodput=goodput,
+        throughput=goodput,
+        due=(due, due, due),
+        good=(good, good, good),
+        answers=(60, 30, 10),
+        latency_p50_ms=1.0,
+        latency_p99_ms=2.0,
+        variants={"f32": 10},
+        refusals={},
+        refused_ms=np.array(refused_ms),
+        broken=0,
+        late_ms=0.1,
+    )
+
+
+def found_of(**changed: float) -> Found:
+    """A model for which every bar is met, but for what is changed."""
+    given = {
+        "top": 99.0,
+        "good": 1000,
+        "refused": 2.0,
+        "ladder": 995,
+        "back": 9.9,
+        "lone": 10.8,
+        "own": 98.0,
+        **changed,
+    }
+    found = Found("m", 100.0, 0.08, {"hasten": 100.0})
+    found.runs[Cell("hasten", "poisson", 1.0)] = [ran(98.0)]
+    found.runs[Cell("hasten", "poisson", 3.0)] = [ran(given["top"], refused_ms=[given["refused"]])]
+    found.runs[Cell("hasten, ladder", "poisson", 1.5)] = [ran(150.0, good=int(given["ladder"]))]
+    found.crowd["hasten"] = [ran(100.0, good=int(given["good"]))]
+    found.accuracy, found.top_accuracy, found.recovery = [0.89], 0.9, [9.0, given["back"]]
+    found.lone = [(given["lone"], 10.0)] * 3
+    for setting, rate in ((ADAPTIVE, given["own"]), (Setting(1, 0.0), 60.0), (Setting(8, 5.0), 100.0)):
+        found.batcher[setting, 3.0] = [rate] * 3
+    return found
+
+
+def missed(found: Found) -> list[Bar]:
+    return [bar for bar in bars(found) if not bar.met]
+
+
+def test_what_meets_every_bar_misses_none() -> None:
+    assert not missed(found_of())
+
+
+@pytest.mark.parametrize(
+    ("changed", "bar"),
+    [
+        ({"top": 90.0}, "goodput at 3 x, poisson"),
+        ({"good": 998}, "critical lane while background saturates"),
+        ({"refused": 5.1}, "refusals, p99"),
+        ({"ladder": 989}, "attainment with the ladder at 1.5 x, poisson"),
+        ({"back": 10.1}, "back at the top variant after a step"),
+        ({"lone": 11.1}, "a lone request, p50"),
+        ({"own": 96.0}, "batcher, worst load"),
+    ],
+)
+def test_each_bar_is_missed_by_its_own_figure_only(changed: dict[str, float], bar: str) -> None:
+    assert [one.name for one in missed(found_of(**changed))] == [bar]
+
+
+def test_what_was_not_measured_is_not_met() -> None:
+    bare = Found("m", 100.0, 0.08)
+    assert {bar.met for bar in bars(bare)} == {None}
+
+
+def test_the_page_holds_every_bar_and_the_same_figures_give_the_same_drawings(tmp_path: Path) -> None:
+    found = [found_of()]
+    drawings = draw(found, tmp_path / "overload")
+    first = [path.read_bytes() for path in drawings["m"]]
+    assert first == [path.read_bytes() for path in draw(found, tmp_path / "overload")["m"]]
+    given = argparse.Namespace(rounds=1, seconds=5.0, note="quiet", out=tmp_path / "overload.md")
+    text = page(found, drawings, {}, given)
+    assert all(bar.name in text for bar in bars(found[0]))
+    assert "(overload/m-goodput.svg)" in text
+    assert "**missed**" not in text
+
+
+def test_triton_gets_the_lanes_as_priorities_and_refuses_when_a_batch_would_not_fit_any_more() -> None:
+    spec = TensorSpec(name="x", dtype="FP32", shape=("batch", 3, "width"))
+    words = config("m", Signature(inputs=(spec,), outputs=(spec,)), lanes_of(0.1), 0.1, 8)
+    assert 'input [{ name: "x" data_type: TYPE_FP32 dims: [3, -1] }]' in words
+    assert f"priority_levels: {len(NAMES)}" in words
+    assert "key: 1 value { timeout_action: REJECT default_timeout_microseconds: 400000" in words
+    assert "key: 3 value { timeout_action: REJECT default_timeout_microseconds: 10000000" in words
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        good = body == b"good"
+        text = b'{"parameters":{"variant":"f32"}}' if good else b'{"error":"The queue is full."}'
+        self.send_response(200 if good else 503)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Generator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_the_open_loop_writes_down_status_and_words_of_each_request(port: int) -> None:
+    messages = [Message("/", {}, body).raw(port) for body in (b"good", b"bad")]
+    loop = _Loop({"port": port, "callers": 0, "seconds": 0.0}, messages, [-0.01, 0.0, 0.0, 0.01], [0, 1, 0, 1])
+    loop.run()
+    assert loop.status == [200, 503, 200, 503]
+    words = list(loop.words)
+    assert [words[number] for number in loop.word] == [b"f32", b"The queue is full."] * 2
+    assert all(due <= sent <= done for due, sent, done in zip(loop.due, loop.sent, loop.done, strict=True))
+
+
+def test_the_closed_loop_sends_again_when_it_was_answered(port: int) -> None:
+    loop = _Loop({"port": port, "callers": 2, "seconds": 0.05}, [Message("/", {}, b"good").raw(port)], [], [])
+    loop.run()
+    assert len(loop.due) > 2
+    assert set(loop.status) == {200}
