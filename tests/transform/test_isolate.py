@@ -41,10 +41,12 @@ def test_one_process_weighs_several_sets_of_sites_and_keeps_no_model(tmp_path: P
     source = small_convolutions(tmp_path / "m.onnx")
     store(images(), tmp_path / "images")
     step = Step(transform="quantize_static")
-    both, first, unknown = errors_isolated(step, source, tmp_path / "images", [(), ("second",), ("nowhere",)])
+    both, first, least = errors_isolated(step, source, tmp_path / "images", [(), ("second",), ("first", "second")])
     assert both is not None and first is not None
     assert both > first > 0
-    assert unknown is None
+    assert least is not None and first > least
+    with pytest.raises(TransformFailed, match="does not apply"):
+        errors_isolated(Step(transform="trim_padding"), source, tmp_path / "images", [()])
 
 
 def test_an_error_of_the_step_is_raised_here_as_it_was(make_linear: Make, samples: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _MOST_GROUPS = 20
 # So many of the worst groups are split before errors are asked for again.
 _SPLIT = 3
 # Groups whose price is worth knowing: the worst ones, up to the last twentieth of all squared error.
-_MOST_WEIGHED, _HARDLY = 12, 0.05
+_MOST_WEIGHED, _HARDLY = 6, 0.05
 # Groups that may race back to float at once: each is a loaded model.
 _MOST_ARMS = 6
 # A share of the model's time below which a group's return counts as equally cheap: races tell no less.
@@ -49,39 +49,36 @@ class Bench:
     """What the loop needs of the outside world.
 
     `errors(skips)` returns the error of the last step with each of these sets of sites left alone (None: it cannot be
-    built so); asking for several at once is cheaper. `judge(variant)`
-    measures on tuning data. `accurate(trial)` tells whether the accuracy bound is likely to hold. `ratios(base,
-    others)` races recipes and returns how many times as fast as `base` each of `others` is. `late()` is true when
-    the time for this is over.
+    built so); asking for several at once is cheaper. `accurate(variant)` tells whether the accuracy bound is likely to
+    hold on tuning data; `judge(variant)` measures everything there, which takes longer. `ratios(base, others)` races
+    recipes and returns how many times as fast as `base` each of `others` is. `late()` is true when the time for this
+    is over.
     """
 
     errors: Callable[[Sequence[Group]], list[float | None]]
     judge: Callable[[Variant], Trial]
-    accurate: Callable[[Trial], bool]
+    accurate: Callable[[Variant], bool]
     ratios: Callable[[tuple[Step, ...], Sequence[tuple[Step, ...]]], list[Figure]]
     late: Callable[[], bool]
 
 
-def mixed_precision(variant: Variant, sites: Sequence[str], start: Trial, bench: Bench) -> list[Trial]:
-    """Return the trials of mixed variants of `variant`, whose last step quantizes `sites` and whose own trial is
-    `start`; the last is the result. Empty where nothing could be gained or there was no time.
+def mixed_precision(variant: Variant, sites: Sequence[str], bench: Bench, *, holds: bool) -> Trial | None:
+    """Return the trial of the best mix of `variant`, whose last step quantizes `sites`; None where nothing could be
+    gained or there was no time. `holds` says that it is accurate enough as it is.
     """
     if len(sites) < 2 or bench.late():
-        return []
+        return None
     search = _Search(variant, sites, bench)
-    trials: list[Trial] = []
     skip: Group = ()
-    if not bench.accurate(start):
-        found = search.smallest_return(search.by_worth(rank(sites, search.errors_alone, bench.late)), trials)
+    if not holds:
+        found = search.smallest_return(search.by_worth(rank(sites, search.errors_alone, bench.late)))
         if found is None:
-            return trials
+            return None
         skip = found
     slow = search.bought_nothing(skip)
-    if slow:
-        trials.append(bench.judge(search.with_skip(skip + slow)))
-        if not bench.accurate(trials[-1]) and skip:
-            trials.append(bench.judge(search.with_skip(skip)))
-    return trials
+    if slow and bench.accurate(search.with_skip(skip + slow)):
+        skip += slow
+    return bench.judge(search.with_skip(skip)) if skip else None
 
 
 def rank(
@@ -148,21 +145,17 @@ class _Search:
         weighed.sort(key=lambda group: -(self._errors[group] ** 2) / prices[group])
         return [*weighed, *(group for group in groups if group not in prices)]
 
-    def smallest_return(self, groups: Sequence[Group], trials: list[Trial]) -> Group | None:
-        """Bisect for the fewest most sensitive groups whose return makes the model accurate enough."""
+    def smallest_return(self, groups: Sequence[Group]) -> Group | None:
+        """Bisect for the fewest groups, from the first on, whose return makes the model accurate enough."""
         low, high = 0, len(groups)  # low fails; all in float is right by definition, and no longer quantized
         best: Group | None = None
         while high - low > 1 and not self._bench.late():
             middle = (low + high) // 2
             skip = tuple(site for group in groups[:middle] for site in group)
-            trials.append(self._bench.judge(self.with_skip(skip)))
-            if self._bench.accurate(trials[-1]):
+            if self._bench.accurate(self.with_skip(skip)):
                 high, best = middle, skip
             else:
                 low = middle
-        if best is not None and trials and _skip_of(trials[-1]) != _skip_of_recipe(self.recipe(best)):
-            # The last trial of a variant is its result.
-            trials.append(self._bench.judge(self.with_skip(best)))
         return best
 
     def bought_nothing(self, skip: Group) -> Group:
@@ -179,11 +172,3 @@ class _Search:
             if ratio.value is not None and ratio.value >= 1.0
             for site in group
         )
-
-
-def _skip_of(trial: Trial) -> tuple[str, ...]:
-    return _skip_of_recipe(trial.variant.recipe)
-
-
-def _skip_of_recipe(recipe: tuple[Step, ...]) -> tuple[str, ...]:
-    return recipe[-1].skip

@@ -33,7 +33,7 @@ from hasten.spec.target import Target
 from hasten.spec.variant import REFERENCE, Variant
 from hasten.verify.judge import judge
 
-__all__ = ["Bench", "Loader", "load_arm", "try_variant"]
+__all__ = ["Bench", "Loader", "accuracy_of", "load_arm", "try_variant"]
 
 
 class Loader(Protocol):
@@ -74,6 +74,20 @@ def try_variant(bench: Bench, variant: Variant, build: Callable[[Variant], Path]
     started = bench.clock.now()
     trial = _tried(bench, variant, build)
     return msgspec.structs.replace(trial, seconds=bench.clock.now() - started)
+
+
+def accuracy_of(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> Evidence | None:
+    """Return evidence on accuracy alone, without a clock; None where the variant does not build or run."""
+    try:
+        model = build(variant)
+        with bench.loader(model, variant.target) as arm:
+            figures = meters.get("accuracy").measure(_pair(bench, variant, model, arm))
+    except StorageError:
+        raise
+    except HastenError:
+        return None
+    measurement = Measurement(split=bench.split, metric=bench.data.dataset.metric.info).with_figures(figures)
+    return judge(variant, measurement, bench.goal)
 
 
 def _tried(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> Trial:

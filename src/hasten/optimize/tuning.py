@@ -35,7 +35,7 @@ from hasten.optimize.payoff import drop_what_does_not_pay
 from hasten.optimize.pick import accuracy_trouble, by_speed, finalists, gain_of, why_not
 from hasten.optimize.plan import second_wave
 from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, safe_ones, unlikely
-from hasten.optimize.trial import Bench, Loader, try_variant
+from hasten.optimize.trial import Bench, Loader, accuracy_of, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.wish import Composed, Want, Wish, compose, composed
 from hasten.spec.applied import Build
@@ -44,6 +44,7 @@ from hasten.spec.measurement import Figure
 from hasten.spec.progress import Listener, Progress
 from hasten.spec.slo import Goal
 from hasten.spec.target import Target
+from hasten.spec.values import Value
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.stats.ratio import speedup
 from hasten.transform.base import TransformFailed, transforms
@@ -57,6 +58,18 @@ _FIRST, _MIXED = 0.7, 0.9
 _WORTH_MIXING = 1.05
 # The fewest builds of a mix that is worth beginning.
 _MIX_BUILDS = 3
+
+
+class Errors(Value, frozen=True):
+    """Errors that were asked for, for the trial log."""
+
+    errors: tuple[float | None, ...]
+
+
+class Accuracy(Value, frozen=True):
+    """Accuracy alone of a variant; None where it does not build or run."""
+
+    evidence: Evidence | None
 
 
 @dataclass(slots=True)
@@ -226,7 +239,8 @@ class Tuning:
 
     def _mix(self, tuned: Tuned) -> None:
         """Give candidates of lower precision that lost a second chance with fewer lowered nodes."""
-        for trial in list(tuned.trials):
+        fastest = sorted(tuned.trials, key=lambda trial: -(_speed(trial) or 0.0))
+        for trial in fastest:
             if not self._late() and self._time_to_mix(trial) and self._worth_mixing(trial, tuned):
                 try:
                     self._mixed(tuned, trial)
@@ -264,20 +278,46 @@ class Tuning:
         found = mixed.mixed_precision(
             variant,
             sites,
-            trial,
             mixed.Bench(
-                errors=lambda skips: self.builder.errors(variant.recipe, skips),
+                errors=lambda skips: self._errors(variant, skips),
+                accurate=self._holds,
                 judge=lambda candidate: self._measure(Tuned(), candidate),
-                accurate=self._accurate,
                 ratios=lambda base, others: self._ratios(variant.target, base, others),
                 late=self._late,
             ),
+            holds=self._accurate(trial),
         )
-        if found:
-            tuned.trials.append(found[-1])
-            made = found[-1].variant
-            if found[-1].evidence is not None:
-                tuned.builds[made.id] = composed(made, self.builder).build
+        if found is None:
+            self._say(f"mixed precision: {variant.id}: no mix was found in time")
+            return
+        tuned.trials.append(found)
+        if found.evidence is not None:
+            tuned.builds[found.variant.id] = composed(found.variant, self.builder).build
+
+    def _errors(self, variant: Variant, skips: Sequence[Sequence[str]]) -> list[float | None]:
+        """What a resumed run has asked for already is not asked for again."""
+        step = variant.recipe[-1]
+        each = [Step(transform=step.transform, options=step.options, skip=tuple(skip)) for skip in skips]
+        key = f"errors/{variant.id}/{fingerprint((*variant.recipe[:-1], *each))[:16]}"
+        kept = self.log.get(key, Errors)
+        if kept is None:
+            kept = Errors(errors=tuple(self.builder.errors(variant.recipe, skips)))
+            self.log.put(key, kept)
+        return list(kept.errors)
+
+    def _holds(self, variant: Variant) -> bool:
+        """Whether the accuracy bound is likely to hold, from accuracy alone."""
+        key = f"accuracy/{variant.id}/{fingerprint(variant.recipe)[:16]}"
+        kept = self.log.get(key, Accuracy)
+        if kept is None:
+            kept = Accuracy(evidence=accuracy_of(self.bench, variant, self.builder.build))
+            self.log.put(key, kept)
+        item = kept.evidence
+        trouble = "it does not run" if item is None else accuracy_trouble(item, self.goal, self.holdout_samples)
+        self._say(
+            f"mixed precision: {variant.id} with {len(variant.recipe[-1].skip)} nodes in f32: {trouble or 'holds'}"
+        )
+        return not trouble
 
     def _accurate(self, trial: Trial) -> bool:
         item = trial.evidence
@@ -319,6 +359,10 @@ def _plainest(wish: Wish, waiting: Sequence[Wish]) -> Wish:
     """The wish, or first what it builds on: a model that may run as it is is tried so before it is rewritten."""
     before = [w for w in waiting if w.target == wish.target and w.wants == wish.wants[: len(w.wants)]]
     return min([*before, wish], key=lambda w: len(w.wants))
+
+
+def _speed(trial: Trial) -> float | None:
+    return None if trial.evidence is None else trial.evidence.measurement.speedup.value
 
 
 def _lowered(variant: Variant) -> Variant | None:

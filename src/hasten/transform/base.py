@@ -129,6 +129,16 @@ class Transform(ABC):
                 f"{self.name} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             ) from error
 
+    @final
+    def errors(
+        self, source: Path, folder: Path, calibration: Samples, options: Options, skips: Sequence[Sequence[str]]
+    ) -> list[float | None]:
+        """Return the error of the outputs with each of `skips` left alone; None where the technique fails so.
+
+        Keeps nothing in the empty `folder`. Raises `TransformFailed` where the technique does not apply at all.
+        """
+        return _Application(self, source, folder, calibration, self._complete(options), ()).errors(skips)
+
     def _complete(self, options: Options) -> Options:
         unknown = sorted(set(options) - set(self.defaults))
         if unknown:
@@ -184,6 +194,23 @@ class _Application:
             notes=tuple(dict.fromkeys(self._notes)),
             deterministic=self._transform.deterministic,
         )
+
+    def errors(self, skips: Sequence[Sequence[str]]) -> list[float | None]:
+        reason = self._refusal()
+        if reason:
+            raise TransformFailed(f"{self._transform.name} does not apply: {reason}")
+        try:
+            return [self._error_with(frozenset(skip)) for skip in skips]
+        finally:
+            _empty(self._out.parent)
+
+    def _error_with(self, skip: frozenset[str]) -> float | None:
+        try:
+            return None if self._problem(skip) else self._error
+        except StorageError:
+            raise
+        except Exception:  # whatever a library does with odd sites is an answer too
+            return None
 
     def _refusal(self) -> str | None:
         transform = self._transform

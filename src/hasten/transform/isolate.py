@@ -42,12 +42,16 @@ def errors_isolated(
 ) -> list[float | None]:
     """Return the error of the model's outputs after `step` with each of `skips` as its own; None where it fails.
 
-    One process does it all, since starting one takes longer than most steps. Raises `TransformFailed` where it dies.
+    One process does it all, since starting one takes longer than most steps. Raises `TransformFailed` where it dies or
+    the step does not apply.
     """
     with tempfile.TemporaryDirectory(prefix="hasten-errors-") as folder:
         tried = tuple(tuple(skip) for skip in skips)
         request = Request(step=step, source=str(source.resolve()), folder=folder, samples=str(samples), skips=tried)
-        return list(_asked(request, timeout_s).errors)
+        answer = _asked(request, timeout_s)
+    if answer.kind:
+        raise _rebuilt(answer)
+    return list(answer.errors)
 
 
 def _asked(request: Request, timeout_s: float) -> Answer:

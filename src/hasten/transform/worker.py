@@ -7,7 +7,6 @@ prints goes to standard error. Its memory goes back to the machine when it ends.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -60,28 +59,15 @@ def main() -> None:
 
 
 def _answer(request: Request) -> Answer:
-    if request.skips:
-        return Answer(errors=tuple(_error(request, skip) for skip in request.skips))
+    step, source, folder = request.step, Path(request.source), Path(request.folder)
+    samples, transform = StoredSamples(Path(request.samples)), transforms.get(request.step.transform)
     try:
-        model, applied = _applied(request, request.step.skip)
+        if request.skips:
+            return Answer(errors=tuple(transform.errors(source, folder, samples, step.options, request.skips)))
+        model, applied = transform.run(source, folder, samples, step.options, step.skip)
     except HastenError as error:
         return Answer(kind=type(error).__name__, message=error.message, remedy=error.remedy, code=error.code)
     return Answer(applied=applied, model=model.name)
-
-
-def _error(request: Request, skip: tuple[str, ...]) -> float | None:
-    try:
-        return _applied(request, skip)[1].error
-    except HastenError:
-        return None
-    finally:
-        for left in Path(request.folder).iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def _applied(request: Request, skip: tuple[str, ...]) -> tuple[Path, Applied]:
-    step, samples = request.step, StoredSamples(Path(request.samples))
-    return transforms.get(step.transform).run(Path(request.source), Path(request.folder), samples, step.options, skip)
 
 
 if __name__ == "__main__":
