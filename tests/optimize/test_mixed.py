@@ -60,7 +60,7 @@ class World:
             judge=self.judge,
             accurate=self.accurate,
             ratios=self.ratios,
-            late=lambda: self._patience <= 0,
+            late=lambda share: self._patience <= 0,
         )
 
 
@@ -131,7 +131,7 @@ def test_nodes_that_the_recipe_left_alone_before_stay_alone() -> None:
 @pytest.mark.parametrize("count", [2, 3, 7, 8, 9, 100])
 def test_groups_partition_the_nodes(count: int) -> None:
     sites = [f"n{number}" for number in range(count)]
-    groups = rank(sites, lambda groups: [float(len(group)) for group in groups], lambda: False)
+    groups = rank(sites, lambda groups: [float(len(group)) for group in groups], lambda share: False)
     assert sorted(site for group in groups for site in group) == sorted(sites)
 
 

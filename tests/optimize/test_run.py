@@ -126,7 +126,7 @@ def test_bf16_that_is_fast_and_not_safe_is_mixed_with_f32(make_job: Make, monkey
     from hasten.optimize.tuning import Tuning
 
     mixed: list[str] = []
-    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial: mixed.append(trial.variant.id))
+    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
     run(make_job({("openvino", "bf16", threads): (2.0, 0.3) for threads in (1, 2)}))
     assert "openvino-bf16-2t" in mixed
 
@@ -137,7 +137,7 @@ def test_a_mix_is_not_begun_where_its_builds_would_take_more_than_is_left(
     from hasten.optimize.tuning import Tuning
 
     mixed: list[str] = []
-    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial: mixed.append(trial.variant.id))
+    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
     clock = ManualClock()
 
     def slowly(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float) -> tuple[Path, Applied]:

@@ -36,6 +36,8 @@ _MOST_GROUPS = 20
 _SPLIT = 3
 # Groups whose price is worth knowing: the worst ones, up to the last twentieth of all squared error.
 _MOST_WEIGHED, _HARDLY = 6, 0.05
+# Shares of the time after which groups are split no further, and prices asked no more: the rest is for finding a mix.
+_RANKED, _WEIGHED = 0.45, 0.6
 # Groups that may race back to float at once: each is a loaded model.
 _MOST_ARMS = 6
 # A share of the model's time below which a group's return counts as equally cheap: races tell no less.
@@ -51,22 +53,22 @@ class Bench:
     `errors(skips)` returns the error of the last step with each of these sets of sites left alone (None: it cannot be
     built so); asking for several at once is cheaper. `accurate(variant)` tells whether the accuracy bound is likely to
     hold on tuning data; `judge(variant)` measures everything there, which takes longer. `ratios(base, others)` races
-    recipes and returns how many times as fast as `base` each of `others` is. `late()` is true when the time for this
-    is over.
+    recipes and returns how many times as fast as `base` each of `others` is. `late(share)` is true when more than
+    this share of the time for it is over.
     """
 
     errors: Callable[[Sequence[Group]], list[float | None]]
     judge: Callable[[Variant], Trial]
     accurate: Callable[[Variant], bool]
     ratios: Callable[[tuple[Step, ...], Sequence[tuple[Step, ...]]], list[Figure]]
-    late: Callable[[], bool]
+    late: Callable[[float], bool]
 
 
 def mixed_precision(variant: Variant, sites: Sequence[str], bench: Bench, *, holds: bool) -> Trial | None:
     """Return the trial of the best mix of `variant`, whose last step quantizes `sites`; None where nothing could be
     gained or there was no time. `holds` says that it is accurate enough as it is.
     """
-    if len(sites) < 2 or bench.late():
+    if len(sites) < 2 or bench.late(0.0):
         return None
     search = _Search(variant, sites, bench)
     skip: Group = ()
@@ -82,13 +84,13 @@ def mixed_precision(variant: Variant, sites: Sequence[str], bench: Bench, *, hol
 
 
 def rank(
-    sites: Sequence[str], errors_alone: Callable[[Sequence[Group]], list[float]], late: Callable[[], bool]
+    sites: Sequence[str], errors_alone: Callable[[Sequence[Group]], list[float]], late: Callable[[float], bool]
 ) -> list[Group]:
     """Partition `sites` into groups, the most sensitive first, by the error that each causes alone."""
     size = -(-len(sites) // _FIRST_GROUPS)
     first = [tuple(sites[at : at + size]) for at in range(0, len(sites), size)]
     errors = dict(zip(first, errors_alone(first), strict=True))
-    while len(errors) < _MOST_GROUPS and not late():
+    while len(errors) < _MOST_GROUPS and not late(_RANKED):
         splittable = [group for group in errors if len(group) > 1 and errors[group] > 0]
         worst = sorted(splittable, key=lambda group: -errors[group])[: min(_SPLIT, _MOST_GROUPS - len(errors))]
         if not worst:
@@ -136,7 +138,7 @@ class _Search:
         weighed = [group for group, left in zip(groups, rest, strict=True) if left > _HARDLY * finite][:_MOST_WEIGHED]
         prices: dict[Group, float] = {}
         for at in range(0, len(weighed), _MOST_ARMS):
-            if self._bench.late():
+            if self._bench.late(_WEIGHED):
                 return list(groups)
             some = weighed[at : at + _MOST_ARMS]
             ratios = self._bench.ratios(self.recipe(()), [self.recipe(group) for group in some])
@@ -149,7 +151,7 @@ class _Search:
         """Bisect for the fewest groups, from the first on, whose return makes the model accurate enough."""
         low, high = 0, len(groups)  # low fails; all in float is right by definition, and no longer quantized
         best: Group | None = None
-        while high - low > 1 and not self._bench.late():
+        while high - low > 1 and not self._bench.late(1.0):
             middle = (low + high) // 2
             skip = tuple(site for group in groups[:middle] for site in group)
             if self._bench.accurate(self.with_skip(skip)):
@@ -161,7 +163,7 @@ class _Search:
     def bought_nothing(self, skip: Group) -> Group:
         """Sites whose return to float does not slow the model down, tried in neighbourhoods of the graph."""
         live = [site for site in self._sites if site not in skip and site not in self._own_skip]
-        if not live or self._bench.late():
+        if not live or self._bench.late(1.0):
             return ()
         size = -(-len(live) // _MOST_ARMS)
         groups = [tuple(live[at : at + size]) for at in range(0, len(live), size)]

@@ -58,6 +58,7 @@ _FIRST, _MIXED = 0.7, 0.9
 _WORTH_MIXING = 1.05
 # The fewest builds of a mix that is worth beginning.
 _MIX_BUILDS = 3
+_MOST_MIXES = 3
 
 
 class Errors(Value, frozen=True):
@@ -238,24 +239,30 @@ class Tuning:
         return composed(variant, self.builder, (*made.build.left_out, *paying.left_out))
 
     def _mix(self, tuned: Tuned) -> None:
-        """Give candidates of lower precision that lost a second chance with fewer lowered nodes."""
-        fastest = sorted(tuned.trials, key=lambda trial: -(_speed(trial) or 0.0))
-        for trial in fastest:
-            if not self._late() and self._time_to_mix(trial) and self._worth_mixing(trial, tuned):
-                try:
-                    self._mixed(tuned, trial)
-                except (TransformFailed, MissingError, EngineError) as error:
-                    # A mix that cannot be built or run costs itself, not the search.
-                    note = f"{trial.variant.id}-mixed: {error.message}"
-                    self.listener(Progress(stage=f"tuning/{trial.variant.id}-mixed", note=note))
+        """Give candidates of lower precision that lost a second chance with fewer lowered nodes. What builds fastest
+        goes first; each has its share of the time that is left.
+        """
+        worth = [trial for trial in tuned.trials if self._worth_mixing(trial, tuned)]
+        worth = sorted(worth, key=lambda trial: (len(trial.variant.recipe), -(_speed(trial) or 0.0)))[:_MOST_MIXES]
+        for left, trial in zip(range(len(worth), 0, -1), worth, strict=True):
+            if self._late(_MIXED) or not self._time_to_mix(trial):
+                continue
+            start = self.spent()
+            end = start + (_MIXED - start) / left
+            try:
+                self._mixed(tuned, trial, lambda share, start=start, end=end: self._late(start + share * (end - start)))
+            except (TransformFailed, MissingError, EngineError) as error:
+                # A mix that cannot be built or run costs itself, not the search.
+                note = f"{trial.variant.id}-mixed: {error.message}"
+                self.listener(Progress(stage=f"tuning/{trial.variant.id}-mixed", note=note))
 
     def _time_to_mix(self, trial: Trial) -> bool:
         """Mixing builds the candidate anew several times over; each build and trial takes about as long as it did."""
         left_s = (1 - self.spent()) * self.time_s
         return self.exhaustive or left_s >= _MIX_BUILDS * trial.seconds
 
-    def _late(self) -> bool:
-        return self.spent() > _MIXED and not self.exhaustive
+    def _late(self, share: float) -> bool:
+        return self.spent() > share and not self.exhaustive
 
     def _worth_mixing(self, trial: Trial, tuned: Tuned) -> bool:
         item = trial.evidence
@@ -270,7 +277,7 @@ class Tuning:
         )
         return (item.measurement.speedup.value or 0.0) > best * _WORTH_MIXING
 
-    def _mixed(self, tuned: Tuned, trial: Trial) -> None:
+    def _mixed(self, tuned: Tuned, trial: Trial, late: Callable[[float], bool]) -> None:
         variant = _lowered(trial.variant)
         assert variant is not None
         sites = self._sites(variant.recipe[-1], variant.recipe[:-1])
@@ -283,12 +290,12 @@ class Tuning:
                 accurate=self._holds,
                 judge=lambda candidate: self._measure(Tuned(), candidate),
                 ratios=lambda base, others: self._ratios(variant.target, base, others),
-                late=self._late,
+                late=late,
             ),
             holds=self._accurate(trial),
         )
         if found is None:
-            self._say(f"mixed precision: {variant.id}: no mix was found in time")
+            self.listener(Progress(stage=f"tuning/{variant.id}-mixed", note=f"{variant.id}: no mix was found in time"))
             return
         tuned.trials.append(found)
         if found.evidence is not None:
