@@ -68,7 +68,7 @@ def mixed_precision(variant: Variant, sites: Sequence[str], bench: Bench, *, hol
     """Return the trial of the best mix of `variant`, whose last step quantizes `sites`; None where nothing could be
     gained or there was no time. `holds` says that it is accurate enough as it is.
     """
-    if len(sites) < 2 or bench.late(0.0):
+    if len(sites) < 2 or bench.late(1.0):
         return None
     search = _Search(variant, sites, bench)
     skip: Group = ()

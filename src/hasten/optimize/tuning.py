@@ -58,7 +58,8 @@ _FIRST, _MIXED = 0.7, 0.9
 _WORTH_MIXING = 1.05
 # The fewest builds of a mix that is worth beginning.
 _MIX_BUILDS = 3
-_MOST_MIXES = 3
+# A share that leaves something to the next mix.
+_MIX_SHARE = 0.67
 
 
 class Errors(Value, frozen=True):
@@ -242,13 +243,16 @@ class Tuning:
         """Give candidates of lower precision that lost a second chance with fewer lowered nodes. What builds fastest
         goes first; each has its share of the time that is left.
         """
-        worth = [trial for trial in tuned.trials if self._worth_mixing(trial, tuned)]
-        worth = sorted(worth, key=lambda trial: (len(trial.variant.recipe), -(_speed(trial) or 0.0)))[:_MOST_MIXES]
+        kinds: dict[object, Trial] = {}
+        for trial in sorted(tuned.trials, key=lambda trial: -(_speed(trial) or 0.0)):
+            if self._worth_mixing(trial, tuned):
+                kinds.setdefault((trial.variant.target.engine, trial.variant.target.precision), trial)
+        worth = sorted(kinds.values(), key=lambda trial: (len(trial.variant.recipe), -(_speed(trial) or 0.0)))
         for left, trial in zip(range(len(worth), 0, -1), worth, strict=True):
             if self._late(_MIXED) or not self._time_to_mix(trial):
                 continue
             start = self.spent()
-            end = start + (_MIXED - start) / left
+            end = start + (_MIXED - start) * (_MIX_SHARE if left > 1 else 1.0)
             try:
                 self._mixed(tuned, trial, lambda share, start=start, end=end: self._late(start + share * (end - start)))
             except (TransformFailed, MissingError, EngineError) as error:
