@@ -128,7 +128,7 @@ def test_bf16_that_is_fast_and_not_safe_is_mixed_with_f32(make_job: Make, monkey
     mixed: list[str] = []
     monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
     run(make_job({("openvino", "bf16", threads): (2.0, 0.3) for threads in (1, 2)}))
-    assert "openvino-bf16-2t" in mixed
+    assert any(id_.startswith("openvino-bf16") for id_ in mixed)
 
 
 def test_a_mix_is_not_begun_where_its_builds_would_take_more_than_is_left(
