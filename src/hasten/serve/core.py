@@ -56,6 +56,7 @@ class Core:
         self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
         self._door = Door(policy)
         self._batcher = Batcher(policy)
+        self._numbers = policy.lane_numbers
         self._held: Waiting | None = None
         self._held_until = -math.inf
         self._commands: list[Command] = []
@@ -120,7 +121,7 @@ class Core:
         return commands
 
     def _arrived(self, event: Arrived, now: float) -> None:
-        number = self.policy.lane_number(event.lane)
+        number = self._numbers.get(event.lane)
         if number is None:
             self._turn_away(-1, refuse(event.id, "unknown lane"))
             return
