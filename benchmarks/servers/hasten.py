@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,17 +14,27 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 
 @contextmanager
-def running(bundles: Sequence[Path], work: Path, *, core: int | None = None) -> Generator[Server]:
-    """Serve bundles over HTTP and gRPC."""
+def running(
+    bundles: Sequence[Path],
+    work: Path,
+    *,
+    core: int | None = None,
+    more: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Generator[Server]:
+    """Serve bundles over HTTP and gRPC; `more` are further flags."""
     http, grpc = free_ports(2)
-    command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0"]
+    command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0", *more]
     with launched(
         "hasten",
         [*command, "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"],
         http=http,
         grpc=grpc,
         core=core,
-        environment={"PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])},
+        environment={
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+            **(variables or {}),
+        },
         log=work / "hasten.log",
     ) as server:
         yield server
