@@ -1,9 +1,9 @@
-"""Does the server stand it for long? Fuzz, slow clients, cancelled calls, crashes, changes of the repository, and most of
-them in turn.
+"""Does the server stand it for long? Fuzz, slow clients, cancelled calls, crashes, changes of models; and in turn.
 
 One command: make soak (about an hour and a half), or `python benchmarks/soak.py --short` (a minute or two). Each row
 has a server of its own, real and with an engine process. After each: the same process, right answers, no more
-descriptors than before. R26 plays those rows in turn that need no tokens; its memory may grow by 1 MiB a minute in the second half.
+descriptors than before. R26 plays those rows in turn that need no tokens; its memory may grow by 1 MiB a minute in the
+second half.
 """
 
 from __future__ import annotations

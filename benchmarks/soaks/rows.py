@@ -1,7 +1,7 @@
 """Faults that go on for a while. Each row returns what it did, and raises `AssertionError` where the server did wrong.
 
-The names are rows of the project's list of faults: R2 fuzz, R6 slow clients, R8 cancelled calls, R14 crashes, R20 changes
-of the repository.
+The names are rows of the project's list of faults: R2 fuzz, R6 slow clients, R8 cancelled calls, R14 crashes, R20
+changes of the repository.
 """
 
 from __future__ import annotations
