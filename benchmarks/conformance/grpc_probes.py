@@ -135,6 +135,11 @@ def _about() -> list[GrpcProbe]:
         call("ModelStatistics", name="tiny"),
         call("ModelStatistics", name="nobody"),
         call("RepositoryIndex"),
+        call("RepositoryIndex", ready=True),
+        call("RepositoryIndex", repository_name="nowhere"),
+        call("RepositoryModelLoad", model_name="tiny"),
+        call("RepositoryModelLoad", model_name="nobody"),
         call("RepositoryModelUnload", model_name="tiny"),
+        call("RepositoryModelUnload", model_name="nobody"),
         call("SystemSharedMemoryStatus"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,18 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 
 @contextmanager
-def running(bundles: Sequence[Path], work: Path, *, core: int | None = None, config: str = "") -> Generator[Server]:
-    """Serve bundles over HTTP and gRPC; `config` is the text of a serve.toml."""
+def running(
+    bundles: Sequence[Path],
+    work: Path,
+    *,
+    core: int | None = None,
+    config: str = "",
+    more: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Generator[Server]:
+    """Serve bundles over HTTP and gRPC; `config` is the text of a serve.toml, `more` are further flags."""
     http, grpc = free_ports(2)
-    command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0"]
+    command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0", *more]
     if config:
         (work / "serve.toml").write_text(config)
         command += ["--config", str(work / "serve.toml")]
@@ -27,7 +35,10 @@ def running(bundles: Sequence[Path], work: Path, *, core: int | None = None, con
         http=http,
         grpc=grpc,
         core=core,
-        environment={"PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])},
+        environment={
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+            **(variables or {}),
+        },
         log=work / "hasten.log",
     ) as server:
         yield server

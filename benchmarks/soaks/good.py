@@ -13,9 +13,10 @@ from conformance.http_probes import BLOB
 from conformance.probe import HttpProbe
 from servers.process import Server
 
-__all__ = ["METHOD", "Good"]
+__all__ = ["METHOD", "SERVICE", "Good"]
 
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+SERVICE = "inference.GRPCInferenceService"
+METHOD = f"/{SERVICE}/ModelInfer"
 VALUES = [1.0, 2.5, -3.0, 400.0]
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": VALUES}]}).encode()
 
@@ -23,8 +24,9 @@ BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32",
 class Good:
     """Requests to the identity model `tiny` whose answers are known."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, token: str = "") -> None:
         self._server = server
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4]}
         self.message = pb.ModelInferRequest(
             model_name="tiny", inputs=[tensor], raw_input_contents=[BLOB]
@@ -32,7 +34,7 @@ class Good:
 
     def check(self) -> None:
         """Raise unless a good request gets the right answer."""
-        request = urllib.request.Request(f"{self._server.url}/v2/models/tiny/infer", BODY)
+        request = urllib.request.Request(f"{self._server.url}/v2/models/tiny/infer", BODY, self.headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert json.load(answer)["outputs"][0]["data"] == VALUES
 

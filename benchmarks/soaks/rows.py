@@ -1,6 +1,7 @@
 """Faults that go on for a while. Each row returns what it did, and raises `AssertionError` where the server did wrong.
 
-The names are rows of the project's list of faults: R2 fuzz, R6 slow clients, R8 cancelled calls, R14 crashes.
+The names are rows of the project's list of faults: R2 fuzz, R6 slow clients, R8 cancelled calls, R14 crashes, R20
+changes of the repository.
 """
 
 from __future__ import annotations
@@ -9,23 +10,28 @@ import random
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
 import psutil
+from tritonclient.grpc import service_pb2 as pb
 
 from conformance.grpc_probes import grpc_probes
 from conformance.http_probes import http_probes
 from conformance.probe import GrpcProbe
 from servers.process import Server
-from soaks.good import METHOD, Good
+from soaks.good import METHOD, SERVICE, Good
+from soaks.mutate import mutated
 
-__all__ = ["ROWS", "Row"]
+__all__ = ["APART", "ROWS", "TOKEN", "VARIABLES", "Row"]
 
 Row = Callable[[Server, float, random.Random], str]
 HANG_S = 2.0
+TOKEN = "a-token-of-the-soak"
 # What a server may say to bytes that make no sense; INTERNAL and UNKNOWN would be bugs of ours.
 REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 
@@ -34,12 +40,13 @@ def fuzz(server: Server, seconds: float, rng: random.Random) -> str:
     """R2: mutated requests and messages. No 5xx, no answer later than `HANG_S` of the server's own processor time."""
     good, cases, until = Good(server), 0, time.monotonic() + seconds
     seeds = [good.http_request(probe) for probe in http_probes()]
-    messages = [probe for probe in grpc_probes() if probe.method == "ModelInfer"]
+    # What changes the server is not switched on here, and streams are a row of their own.
+    messages = [probe for probe in grpc_probes() if not probe.streams]
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
         while time.monotonic() < until or cases < 20:
             spent = server.cpu_s()
             if rng.random() < 0.7:
-                _fuzz_http(server, _mutated(rng.choice(seeds), rng))
+                _fuzz_http(server, mutated(rng.choice(seeds), rng))
             else:
                 _fuzz_grpc(channel, rng.choice(messages), rng)
             assert server.cpu_s() - spent < HANG_S, "a request kept the processor"
@@ -62,32 +69,11 @@ def _fuzz_http(server: Server, data: bytes) -> None:
 
 
 def _fuzz_grpc(channel: Any, probe: GrpcProbe, rng: random.Random) -> None:
-    body = _mutated(probe.body, rng)
+    body = mutated(probe.body, rng)
     try:
-        channel.unary_unary(METHOD)(body, timeout=30)
+        channel.unary_unary(f"/{SERVICE}/{probe.method}")(body, timeout=30)
     except grpc.RpcError as error:
         assert error.code().name in REFUSALS, (body[:500], error)  # type: ignore[attr-defined]
-
-
-def _mutated(data: bytes, rng: random.Random) -> bytes:
-    """Flip, cut, repeat, insert: one to four times."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(changed) + 1)
-        match rng.randrange(5):
-            case 0 if changed:
-                changed[at % len(changed)] ^= 1 << rng.randrange(8)
-            case 1:
-                del changed[at : at + rng.randint(1, 16)]
-            case 2:
-                changed[at:at] = changed[at : at + rng.randint(1, 64)] * rng.randint(1, 8)
-            case 3:
-                changed[at:at] = rng.randbytes(rng.randint(1, 16))
-            case _:
-                changed[at:at] = rng.choice(
-                    [b"-1", b"0", b"null", b"1e999", b"[", b'"', b"\r\n", b"18446744073709551616"]
-                )
-    return bytes(changed)
 
 
 def slow_clients(server: Server, seconds: float, rng: random.Random) -> str:
@@ -108,11 +94,11 @@ def slow_clients(server: Server, seconds: float, rng: random.Random) -> str:
 
 
 def cancels(server: Server, seconds: float, rng: random.Random) -> str:
-    """R8: calls cancelled at any moment. Memory grows by 16 MiB at most after the first tenth."""
+    """R8: calls and streams cancelled at any moment. Memory grows by 16 MiB at most after the first tenth."""
     good, count, until = Good(server), 0, time.monotonic() + seconds
     warm, resident = time.monotonic() + seconds / 10, 0
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
-        ask = channel.unary_unary(METHOD)
+        ask, talk = channel.unary_unary(METHOD), channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
         while time.monotonic() < until:
             calls = [ask.future(good.message, timeout=30) for _ in range(16)]
             for call in calls:
@@ -121,12 +107,16 @@ def cancels(server: Server, seconds: float, rng: random.Random) -> str:
             for call in calls:
                 if not call.cancelled():
                     call.result()
-            count += len(calls)
+            stream = talk(iter([good.message] * 4), timeout=30)
+            for _ in range(rng.randrange(4)):
+                next(stream)
+            stream.cancel()
+            count += len(calls) + 1
             if not resident and time.monotonic() >= warm:
                 resident = server.process.memory_info().rss
     grown = (server.process.memory_info().rss - resident) / 2**20
     assert grown <= 16, f"memory grew by {grown:.1f} MiB"
-    return f"{count} calls, memory grew by {grown:.1f} MiB"
+    return f"{count} calls and streams, memory grew by {grown:.1f} MiB"
 
 
 def crashes(server: Server, seconds: float, rng: random.Random) -> str:
@@ -143,4 +133,41 @@ def crashes(server: Server, seconds: float, rng: random.Random) -> str:
     return f"killed {killed} times, back each time"
 
 
-ROWS: dict[str, Row] = {"R2": fuzz, "R6": slow_clients, "R8": cancels, "R14": crashes}
+def changes(server: Server, seconds: float, rng: random.Random) -> str:
+    """R20: eight who load and unload, over HTTP and gRPC. At the end the model is whole, on one engine process."""
+    good, until = Good(server, TOKEN), time.monotonic() + seconds
+
+    def change(number: int) -> int:
+        count, mine = 0, random.Random(number)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+            while time.monotonic() < until:
+                what = mine.choice(["load", "unload"])
+                _change_http(good, server, what) if mine.random() < 0.5 else _change_grpc(channel, what)
+                count += 1
+        return count
+
+    with ThreadPoolExecutor(8) as threads:
+        total = sum(threads.map(change, rng.sample(range(1000), 8)))
+    _change_http(good, server, "load")
+    good.check()
+    engines = [child for child in server.process.children() if "hasten.engine.worker" in child.cmdline()]
+    assert len(engines) == 1, f"{len(engines)} engine processes"
+    return f"{total} changes"
+
+
+def _change_http(good: Good, server: Server, what: str) -> None:
+    url = f"{server.url}/v2/repository/models/tiny/{what}"
+    with urllib.request.urlopen(urllib.request.Request(url, b"{}", good.headers), timeout=300) as answer:
+        assert answer.status == 200
+
+
+def _change_grpc(channel: Any, what: str) -> None:
+    body = getattr(pb, f"RepositoryModel{what.title()}Request")(model_name="tiny").SerializeToString()
+    ask = channel.unary_unary(f"/{SERVICE}/RepositoryModel{what.title()}")
+    ask(body, timeout=300, metadata=(("authorization", f"Bearer {TOKEN}"),))
+
+
+ROWS: dict[str, Row] = {"R2": fuzz, "R6": slow_clients, "R8": cancels, "R14": crashes, "R20": changes}
+# Repository control needs tokens, which would keep the other rows out.
+APART = {"R20": ("--repository-control",)}
+VARIABLES = {"HASTEN_ADMIN_TOKEN": TOKEN, "HASTEN_INFER_TOKEN": TOKEN}

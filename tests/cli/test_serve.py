@@ -60,6 +60,13 @@ def test_flags_stand_over_variables_and_variables_over_the_file(tmp_path: Path, 
     assert "'from-a-flag'" in flag
 
 
+def test_flags_choose_where_engines_run_and_how_often_a_token_may_ask(tmp_path: Path, small_bundle: Path) -> None:
+    words = [str(small_bundle), "--load-timeout", "60", "--run-timeout", "5", "--rate", "10"]
+    assert "good" in check(tmp_path, *words, "--worker-memory", "4096")
+    assert "--isolation process" in check(tmp_path, *words, "--worker-memory", "4096", "--isolation", "none", status=2)
+    assert "requests_per_s" in check(tmp_path, str(small_bundle), "--rate", "-1", status=2)
+
+
 def test_a_token_in_a_variable_stands_over_the_file_that_serve_toml_names(tmp_path: Path, small_bundle: Path) -> None:
     (tmp_path / "serve.toml").write_text('repository_control = true\n[tokens]\nadmin = "nowhere"\n')
     words = [str(small_bundle), "--config", "serve.toml"]

@@ -218,3 +218,28 @@ def test_requests_over_grpc_are_counted_too(bundle: Bundle) -> None:
     assert page["hasten_response_bytes_total", *who] > 0
     for model in ("_unknown", "tiny"):
         assert page["hasten_refusals_total", "", model, "not_found"] == 1
+
+
+def test_whoever_is_not_let_in_is_counted_over_grpc_as_over_http(bundle: Bundle) -> None:
+    triton = pytest.importorskip("tritonclient.grpc", reason="an independent client of gRPC")
+    metrics = Metrics()
+    access = Access({scope: [token] for scope, token in TOKENS.items()})
+    with (
+        serve_bundle(
+            bundle,
+            front=Front(grpc=("127.0.0.1", 0), access=access),
+            telemetry=Telemetry(sink=metrics, page=metrics.page),
+        ) as server,
+        triton.InferenceServerClient(server.grpc) as opened,
+    ):
+        client = Client(server)
+        for token, times in (("wrong-token-of-a-test", 2), (TOKENS[Scope.METRICS], 3)):
+            shown = {"authorization": f"Bearer {token}"}
+            for _ in range(times):
+                with pytest.raises(triton.InferenceServerException):
+                    opened.get_server_metadata(headers=shown)
+            client.call("GET", "/v2", **shown)
+        page = client.scrape(authorization=f"Bearer {TOKENS[Scope.METRICS]}")
+        client.close()
+    assert page["hasten_refusals_total", "", "_none", "unauthenticated"] == 3
+    assert page["hasten_refusals_total", "", "_none", "forbidden"] == 4

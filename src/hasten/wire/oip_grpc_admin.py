@@ -79,7 +79,9 @@ def read_model_request(body: bytes) -> tuple[str, str]:
 
 def read_index_request(body: bytes) -> bool:
     """Return whether a RepositoryIndex request wants ready models only. Raises `RequestError`."""
-    return bool(_index(body).ready)
+    message = _index(body)
+    _the_repository(message)
+    return bool(message.ready)
 
 
 def read_change_request(what: Literal["load", "unload"], body: bytes) -> tuple[str, set[str]]:
@@ -87,8 +89,7 @@ def read_change_request(what: Literal["load", "unload"], body: bytes) -> tuple[s
     Raises `RequestError`.
     """
     message = _changes[what](body)
-    if message.repository_name:
-        raise invalid("There is one repository here, which has no name.")
+    _the_repository(message)
     return message.model_name, set(message.parameters)
 
 
@@ -160,6 +161,11 @@ def index_response(models: Iterable[Mapping[str, str]]) -> bytes:
 def health_response(status: HealthStatus) -> bytes:
     """Return the answer to a health check."""
     return message_type("grpc.health.v1.HealthCheckResponse")(status=status).SerializeToString()
+
+
+def _the_repository(message: Any) -> None:
+    if message.repository_name:
+        raise invalid("There is one repository here, which has no name.")
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

@@ -64,8 +64,10 @@ class Methods:
             name: Method(operation=operation, take=functools.partial(_answer_with, answer))
             for name, (operation, answer) in unary.items()
         }
-        for name, operation, what in (("Load", Operation.LOAD, "load"), ("Unload", Operation.UNLOAD, "unload")):
-            methods[f"RepositoryModel{name}"] = Method(operation=operation, take=functools.partial(self._change, what))
+        changes: dict[Change, Operation] = {"load": Operation.LOAD, "unload": Operation.UNLOAD}
+        for what, operation in changes.items():
+            change = functools.partial(self._change, what)
+            methods[f"RepositoryModel{what.title()}"] = Method(operation=operation, take=change)
         methods["ModelInfer"] = Method(operation=Operation.INFER, take=self._infer)
         methods["ModelStreamInfer"] = Method(
             operation=Operation.INFER, take=self._stream_infer, end=_end_stream, streaming=True
