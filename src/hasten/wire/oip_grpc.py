@@ -56,9 +56,7 @@ class _Recognisable(Plan):
 
     __slots__ = ("_pieces", "_starts", "model_name", "model_version")
 
-    def __init__(
-        self, request: Request, signature: Signature, pieces: list[tuple[int, bytes]], version: str
-    ) -> None:
+    def __init__(self, request: Request, signature: Signature, pieces: list[tuple[int, bytes]], version: str) -> None:
         super().__init__(request, signature)
         self.model_name, self.model_version = request.model, version
         self._pieces = pieces

@@ -15,7 +15,7 @@ import ngh2
 
 from hasten.errors import RequestError
 from hasten.serve.grpc.call import Call, Parts
-from hasten.serve.grpc.headers import authorization_of, check_headers, deadline_of, encoding_of, no_grpc
+from hasten.serve.grpc.headers import Opening, authorization_of, check_headers, encoding_of, no_grpc, timeout_of
 from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
@@ -190,6 +190,10 @@ class Connection(asyncio.Protocol):
                 self.close()
 
     def _begin(self, event: Any) -> None:
+        known = self._hub.known.get(event.headers)
+        if known is not None:
+            self._begin_known(event, known)
+            return
         headers: dict[bytes, bytes] = dict(event.headers)
         refusal = no_grpc(headers)
         if refusal is not None:
@@ -206,10 +210,30 @@ class Connection(asyncio.Protocol):
         try:
             check_headers(event.headers, headers, self._hub.limits.metadata)
             self._hub.access.decide(method.operation, authorization_of(headers))
-            call.deadline = deadline_of(headers, call.begun)
+            timeout_s = timeout_of(headers)
+            call.deadline = None if timeout_s is None else call.begun + timeout_s
         except RequestError as error:
             self.finish(call, error)
             return
+        self._hub.remember(event.headers, Opening(method, encoding_of(headers), authorization_of(headers), timeout_s))
+        if event.end_stream:
+            self._read(call, True)
+
+    def _begin_known(self, event: Any, known: Opening) -> None:
+        """Headers that were checked before, on whatever connection; who may do what is decided anew."""
+        self._active = now = self._loop.time()
+        method = known.method
+        reader = MessageReader(self._hub.message_limit, known.encoding)
+        call = Call(event.stream_id, self, method, reader, now, self._hub.limits.stream_ahead)
+        self._calls[call.id] = call
+        call.half_closed = event.end_stream
+        try:
+            self._hub.access.decide(method.operation, known.authorization)
+        except RequestError as error:
+            self.finish(call, error)
+            return
+        if known.timeout_s is not None:
+            call.deadline = now + known.timeout_s
         if event.end_stream:
             self._read(call, True)
 

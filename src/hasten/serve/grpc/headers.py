@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from hasten.errors import RequestError
+from hasten.serve.grpc.call import Method
 from hasten.wire.grpc_framing import ENCODINGS, timeout_us
 
-__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "no_grpc"]
+__all__ = ["Opening", "authorization_of", "check_headers", "encoding_of", "no_grpc", "timeout_of"]
 
 Headers = Mapping[bytes, bytes]
+
+
+class Opening(NamedTuple):
+    """What good headers of a call say."""
+
+    method: Method
+    encoding: str
+    authorization: str | None
+    timeout_s: float | None
 
 
 def no_grpc(headers: Headers) -> bytes | None:
@@ -47,7 +58,7 @@ def authorization_of(headers: Headers) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def deadline_of(headers: Headers, begun: float) -> float | None:
-    """Return when the client stops to wait, in seconds on the clock of `begun`. Raises `RequestError` (invalid)."""
+def timeout_of(headers: Headers) -> float | None:
+    """Return how many seconds the client waits. Raises `RequestError` (invalid)."""
     timeout = headers.get(b"grpc-timeout")
-    return None if timeout is None else begun + timeout_us(timeout) / 1e6
+    return None if timeout is None else timeout_us(timeout) / 1e6
