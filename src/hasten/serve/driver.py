@@ -107,6 +107,8 @@ class ModelService:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in manifest.signature.outputs}
+        self._every_output = tuple(self._dtypes)
+        self._named = {"variant": self.variant}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -335,14 +337,14 @@ class ModelService:
             self._idle.set()
 
     def _response(self, request: Request, outputs: Tensors) -> Response:
-        names = request.outputs or tuple(self._dtypes)
+        names = request.outputs or self._every_output
         return Response(
             model=request.model,
             version=request.version,
             id=request.id,
             outputs={name: outputs[name] for name in names},
             dtypes=self._dtypes,
-            parameters={"variant": self.variant},
+            parameters=self._named,
         )
 
 
@@ -378,6 +380,9 @@ def _shape_key(request: Request) -> tuple[object, ...]:
 
     A request whose inputs disagree on the number of rows is like no other: its outputs could not be told apart.
     """
+    if len(request.inputs) == 1:
+        for name, array in request.inputs.items():
+            return ((name, array.dtype.str, array.shape[1:]),) if array.ndim else (object(),)
     leading = {array.shape[0] if array.ndim else -1 for array in request.inputs.values()}
     if len(leading) != 1 or -1 in leading:
         return (object(),)
