@@ -114,6 +114,8 @@ class ModelService:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in bundle.manifest.signature.outputs}
+        self._every_output = tuple(self._dtypes)
+        self._named: dict[str, dict[str, Parameter]] = {one: {"variant": one} for one in self.plan.variants}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -389,9 +391,9 @@ class ModelService:
     def _response(self, ticket: _Ticket, outputs: Tensors) -> Response:
         request = ticket.request
         assert ticket.ran is not None
-        parameters: dict[str, Parameter] = {"variant": ticket.ran.variant}
+        parameters = self._named[ticket.ran.variant]
         if ticket.ran.closed == _CACHE:
-            parameters["cache"] = HIT
+            parameters = {**parameters, "cache": HIT}
         return Response(
             model=request.model,
             version=request.version,
@@ -402,7 +404,7 @@ class ModelService:
         )
 
     def _wanted(self, request: Request) -> tuple[str, ...]:
-        return request.outputs or tuple(self._dtypes)
+        return request.outputs or self._every_output
 
 
 def _left() -> RequestError:

@@ -36,8 +36,9 @@ class Request(Value, frozen=True):
     @property
     def rows(self) -> int:
         """Length of the leading axis of the first input: how many samples the request carries if the model batches."""
-        first = next(iter(self.inputs.values()))
-        return int(first.shape[0]) if first.ndim else 1
+        for first in self.inputs.values():
+            return first.shape[0] if first.ndim else 1
+        raise AssertionError("a request has inputs")
 
 
 class Response(Value, frozen=True):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from hasten.errors import RequestError
 from hasten.spec.request import Request, Response
@@ -79,6 +81,25 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 _encode_json = msgspec.json.Encoder().encode
 
 
+# So many requests are remembered that differ only behind their data.
+_MOST_ALIKE = 8
+
+
+class _Text(Plan):
+    """A request of one input in JSON: `rest` is what follows its data."""
+
+    __slots__ = ("rest",)
+
+    def __init__(self, request: Request, signature: Signature, rest: bytes) -> None:
+        super().__init__(request, signature)
+        self.rest = rest
+
+    def read(self, data: bytes) -> Request:
+        """Return the request with other data. Raises `RequestError`, and `DecodeError` for what is no JSON value."""
+        [(name, dtype, shape, _)] = self.tensors
+        return self.request({name: from_json_text(name, dtype, shape, data)})
+
+
 class OipHttp:
     """The codec."""
 
@@ -87,6 +108,7 @@ class OipHttp:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._plans: Memory[tuple[str, str, bytes], Plan] = Memory()
+        self._texts: Memory[tuple[str, str, bytes], list[_Text]] = Memory()
         self._outputs: Memory[tuple[str, DType, tuple[int, ...], int | None], bytes] = Memory()
         self._beginnings: Memory[tuple[object, ...], bytes] = Memory()
 
@@ -101,13 +123,40 @@ class OipHttp:
             return check_request(_raw_request(model, version, content, signature), signature)
         head = content[:head_size]
         if head_size == len(content):
-            return self._decoded(model, version, head, memoryview(b""), signature)
+            return self._json(model, version, content, signature)
         plan = self._plans.get((model, version, head))
         if plan is not None and plan.signature is signature and head_size + plan.size == len(content):
             return plan.request(plan.views(content, head_size))
         request = self._decoded(model, version, head, memoryview(content)[head_size:], signature)
         self._plan(head, len(content) - head_size, request, signature)
         return request
+
+    def _json(self, model: str, version: str, text: bytes, signature: Signature) -> Request:
+        """A request that is JSON throughout. Where all but its data came before, only the data are read."""
+        start = _data_start(text)
+        for plan in self._texts.get((model, version, text[:start]), ()) if start else ():
+            if plan.signature is signature and text.endswith(plan.rest):
+                data = text[start : len(text) - len(plan.rest)]
+                check_depth(data, self.limits.depth)
+                # More or less than one value: that is another request, which is found out by reading it all.
+                with suppress(msgspec.DecodeError):
+                    return plan.read(data)
+        parsed = self._parse(text)
+        inputs = self._inputs(parsed, memoryview(b""), signature)
+        request = check_request(_request(model, version, parsed, inputs, signature), signature)
+        if start and len(parsed.inputs) == 1 and not request.id:
+            self._remember(text, start, parsed.inputs[0].data, request, signature)
+        return request
+
+    def _remember(self, text: bytes, start: int, data: msgspec.Raw, request: Request, signature: Signature) -> None:
+        """Remember what surrounds the data, if they begin where the next look will suppose it."""
+        rest = text[start + len(memoryview(data)) :]
+        # The parser gives the data as a part of the text, so that addresses tell the place.
+        if start + len(rest) > MEMORABLE_BYTES or _address(data) - _address(text) != start:
+            return
+        key = (request.model, request.version, text[:start])
+        others = [plan for plan in self._texts.get(key, ()) if plan.rest != rest]
+        self._texts.keep(key, [_Text(request, signature, rest), *others[: _MOST_ALIKE - 1]])
 
     def _decoded(self, model: str, version: str, head: bytes, blobs: memoryview, signature: Signature) -> Request:
         parsed = self._parse(head)
@@ -218,6 +267,18 @@ def encode_error(error: RequestError) -> bytes:
 
 # JSON bodies are scanned only for what the parser already refused; blobs are never scanned.
 _NOT_A_NUMBER = re.compile(rb"\b(NaN|-?Infinity)\b")
+
+
+def _data_start(text: bytes) -> int:
+    """Where the first data begin, or 0 where that is far behind or nowhere."""
+    at = text.find(b'"data":', 0, MEMORABLE_BYTES)
+    if at < 0:
+        return 0
+    return at + 8 if text.startswith(b" ", at + 7) else at + 7
+
+
+def _address(buffer: bytes | msgspec.Raw) -> int:
+    return np.frombuffer(buffer, np.uint8).ctypes.data
 
 
 def _head_size(headers: Mapping[str, str], total: int) -> int:

@@ -78,7 +78,7 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
 
 
 def from_json_text(name: str, dtype: DType, shape: tuple[int, ...], text: bytes | memoryview | msgspec.Raw) -> Array:
-    """Return an array from the JSON text of its data, which has been seen to be valid. Raises as `from_json`."""
+    """Return an array from the JSON text of its data. Raises as `from_json`, and `DecodeError` for what is no JSON."""
     if dtype in _FLOATS or dtype in _INTEGERS:
         try:
             flat = _FLAT_FLOATS(text) if dtype in _FLOATS else _FLAT_INTEGERS(text)
@@ -146,19 +146,15 @@ def _numbers(name: str, dtype: DType, flat: list[Any]) -> Array:
 
 def _floats(name: str, dtype: DType, flat: list[Any]) -> Array:
     kind = _LITTLE[dtype]
-    if len(flat) <= _FEW:
-        try:
-            return np.frombuffer(_packer(f"<{len(flat)}{_FLOATS[dtype]}")(*flat), kind)
-        except (OverflowError, struct.error) as error:
-            raise invalid(
-                f"The data of {name!r} does not fit its type; for infinity use binary tensor data."
-            ) from error
     try:
-        with np.errstate(over="ignore"):
-            array = np.array(flat, dtype=np.float64).astype(kind)
-    except OverflowError as error:
+        if len(flat) <= _FEW:
+            array = np.frombuffer(_packer(f"<{len(flat)}{_FLOATS[dtype]}")(*flat), kind)
+        else:
+            with np.errstate(over="ignore"):
+                array = np.array(flat, dtype=np.float64).astype(kind)
+    except (OverflowError, struct.error) as error:
         raise invalid(f"The data of {name!r} does not fit its type.") from error
-    if not np.isfinite(array).all():
+    if np.count_nonzero(np.isfinite(array)) != len(flat):
         raise invalid(f"The data of {name!r} does not fit its type; for infinity use binary tensor data.")
     return array
 

@@ -15,15 +15,7 @@ import ngh2
 
 from hasten.errors import RequestError
 from hasten.serve.grpc.call import Call, Parts
-from hasten.serve.grpc.headers import (
-    authorization_of,
-    check_headers,
-    deadline_of,
-    encoding_of,
-    ids_of,
-    lane_of,
-    no_grpc,
-)
+from hasten.serve.grpc.headers import Opening, check_headers, encoding_of, no_grpc, opening_of
 from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
@@ -203,6 +195,10 @@ class Connection(asyncio.Protocol):
                 self.close()
 
     def _begin(self, event: Any) -> None:
+        known = self._hub.known.get(event.headers)
+        if known is not None:
+            self._begin_known(event, known)
+            return
         headers: dict[bytes, bytes] = dict(event.headers)
         refusal = no_grpc(headers)
         if refusal is not None:
@@ -216,19 +212,42 @@ class Connection(asyncio.Protocol):
         call = Call(event.stream_id, self, method, reader, self._active, self._hub.limits.stream_ahead)
         self._calls[call.id] = call
         call.half_closed = event.end_stream
-        call.request_id, call.trace = ids_of(headers)
-        call.authorization = authorization_of(headers)
         try:
             check_headers(event.headers, headers, self._hub.limits.metadata)
-            # Of a stream each request counts, and the call itself does not.
-            call.caller = self._hub.guard.decide(method.operation, call.authorization, counts=not method.streaming)
-            call.lane = lane_of(headers)
-            call.deadline = deadline_of(headers, call.begun)
+            opening = opening_of(method, headers)
+            self._let_in(call, opening)
+        except RequestError as error:
+            self._refuse(call, error)
+            return
+        self._hub.remember(event.headers, opening)
+        if event.end_stream:
+            self._read(call, True)
+
+    def _begin_known(self, event: Any, known: Opening) -> None:
+        """Headers that were checked before, on whatever connection; who may do what is decided anew."""
+        self._active = now = self._loop.time()
+        method = known.method
+        reader = MessageReader(self._hub.message_limit, known.encoding)
+        call = Call(event.stream_id, self, method, reader, now, self._hub.limits.stream_ahead)
+        self._calls[call.id] = call
+        call.half_closed = event.end_stream
+        try:
+            self._let_in(call, known)
         except RequestError as error:
             self._refuse(call, error)
             return
         if event.end_stream:
             self._read(call, True)
+
+    def _let_in(self, call: Call, opening: Opening) -> None:
+        """Give a call what its headers say, and decide whether it may. Raises `RequestError`."""
+        call.request_id, call.trace, call.lane = opening.request_id, opening.trace, opening.lane
+        call.authorization = opening.authorization
+        if opening.timeout_s is not None:
+            call.deadline = call.begun + opening.timeout_s
+        method = opening.method
+        # Of a stream each request counts, and the call itself does not.
+        call.caller = self._hub.guard.decide(method.operation, call.authorization, counts=not method.streaming)
 
     def _data(self, stream: int, data: bytes, ended: bool) -> None:
         call = self._calls.get(stream)

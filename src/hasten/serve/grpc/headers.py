@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from hasten.errors import RequestError
+from hasten.serve.grpc.call import Method
 from hasten.serve.origin import LANE_HEADER
 from hasten.wire.grpc_framing import ENCODINGS, timeout_us
 
-__all__ = ["authorization_of", "check_headers", "deadline_of", "encoding_of", "ids_of", "lane_of", "no_grpc"]
+__all__ = ["Opening", "check_headers", "encoding_of", "no_grpc", "opening_of"]
 
 _LANE = LANE_HEADER.encode()
 Headers = Mapping[bytes, bytes]
+
+
+class Opening(NamedTuple):
+    """What good headers of a call say."""
+
+    method: Method
+    encoding: str
+    authorization: str | None
+    timeout_s: float | None
+    request_id: str | None
+    trace: str
+    lane: str
 
 
 def no_grpc(headers: Headers) -> bytes | None:
@@ -43,24 +57,16 @@ def encoding_of(headers: Headers) -> str:
     return headers.get(b"grpc-encoding", b"identity").decode("latin-1")
 
 
-def authorization_of(headers: Headers) -> str | None:
-    """Return what the client shows to be let in."""
-    value = headers.get(b"authorization")
-    return None if value is None else value.decode("latin-1")
-
-
-def lane_of(headers: Headers) -> str:
-    """Return the lane that the client names; empty where it names none."""
-    return headers.get(_LANE, b"").decode("latin-1")
-
-
-def ids_of(headers: Headers) -> tuple[str | None, str]:
-    """Return the request id that the client gave, if it did, and its traceparent or ""."""
-    given = headers.get(b"x-request-id")
-    return None if given is None else given.decode("latin-1"), headers.get(b"traceparent", b"").decode("latin-1")
-
-
-def deadline_of(headers: Headers, begun: float) -> float | None:
-    """Return when the client stops to wait, in seconds on the clock of `begun`. Raises `RequestError` (invalid)."""
-    timeout = headers.get(b"grpc-timeout")
-    return None if timeout is None else begun + timeout_us(timeout) / 1e6
+def opening_of(method: Method, headers: Headers) -> Opening:
+    """Return what the headers of a call of `method` say. Raises `RequestError` (invalid) for an odd timeout."""
+    timeout, given = headers.get(b"grpc-timeout"), headers.get(b"x-request-id")
+    shown = headers.get(b"authorization")
+    return Opening(
+        method=method,
+        encoding=encoding_of(headers),
+        authorization=None if shown is None else shown.decode("latin-1"),
+        timeout_s=None if timeout is None else timeout_us(timeout) / 1e6,
+        request_id=None if given is None else given.decode("latin-1"),
+        trace=headers.get(b"traceparent", b"").decode("latin-1"),
+        lane=headers.get(_LANE, b"").decode("latin-1"),
+    )

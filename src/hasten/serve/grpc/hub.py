@@ -13,6 +13,7 @@ from hasten.errors import RequestError
 from hasten.serve.access import Operation
 from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.connection import Connection
+from hasten.serve.grpc.headers import Opening
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.guard import Guard
 
@@ -20,6 +21,9 @@ __all__ = ["Hub"]
 
 _SWEEP_S = 1.0
 _CROSSING_S = 0.1
+_KNOWN, _MEMORABLE = 256, 2048
+
+Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Hub:
@@ -42,6 +46,8 @@ class Hub:
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
+        # Clients send the same headers with every call.
+        self.known: dict[Fields, Opening] = {}
         self._methods = methods
         self._on_sweep = on_sweep
         self._connections: set[Connection] = set()
@@ -105,6 +111,14 @@ class Hub:
     def method(self, path: bytes) -> Method:
         """Return the method at a path, or one that says that there is none."""
         return self._methods.get(path, _UNKNOWN)
+
+    def remember(self, headers: Fields, opening: Opening) -> None:
+        """Recognise good headers when they come again. Only a few, and none that are long: a client chooses them."""
+        if sum([len(name) + len(value) for name, value in headers]) > _MEMORABLE:
+            return
+        if len(self.known) >= _KNOWN:
+            self.known.clear()
+        self.known[headers] = opening
 
     def account(self, call: Call) -> bool:
         """Count what a call has unread, and say whether it may have it: all clients together have a bound."""

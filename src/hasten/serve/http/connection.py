@@ -112,6 +112,15 @@ class Connection(asyncio.Protocol):
         """A request is complete: it is answered now or waits for its turn."""
         self._idle_by = math.inf
         self._body_wanted = False
+        alone = self._current is None and not self._waiting
+        if alone and self._writable and not self._advancing and not self._transport.is_closing():
+            self._advancing = True
+            self._start(exchange)
+            self._advancing = False
+            if self._current is None:
+                # It was answered at once.
+                self._advance()
+            return
         self._waiting.append(exchange)
         self._advance()
 

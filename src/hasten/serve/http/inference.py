@@ -37,15 +37,16 @@ class Inference:
 
     def start(self, service: ModelService, request: HttpRequest, reply: Reply) -> Cancel:
         """Answer through `reply`; returns how to give up. Raises `RequestError` for what is not valid at once."""
-        decode = functools.partial(self._decode, service, request)
-        submit = functools.partial(self._submit, service, request, reply, origin_of(request))
-        if not _takes_long(request):
+        origin = origin_of(request)
+        if len(request.body) <= _LONG or not _takes_long(request):
             try:
-                decoded = decode()
+                decoded = self._decode(service, request)
             except RequestError as error:
                 service.tally.fail(error.code)
                 raise
-            return submit(decoded)
+            return self._submit(service, request, reply, origin, decoded)
+        decode = functools.partial(self._decode, service, request)
+        submit = functools.partial(self._submit, service, request, reply, origin)
         refused = functools.partial(self._refused, request)
         return _Later(service, reply, submit, refused, self._aside, decode).cancel
 
@@ -84,7 +85,7 @@ class Inference:
             # Outputs that JSON cannot carry, or a bug of ours.
             origin.error = error if isinstance(error, RequestError) else internal(error)
             return refusal(origin.error)
-        origin.bytes_out = sum(map(len, answer.parts))
+        origin.bytes_out = sum([len(part) for part in answer.parts])
         return 200, answer
 
 
@@ -143,5 +144,6 @@ def origin_of(request: HttpRequest) -> Origin:
 
 
 def _takes_long(request: HttpRequest) -> bool:
+    """Whether a long body has to be parsed or inflated."""
     headers = request.headers
-    return len(request.body) > _LONG and (HEADER_LENGTH not in headers or "content-encoding" in headers)
+    return HEADER_LENGTH not in headers or "content-encoding" in headers

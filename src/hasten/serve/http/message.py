@@ -66,11 +66,9 @@ def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) 
     """Return the answer's bytes in pieces to write one after another. `extra` are further header lines; an answer to
     HEAD is `bodiless`: it tells the length and sends nothing.
     """
-    size = sum(map(len, answer.parts))
-    lines = [_LINES[status], extra]
-    lines += [f"{name}: {value}\r\n" for name, value in answer.headers.items()]
-    lines.append(f"content-length: {size}\r\n\r\n")
-    head = "".join(lines).encode("latin-1")
+    size = sum([len(part) for part in answer.parts])
+    fields = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+    head = f"{_LINES[status]}{extra}{fields}content-length: {size}\r\n\r\n".encode("latin-1")
     if bodiless:
         return [head]
     return [b"".join([head, *answer.parts])] if size <= _JOINED else [head, *answer.parts]
