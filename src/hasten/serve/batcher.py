@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hasten.serve.events import Waiting
 from hasten.serve.policy import Policy
@@ -24,8 +24,7 @@ _GAP_WEIGHT = 0.1
 _MOST_SHAPES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Formed:
+class Formed(NamedTuple):
     """A batch to send now, or the time until which waiting pays, or requests that no batch can answer in time.
 
     The batch is `closed` because it is full, a deadline leaves no time for more, waiting for company is over (delay),

@@ -8,7 +8,7 @@ to what was measured and its mean absolute deviation, both exponentially weighte
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from statistics import mean, median
 
 from hasten.serve.policy import Rung
@@ -70,6 +70,18 @@ class _Curve:
         return below + (above - below) * (rows - below_rows) / (above_rows - below_rows)
 
 
+class _Bounds(dict[int, float]):
+    """Bounds of one variant and shape by rows, each worked out when it is asked for."""
+
+    def __init__(self, cell: Callable[[str, int, Hashable], _Cell], variant: str, key: Hashable) -> None:
+        super().__init__()
+        self._cell, self._variant, self._key = cell, variant, key
+
+    def __missing__(self, rows: int) -> float:
+        found = self[rows] = self._cell(self._variant, rows, self._key).bound
+        return found
+
+
 class LatencyTable:
     """Seconds of batches by variant, rows and shape key. `measured` holds points (rows, seconds) for each variant;
     `spread` the mean absolute deviation of single runs, as a share of their median.
@@ -91,6 +103,8 @@ class LatencyTable:
             self._curves[rung.variant] = _Curve(points, spread if points else _UNMEASURED)
         self._cells: dict[tuple[str, int, Hashable], _Cell] = {}
         self._guesses: dict[tuple[str, int], _Cell] = {}
+        # What was asked for since the last batch, for the same is asked with every event.
+        self._bounds: dict[tuple[str, Hashable], _Bounds] = {}
 
     @classmethod
     def of_times(
@@ -109,11 +123,23 @@ class LatencyTable:
 
     def seconds(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes on average."""
-        return (self._cells.get((variant, rows, key)) or self._guessed(variant, rows)).mean
+        return self._cell(variant, rows, key).mean
 
     def bound(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes at most, but for rare cases."""
-        return (self._cells.get((variant, rows, key)) or self._guessed(variant, rows)).bound
+        return self.bounds(variant, key)[rows]
+
+    def bounds(self, variant: str, key: Hashable) -> Mapping[int, float]:
+        """The same by rows, up to the next batch that is learnt from."""
+        found = self._bounds.get((variant, key))
+        if found is None:
+            if len(self._bounds) >= _MOST_CELLS:
+                self._bounds.clear()
+            found = self._bounds[variant, key] = _Bounds(self._cell, variant, key)
+        return found
+
+    def _cell(self, variant: str, rows: int, key: Hashable) -> _Cell:
+        return self._cells.get((variant, rows, key)) or self._guessed(variant, rows)
 
     def learn(self, variant: str, rows: int, key: Hashable, seconds: float) -> None:
         """A batch took so long."""
@@ -131,6 +157,7 @@ class LatencyTable:
         curve.overall.learn(seconds / cell.seed)
         cell.learn(seconds)
         self._guesses.clear()
+        self._bounds.clear()
 
     def _guessed(self, variant: str, rows: int) -> _Cell:
         """What was not seen: the curve, and what the variant's batches were like on the whole."""
