@@ -118,7 +118,7 @@ class _Judge:
         return Found(self._subject.name, rate, BATCH / rate, {"hasten": rate})
 
     def _lone(self, found: Found) -> None:
-        gap_s = 2 * found.batch_s
+        gap_s = 4 / found.capacity
         due = np.arange(LONE) * gap_s
         with (
             self._hasten(self._subject.bundle, serve_toml([])) as server,

@@ -117,7 +117,11 @@ class Core:
         self._takes[type(event)](event, now)
         held = more and lanes.rows < self.policy.max_batch and lanes.count < self.policy.queue_capacity
         at = self._dispatch(now) if lanes.count and not held and self._roster.free else math.inf
-        at = min(at, lanes.next_limit(), self._outlook.next_end())
+        limit, ends = lanes.next_limit(), self._outlook.next_end()
+        if limit < at:
+            at = limit
+        if ends < at:
+            at = ends
         if at != math.inf:
             if at != self._wake.at:
                 self._wake = Wake(at)
@@ -144,7 +148,9 @@ class Core:
         deadline = math.inf if event.deadline is None else event.deadline
         if event.deadline is None and lane.deadline_s is not None:
             deadline = now + lane.deadline_s
-        limit = deadline if lane.max_age_s is None else min(deadline, now + lane.max_age_s)
+        limit = deadline
+        if lane.max_age_s is not None and now + lane.max_age_s < deadline:
+            limit = now + lane.max_age_s
         work = self._outlook.work(event.rows, event.key)
         return Waiting(event.id, event.rows, event.key, now, deadline, limit, math.inf, number, work, event.tenant)
 
@@ -273,9 +279,7 @@ class Core:
     def _seconds(self, variant: str, key: Hashable, slowness: float) -> Callable[[int], float]:
         """How long so many rows of a shape take at most on an instance."""
         bounds = self.table.bounds(variant, key)
-        if slowness == 1.0:
-            return bounds.__getitem__
-        return lambda rows: bounds[rows] * slowness
+        return bounds if slowness == 1.0 else lambda rows: bounds(rows) * slowness
 
     def _may_rest(self, head: Waiting) -> bool:
         """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""

@@ -31,11 +31,13 @@ class Queue:
     predicted when they came.
     """
 
-    __slots__ = ("lane", "lines", "order", "owed", "passed", "patience", "rows", "work")
+    __slots__ = ("lane", "lines", "number", "old_s", "order", "owed", "passed", "patience", "rows", "work")
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, number: int) -> None:
         self.lane = lane
+        self.number = number
         self.patience = _PATIENCE_S if lane.max_age_s is None else lane.max_age_s
+        self.old_s = math.inf if lane.max_age_s is None else _OLD * lane.max_age_s
         self.order: list[_Entry] = []
         self.lines: dict[Hashable, list[_Entry]] = {}
         self.rows = 0
@@ -46,6 +48,7 @@ class Queue:
 
     @property
     def head(self) -> Waiting:
+        """The first in order; something must wait."""
         return self.order[0][2]
 
 
@@ -56,7 +59,7 @@ class Lanes:
     """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = self.queues = [Queue(lane) for lane in lanes]
+        self._lanes = self.queues = [Queue(lane, number) for number, lane in enumerate(lanes)]
         self._urgent_first = sorted(self._lanes, key=lambda lane: lane.lane.priority)
         # What of it has requests; and what there is to look for at all, for every event asks who goes next.
         self._waiting: list[Queue] = []
@@ -193,11 +196,11 @@ class Lanes:
         """Requests of the same shape in other lanes, the most urgent lane first, up to the first lane that waits and is
         not among `lanes`: nobody rides past those who may not.
         """
-        allowed = [self._lanes[number] for number in lanes]
-        for lane in self._urgent_first:
-            if lane is self._lanes[request.lane] or not lane.order:
+        own = self._lanes[request.lane]
+        for lane in self._waiting:
+            if lane is own:
                 continue
-            if lane not in allowed:
+            if lane.number not in lanes:
                 return
             for entry in lane.lines.get(request.key, ()):
                 yield entry[2]
@@ -226,8 +229,9 @@ class Lanes:
                     return lane.order[0][2]
         if self._ages:
             for place, lane in enumerate(waiting):
-                if place and _is_old(lane, now) and _is_harmless(lane.head, waiting[:place], now, seconds):
-                    return lane.head
+                head = lane.order[0][2]
+                if now - head.arrived >= lane.old_s and place and _is_harmless(head, waiting[:place], now, seconds):
+                    return head
         if self._equals:
             for lane in waiting:
                 if lane.lane.priority == chosen.lane.priority and lane.passed < chosen.passed:
@@ -270,11 +274,6 @@ class Lanes:
     def _due(self, lane: Queue, request: Waiting) -> float:
         due = request.arrived + lane.patience
         return due if due < request.deadline else request.deadline
-
-
-def _is_old(lane: Queue, now: float) -> bool:
-    age = lane.lane.max_age_s
-    return age is not None and now - lane.head.arrived >= _OLD * age
 
 
 def _is_harmless(request: Waiting, before: Sequence[Queue], now: float, seconds: Callable[[Waiting], float]) -> bool:

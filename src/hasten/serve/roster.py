@@ -12,7 +12,7 @@ from typing import Literal
 from hasten.serve.events import EngineLost, Waiting
 from hasten.serve.policy import Policy
 
-__all__ = ["INSTANCE", "Instance", "Roster"]
+__all__ = ["INSTANCE", "Happening", "Instance", "Roster", "State"]
 
 State = Literal["off", "starting", "idle", "busy", "leaving", "down", "lost"]
 Happening = Literal["start", "engine up", "dispatch", "finished", "engine down", "engine lost", "stop"]
@@ -55,14 +55,6 @@ class Instance:
         self.busy_until = 0.0
         self.loss: EngineLost | None = None
 
-    def move(self, happening: Happening) -> bool:
-        """Change state by the table; whether it names this change."""
-        after = INSTANCE.get((self.state, happening))
-        if after is None:
-            return False
-        self.state = after
-        return True
-
 
 class Roster:
     """All instances that the policy allows, of which some may be off. What is counted of them follows each `move`."""
@@ -86,13 +78,15 @@ class Roster:
     def move(self, instance: Instance, happening: Happening) -> bool:
         """Change an instance's state by the table; whether it names this change."""
         before = instance.state
-        moved = instance.move(happening)
-        if moved:
-            if happening == "dispatch" or (happening == "finished" and before == "busy"):
-                self._turned(instance.state)
-            else:
-                self._count()
-        return moved
+        after = INSTANCE.get((before, happening))
+        if after is None:
+            return False
+        instance.state = after
+        if happening == "dispatch" or (happening == "finished" and before == "busy"):
+            self._turned(after)
+        else:
+            self._count()
+        return True
 
     def _turned(self, state: State) -> None:
         """One went from idle to busy or back, as with every batch: nothing else changed."""
