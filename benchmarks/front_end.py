@@ -159,11 +159,16 @@ def serve(case: str, bundle: Path) -> None:
 
         if not bundle.exists():
             _write_bundle(bundle)
-        serve_forever([open_bundle(bundle)], port=0, on_ready=lambda url: print(url, flush=True), **_observed())
+        serve_forever([open_bundle(bundle)], port=0, on_ready=_say, **_observed())
         return
     import uvloop
 
     uvloop.run(_front_end())
+
+
+def _say(ready: Any) -> None:
+    """Trees of all ages: what is ready was a URL once."""
+    print(getattr(ready, "url", ready), flush=True)
 
 
 def _observed() -> dict[str, Any]:

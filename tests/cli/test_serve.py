@@ -31,6 +31,26 @@ def test_check_says_what_would_be_served_and_serves_nothing(tmp_path: Path, smal
     assert json.loads(check(tmp_path, "--json", HASTEN_CONFIG="serve.toml"))["models"] == ["linear"]
 
 
+def test_check_tells_lanes_ladder_and_instances_and_what_does_not_fit(tmp_path: Path, small_bundle: Path) -> None:
+    lanes = '[[lanes]]\nname = "high"\n[[lanes]]\nname = "low"\n'
+    text = f'bundles = ["{small_bundle}"]\n{lanes}[scheduling]\nladder = true\n[models.linear]\nmax_instances = 2\n'
+    (tmp_path / "serve.toml").write_text(text + 'variants = ["reference", "openvino-f32-1t"]\n')
+    known = check(tmp_path, "--config", "serve.toml", status=2)
+    picked = known.partition("Name some of: ")[2].partition(",")[0]
+    assert picked.startswith("openvino"), known
+    (tmp_path / "serve.toml").write_text(text + f'variants = ["reference", "{picked}"]\n')
+    said = check(tmp_path, "--config", "serve.toml")
+    assert "linear: lanes high, low; requests that name none go in low" in said
+    assert f"linear: ladder reference, then {picked}, all loaded in each instance" in said
+    assert "linear: 1 to 2 instances" in said
+    (tmp_path / "serve.toml").write_text(text)
+    assert "warning: linear: the ladder has no step" in check(tmp_path, "--config", "serve.toml")
+    told = json.loads(check(tmp_path, "--config", "serve.toml", "--json"))
+    assert told["plans"]["linear"]["default_lane"] == "low"
+    (tmp_path / "serve.toml").write_text(f'bundles = ["{small_bundle}"]\n[models.other]\nqueue_capacity = 1\n')
+    assert "[models.other] is for a model that is not served" in check(tmp_path, "--config", "serve.toml", status=2)
+
+
 def test_flags_stand_over_variables_and_variables_over_the_file(tmp_path: Path, small_bundle: Path) -> None:
     (tmp_path / "serve.toml").write_text('[http]\naddress = "from-the-file"\n')
     words = [str(small_bundle), "--config", "serve.toml"]

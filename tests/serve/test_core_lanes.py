@@ -343,7 +343,7 @@ def check_batches(policy: Policy, arrivals: list[Arrival], played: Replayed) -> 
             if not isinstance(batch, Dispatch):
                 continue
             asked = [arrivals[id_] for id_ in batch.ids]
-            lanes = [policy.lanes[policy.lane_number(one.lane) or 0] for one in asked]
+            lanes = [policy.lanes[policy.lane_numbers[one.lane]] for one in asked]
             accuracy = next(rung.accuracy for rung in policy.ladder if rung.variant == batch.variant)
             assert len({one.key for one in asked}) == 1
             assert batch.rows == sum(one.rows for one in asked)

@@ -31,7 +31,7 @@ def test_a_policy_that_makes_no_sense_fails_when_it_is_made(make: Any, words: st
 
 def test_a_request_that_names_no_lane_is_of_the_first() -> None:
     policy = Policy(lanes=(Lane(name="critical"), Lane(name="batch")))
-    assert [policy.lane_number(name) for name in ("", "batch", "other")] == [0, 1, None]
+    assert [policy.lane_numbers.get(name) for name in ("", "batch", "other")] == [0, 1, None]
 
 
 def test_without_bounds_on_instances_there_is_no_scaling() -> None:

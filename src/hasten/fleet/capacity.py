@@ -74,6 +74,8 @@ def predict(question: Question, serving: Serving, load_rps: float, *, speed: flo
         instances=serving.instances,
         max_batch=serving.max_batch,
         max_delay_s=serving.max_delay_ms / 1e3,
+        # As the server waits by default.
+        company="adaptive",
         queue_capacity=_REQUESTS,
     )
     runs = [_run(policy, Service(times, speed=speed), load_rps, question, run) for run in range(_RUNS)]

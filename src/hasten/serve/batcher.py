@@ -43,7 +43,8 @@ class Batcher:
     def __init__(self, policy: Policy) -> None:
         self._max_batch = policy.max_batch
         self._max_delay_s = policy.max_delay_s
-        self._adaptive = policy.company == "adaptive"
+        # Where nobody ever waits for company, nobody asks how often it comes.
+        self._adaptive = policy.company == "adaptive" and policy.max_delay_s > 0
         # When the last request of a shape came, and the mean gap between two.
         self._gaps: dict[Hashable, tuple[float, float]] = {}
 

@@ -56,6 +56,7 @@ class Core:
         self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
         self._door = Door(policy)
         self._batcher = Batcher(policy)
+        self._numbers = policy.lane_numbers
         self._held: Waiting | None = None
         self._held_until = -math.inf
         self._commands: list[Command] = []

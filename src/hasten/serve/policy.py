@@ -118,11 +118,7 @@ class Policy:
         least = self.instances if self.min_instances is None else self.min_instances
         return least, self.instances if self.max_instances is None else self.max_instances
 
-    def lane_number(self, name: str) -> int | None:
-        """The place of a lane in `lanes`; None where there is none of that name. "" is the first."""
-        if not name:
-            return 0
-        for number, lane in enumerate(self.lanes):
-            if lane.name == name:
-                return number
-        return None
+    @property
+    def lane_numbers(self) -> dict[str, int]:
+        """The place of each lane in `lanes` by its name; "" is the first."""
+        return {"": 0, **{lane.name: number for number, lane in enumerate(self.lanes)}}
