@@ -40,7 +40,8 @@ from servers.process import Server
 PAGE = Path(__file__).parent.parent / "docs" / "overload.md"
 SERVER_CORE, LOAD_CORE = 0, 1
 LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)
-SERVERS = ("hasten", "hasten, ladder", "triton")
+LADDER = "hasten, ladder"
+SERVERS = ("hasten", LADDER, "triton")
 # Critical work at 0.3 of the capacity beside background work at three times it.
 CROWD_LOAD, CROWD = 3.3, (0.3, 0.0, 3.0)
 FIXED = (Setting(1, 0.0), *(Setting(rows, ms) for rows in (4, 8) for ms in (0.0, 5.0, 20.0)))
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--loads", nargs="+", type=float, default=list(LOADS))
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
-    parser.add_argument("--ladder-budget", type=float, default=180.0, help="seconds for hasten optimize, once a model")
+    parser.add_argument("--ladder-budget", type=float, default=300.0, help="seconds for hasten optimize, once a model")
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
@@ -89,8 +90,12 @@ class _Judge:
     def __init__(self, name: str, work: Path, given: argparse.Namespace) -> None:
         self._work, self._given = work, given
         self._rng = np.random.default_rng(0)
+        self._servers = list(given.servers)
         self._subject = subject(name, work)
-        self._climbing = subjects.climbing(name, given.ladder_budget) if "hasten, ladder" in given.servers else None
+        self._climbing = subjects.climbing(name, given.ladder_budget) if LADDER in self._servers else None
+        if LADDER in self._servers and self._climbing is None:
+            self._say("no variant was proven to be faster: no ladder")
+            self._servers.remove(LADDER)
         self._round = 0
 
     def judge(self) -> Found:
@@ -101,8 +106,8 @@ class _Judge:
             self._say(f"round {number + 1} of {self._given.rounds}")
             self._lone(found)
             self._batcher(found)
-            for name in self._rng.permutation(self._given.servers):
-                self._under_load(str(name), found, lanes)
+            for name in self._permuted(self._servers):
+                self._under_load(name, found, lanes)
         return found
 
     def _capacity(self) -> Found:
@@ -113,7 +118,7 @@ class _Judge:
         return Found(self._subject.name, rate, BATCH / rate, {"hasten": rate})
 
     def _lone(self, found: Found) -> None:
-        gap_s = 2 * found.batch_s
+        gap_s = 4 / found.capacity
         due = np.arange(LONE) * gap_s
         with (
             self._hasten(self._subject.bundle, serve_toml([])) as server,
@@ -144,7 +149,7 @@ class _Judge:
         with self._server(name, lanes, found.batch_s) as server:
             message = self._subject.messages[1]
             found.own_capacity[name] = self._closed(server, message)
-            if name == "hasten, ladder":
+            if name == LADDER:
                 self._on_the_ladder(server, found, lanes)
                 return
             cells = [Cell(name, kind, load) for kind in self._given.kinds for load in self._given.loads]
@@ -161,7 +166,7 @@ class _Judge:
             time.sleep(CALM_S + 1)
             for load in sorted(self._given.loads):
                 played, _ = self._play(server, found, kind, load, lanes)
-                found.runs[Cell("hasten, ladder", kind, load)].append(played)
+                found.runs[Cell(LADDER, kind, load)].append(played)
                 if (kind, load) == ("poisson", LADDER_LOAD):
                     found.accuracy.append(accuracy(played.variants, accuracies))
         time.sleep(CALM_S + 1)
@@ -204,7 +209,7 @@ class _Judge:
             with self._triton(lanes, batch_s) as server:
                 yield server
             return
-        ladder = name == "hasten, ladder"
+        ladder = name == LADDER
         bundle = self._climbing if ladder else self._subject.bundle
         assert bundle is not None
         with self._hasten(bundle, serve_toml(lanes, ladder=ladder)) as server:

@@ -5,6 +5,7 @@ Deadlines follow the model: multiples of the time of a full batch, as in docs/sc
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,8 +81,9 @@ def set_serving(bundle: Path, serving: Serving) -> None:
     _write(bundle, msgspec.structs.replace(manifest, serving=everywhere))
 
 
-def climbing(name: str, budget_s: float) -> Path:
+def climbing(name: str, budget_s: float) -> Path | None:
     """A bundle that `hasten optimize` made, served from the reference downwards: kept in work/, made on the first call.
+    None where it proved no variant to be faster and as good.
 
     The answer's own pick is the fastest variant that is good enough, below which there is nothing to step down to.
     """
@@ -95,6 +97,10 @@ def climbing(name: str, budget_s: float) -> Path:
             sys.exit(f"{name}: {found.summary}")
     manifest = _manifest(folder)
     faster = [id_ for id_ in manifest.ladder if id_ != REFERENCE]
+    if not faster:
+        # The next call may have more time, or a quieter machine.
+        shutil.rmtree(folder)
+        return None
     ladder = (REFERENCE, *sorted(faster, key=lambda id_: manifest.variants[id_].latency_p50_ms.value or 0.0)[:1])
     _write(folder, msgspec.structs.replace(manifest, name=name, picked=REFERENCE, ladder=ladder))
     set_serving(folder, SERVING)

@@ -189,7 +189,7 @@ def test_the_queue_agrees_with_a_plain_list(steps: list[tuple[str, int, str, flo
             assert head is of_lane[0]
             plain.remove(head)
         assert sorted(r.id for r in queue.all()) == [r.id for r in plain]
-        assert queue.next_limit() == min((r.limit for r in plain if r.limit < math.inf), default=None)
+        assert queue.next_limit() == min((r.limit for r in plain), default=math.inf)
         for n in (0, 1):
             assert queue.length(n) == sum(r.lane == n for r in plain)
             assert queue.shapes(n) == len({r.key for r in plain if r.lane == n})

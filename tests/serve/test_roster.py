@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hasten.serve.events import EngineLost
 from hasten.serve.policy import Policy
-from hasten.serve.roster import INSTANCE, Roster, State
+from hasten.serve.roster import INSTANCE, Happening, Roster, State
 
 
 @pytest.mark.parametrize("state", ["idle", "busy", "leaving", "down"])
 def test_a_happening_that_the_table_does_not_name_changes_nothing(state: State) -> None:
-    instance = Roster(Policy(), up=True).instances[0]
+    roster = Roster(Policy(), up=True)
+    [instance] = roster.instances
     instance.state = state
-    assert not instance.move("engine lost" if state != "down" else "dispatch")
+    assert not roster.move(instance, "engine lost" if state != "down" else "dispatch")
     assert instance.state == state
 
 
@@ -66,3 +69,15 @@ def test_an_instance_that_does_nothing_is_given_up_first() -> None:
     roster = Roster(Policy(instances=2), up=True)
     roster.move(roster.instances[1], "dispatch")
     assert roster.stoppable() is roster.instances[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(sorted({what for _, what in INSTANCE}))), max_size=60))
+def test_what_is_counted_follows_the_states_whatever_happens(steps: list[tuple[int, Happening]]) -> None:
+    roster = Roster(Policy(instances=3, max_instances=4), up=True)
+    for number, happening in steps:
+        roster.move(roster.instances[number], happening)
+        states = [instance.state for instance in roster.instances]
+        assert roster.free == ("idle" in states)
+        assert roster.runs == ("busy" in states or "leaving" in states)
+        assert roster.working == states.count("idle") + states.count("busy")
+        assert roster.wanted == len(states) - states.count("off") - states.count("leaving")

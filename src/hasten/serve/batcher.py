@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hasten.serve.events import Waiting
 from hasten.serve.policy import Policy
@@ -24,8 +24,7 @@ _GAP_WEIGHT = 0.1
 _MOST_SHAPES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Formed:
+class Formed(NamedTuple):
     """A batch to send now, or the time until which waiting pays, or requests that no batch can answer in time.
 
     The batch is `closed` because it is full, a deadline leaves no time for more, waiting for company is over (delay),
@@ -115,18 +114,22 @@ class Batcher:
         strict: bool,
     ) -> int:
         """Add company as long as it fits and makes nobody late; return the rows."""
-        earliest = min([request.deadline for request in batch if not request.trial], default=math.inf)
+        earliest = math.inf
+        for request in batch:
+            if request.deadline < earliest and not request.trial:
+                earliest = request.deadline
         for request in company:
-            if rows + request.rows > self._max_batch:
+            more = rows + request.rows
+            if more > self._max_batch:
                 continue
-            soonest = min(earliest, request.deadline)
-            if strict and now + seconds(rows + request.rows) > soonest:
+            soonest = earliest if earliest < request.deadline else request.deadline
+            if strict and now + seconds(more) > soonest:
                 # Whoever is late alone is found out as the head of its own lane.
                 if now + seconds(rows + 1) > earliest:
                     break
                 continue
             batch.append(request)
-            rows += request.rows
+            rows = more
             earliest = soonest
             if rows >= self._max_batch:
                 break
@@ -150,15 +153,19 @@ class Batcher:
 
     def _until(self, batch: list[Waiting], rows: int, seconds: Callable[[int], float], idle: bool) -> float:
         """Until when company is waited for: the past for not at all."""
-        expected = math.inf
+        expected, run = math.inf, seconds(rows)
         if self._adaptive:
             if idle:
                 return -math.inf
             last, gap = self._gaps.get(batch[0].key, (0.0, math.inf))
             # The engine rests for a gap and saves what a run of its own would have cost the next one.
-            if gap >= seconds(rows) + seconds(1) - seconds(rows + 1):
+            if gap >= run + seconds(1) - seconds(rows + 1):
                 return -math.inf
             expected = last + _GAPS * gap
-        patience = min([request.arrived for request in batch]) + self._max_delay_s
-        latest = min([request.deadline for request in batch]) - seconds(rows)
-        return min(patience, latest, expected)
+        first, earliest = batch[0].arrived, batch[0].deadline
+        for request in batch:
+            if request.arrived < first:
+                first = request.arrived
+            if request.deadline < earliest:
+                earliest = request.deadline
+        return min(first + self._max_delay_s, earliest - run, expected)

@@ -7,7 +7,7 @@ tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 
 from hasten.serve.admit import Door, refuse
@@ -60,6 +60,9 @@ class Core:
         self._held: Waiting | None = None
         self._held_until = -math.inf
         self._commands: list[Command] = []
+        # The last one asked for: the same time is asked for again with most events.
+        self._wake = Wake(-math.inf)
+        self._numbers = {"": 0, **{lane.name: number for number, lane in reversed([*enumerate(policy.lanes)])}}
         self._takes: dict[type[Event], Callable[..., None]] = {
             Arrived: self._arrived,
             Cancelled: self._cancelled,
@@ -105,19 +108,25 @@ class Core:
         `more` says that another event of the same moment follows: what arrives together then goes together, instead of
         the first request alone and the others behind it. Whatever fills a batch or the queue goes regardless.
         """
-        commands = self._commands = []
-        limit = self.lanes.next_limit()
-        if limit is not None and limit <= now:
-            for request in self.lanes.expired(now):
+        commands, lanes = [], self.lanes
+        self._commands = commands
+        if lanes.next_limit() <= now:
+            for request in lanes.expired(now):
                 self._give_up(request, "expired" if request.deadline <= now else "too old")
         if self._outlook.ends <= now:
             self._scale(self._outlook.end_windows(now))
         self._takes[type(event)](event, now)
-        held = more and self.lanes.rows < self.policy.max_batch and len(self.lanes) < self.policy.queue_capacity
-        until = self._dispatch(now) if len(self.lanes) and not held else None
-        limit, ends = self.lanes.next_limit(), self._outlook.next_end()
-        if limit is not None or until is not None or ends is not None:
-            commands.append(Wake(min([time for time in (limit, until, ends) if time is not None])))
+        held = more and lanes.rows < self.policy.max_batch and lanes.count < self.policy.queue_capacity
+        at = self._dispatch(now) if lanes.count and not held and self._roster.free else math.inf
+        limit, ends = lanes.next_limit(), self._outlook.next_end()
+        if limit < at:
+            at = limit
+        if ends < at:
+            at = ends
+        if at != math.inf:
+            if at != self._wake.at:
+                self._wake = Wake(at)
+            commands.append(self._wake)
         return commands
 
     def _arrived(self, event: Arrived, now: float) -> None:
@@ -140,7 +149,9 @@ class Core:
         deadline = math.inf if event.deadline is None else event.deadline
         if event.deadline is None and lane.deadline_s is not None:
             deadline = now + lane.deadline_s
-        limit = deadline if lane.max_age_s is None else min(deadline, now + lane.max_age_s)
+        limit = deadline
+        if lane.max_age_s is not None and now + lane.max_age_s < deadline:
+            limit = now + lane.max_age_s
         work = self._outlook.work(event.rows, event.key)
         return Waiting(event.id, event.rows, event.key, now, deadline, limit, math.inf, number, work, event.tenant)
 
@@ -234,25 +245,28 @@ class Core:
             elif instance.state == "off":
                 self._commands.append(StopInstance(instance.number))
 
-    def _dispatch(self, now: float) -> float | None:
-        """Send batches to the instances that are free; return until when what is left waits for company."""
-        while len(self.lanes) and self._roster.free:
-            head = self.lanes.pick(now, self._bound)
+    def _dispatch(self, now: float) -> float:
+        """Send batches to the instances that are free; return until when what is left waits for company, infinite where
+        it does not.
+        """
+        lanes, roster = self.lanes, self._roster
+        while lanes.count and roster.free:
+            head = lanes.pick(now, self._bound)
             if head is self._held and now < self._held_until and self._may_rest(head):
                 return self._held_until
-            instance = self._roster.best(now, partial(self._bound, head), lone=self.lanes.rows <= self.policy.max_batch)
+            instance = roster.best(now, partial(self._bound, head), lone=lanes.rows <= self.policy.max_batch)
             if instance is None:
-                return None
+                return math.inf
             rung = self._outlook.rung(head, now)
             variant = self.policy.ladder[rung].variant
             formed = self._batcher.form(
-                self.lanes.line(head),
+                lanes.line(head),
                 now,
-                lambda rows, v=variant, k=head.key, s=instance.slowness: self.table.bound(v, rows, k) * s,
+                self._seconds(variant, head.key, instance.slowness),
                 company=self._company(head, rung),
                 strict=self.table.knows(variant),
                 at_once=self.draining,
-                idle=not self._roster.runs,
+                idle=not roster.runs,
             )
             for request in formed.late:
                 self._give_up(request, "too late to start")
@@ -261,7 +275,12 @@ class Core:
             elif formed.until is not None:
                 self._hold(head, formed.until)
                 return formed.until
-        return None
+        return math.inf
+
+    def _seconds(self, variant: str, key: Hashable, slowness: float) -> Callable[[int], float]:
+        """How long so many rows of a shape take at most on an instance."""
+        bounds = self.table.bounds(variant, key)
+        return bounds if slowness == 1.0 else lambda rows: bounds(rows) * slowness
 
     def _may_rest(self, head: Waiting) -> bool:
         """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from hasten.serve.events import Waiting
 from hasten.serve.policy import Lane
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "Queue"]
 
 # Without a deadline a request takes its turn as if it had this one, in seconds; it never expires by it.
 _PATIENCE_S = 60.0
@@ -26,12 +26,18 @@ _OLD = 0.75
 _Entry = tuple[float, int, Waiting]
 
 
-class _Lane:
-    """One lane's queue, sorted by due time: as a whole, and by shape."""
+class Queue:
+    """One lane's queue, sorted by due time: as a whole, and by shape. `work` are the engine seconds that wait, as
+    predicted when they came.
+    """
 
-    def __init__(self, lane: Lane) -> None:
+    __slots__ = ("lane", "lines", "number", "old_s", "order", "owed", "passed", "patience", "rows", "work")
+
+    def __init__(self, lane: Lane, number: int) -> None:
         self.lane = lane
+        self.number = number
         self.patience = _PATIENCE_S if lane.max_age_s is None else lane.max_age_s
+        self.old_s = math.inf if lane.max_age_s is None else _OLD * lane.max_age_s
         self.order: list[_Entry] = []
         self.lines: dict[Hashable, list[_Entry]] = {}
         self.rows = 0
@@ -42,24 +48,33 @@ class _Lane:
 
     @property
     def head(self) -> Waiting:
+        """The first in order; something must wait."""
         return self.order[0][2]
 
 
 class Lanes:
-    """The queue of one model. A lane is named by its number, the place in `lanes`."""
+    """The queue of one model. A lane is named by its number, the place in `lanes` and in `queues`, which others read.
+
+    `count` are the requests that wait, `rows` their rows.
+    """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = [_Lane(lane) for lane in lanes]
+        self._lanes = self.queues = [Queue(lane, number) for number, lane in enumerate(lanes)]
         self._urgent_first = sorted(self._lanes, key=lambda lane: lane.lane.priority)
+        # What of it has requests; and what there is to look for at all, for every event asks who goes next.
+        self._waiting: list[Queue] = []
+        self._shares = any(lane.min_share for lane in lanes)
+        self._ages = any(lane.max_age_s is not None for lane in lanes)
+        self._equals = len({lane.priority for lane in lanes}) < len(lanes)
         self._entries: dict[int, _Entry] = {}
         self._limits: list[_Entry] = []
-        self._count = 0
-        # Rows that wait, in all lanes, and of each shape.
+        self._number = 0
+        self.count = 0
         self.rows = 0
         self._shapes: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self.count
 
     def length(self, number: int) -> int:
         """Requests that wait in a lane."""
@@ -80,19 +95,29 @@ class Lanes:
     def add(self, request: Waiting) -> None:
         """Let a request wait. Sets its `due`."""
         lane = self._lanes[request.lane]
-        if not lane.order:
+        first = not lane.order
+        if first:
             self._wake(lane)
-        request.due = self._due(lane, request)
-        self._count += 1
-        entry = (request.due, self._count, request)
+        due = request.due = self._due(lane, request)
+        self._number += 1
+        number = self._number
+        entry = (due, number, request)
         self._entries[request.id] = entry
         insort(lane.order, entry)
-        insort(lane.lines.setdefault(request.key, []), entry)
+        if first:
+            self._waiting = [one for one in self._urgent_first if one.order]
+        key, rows = request.key, request.rows
+        line = lane.lines.get(key)
+        if line is None:
+            lane.lines[key] = [entry]
+        else:
+            insort(line, entry)
         if request.limit != math.inf:
-            insort(self._limits, (request.limit, self._count, request))
-        lane.rows += request.rows
-        self.rows += request.rows
-        self._shapes[request.key] = self._shapes.get(request.key, 0) + request.rows
+            insort(self._limits, (request.limit, number, request))
+        lane.rows += rows
+        self.rows += rows
+        self.count += 1
+        self._shapes[key] = self._shapes.get(key, 0) + rows
         lane.work += request.work
 
     def remove(self, id_: int) -> Waiting | None:
@@ -101,21 +126,29 @@ class Lanes:
         if entry is None:
             return None
         due, number, request = entry
-        lane = self._lanes[request.lane]
-        del lane.order[bisect_left(lane.order, (due, number))]
-        line = lane.lines[request.key]
-        del line[bisect_left(line, (due, number))]
+        lane, key, rows = self._lanes[request.lane], request.key, request.rows
+        place = due, number
+        order = lane.order
+        # Most leave from the front.
+        del order[0 if order[0] is entry else bisect_left(order, place)]
+        line = lane.lines[key]
+        del line[0 if line[0] is entry else bisect_left(line, place)]
         if not line:
-            del lane.lines[request.key]
+            del lane.lines[key]
         if request.limit != math.inf:
             del self._limits[bisect_left(self._limits, (request.limit, number))]
-        lane.rows -= request.rows
-        self.rows -= request.rows
-        self._shapes[request.key] -= request.rows
-        if not self._shapes[request.key]:
-            del self._shapes[request.key]
-        # An empty lane has no work, whatever sums of fractions say.
-        lane.work = lane.work - request.work if lane.order else 0.0
+        lane.rows -= rows
+        self.rows -= rows
+        self.count -= 1
+        left = self._shapes[key] = self._shapes[key] - rows
+        if not left:
+            del self._shapes[key]
+        if order:
+            lane.work -= request.work
+        else:
+            # An empty lane has no work, whatever sums of fractions say.
+            lane.work = 0.0
+            self._waiting = [one for one in self._urgent_first if one.order]
         return request
 
     def get(self, id_: int) -> Waiting | None:
@@ -151,9 +184,9 @@ class Lanes:
             gone.append(request)
         return gone
 
-    def next_limit(self) -> float | None:
-        """The earliest limit of all that wait."""
-        return self._limits[0][0] if self._limits else None
+    def next_limit(self) -> float:
+        """The earliest limit of all that wait; infinite where there is none."""
+        return self._limits[0][0] if self._limits else math.inf
 
     def line(self, request: Waiting) -> Iterator[Waiting]:
         """The requests of the same lane and shape, in order; begins with `request` where that is the lane's head."""
@@ -163,11 +196,11 @@ class Lanes:
         """Requests of the same shape in other lanes, the most urgent lane first, up to the first lane that waits and is
         not among `lanes`: nobody rides past those who may not.
         """
-        allowed = [self._lanes[number] for number in lanes]
-        for lane in self._urgent_first:
-            if lane is self._lanes[request.lane] or not lane.order:
+        own = self._lanes[request.lane]
+        for lane in self._waiting:
+            if lane is own:
                 continue
-            if lane not in allowed:
+            if lane.number not in lanes:
                 return
             for entry in lane.lines.get(request.key, ()):
                 yield entry[2]
@@ -186,20 +219,24 @@ class Lanes:
         """Return the head of the lane that goes next; something must wait. `seconds` predicts a request's batch."""
         if len(self._lanes) == 1:
             return self._lanes[0].head
-        waiting = [lane for lane in self._urgent_first if lane.order]
-        if len(waiting) == 1:
-            return waiting[0].head
-        for lane in waiting:
-            if lane.owed > 0:
-                return lane.head
-        for place, lane in enumerate(waiting):
-            if place and _is_old(lane, now) and _is_harmless(lane.head, waiting[:place], now, seconds):
-                return lane.head
+        waiting = self._waiting
         chosen = waiting[0]
-        for lane in waiting:
-            if lane.lane.priority == chosen.lane.priority and lane.passed < chosen.passed:
-                chosen = lane
-        return chosen.head
+        if len(waiting) == 1:
+            return chosen.order[0][2]
+        if self._shares:
+            for lane in waiting:
+                if lane.owed > 0:
+                    return lane.order[0][2]
+        if self._ages:
+            for place, lane in enumerate(waiting):
+                head = lane.order[0][2]
+                if now - head.arrived >= lane.old_s and place and _is_harmless(head, waiting[:place], now, seconds):
+                    return head
+        if self._equals:
+            for lane in waiting:
+                if lane.lane.priority == chosen.lane.priority and lane.passed < chosen.passed:
+                    chosen = lane
+        return chosen.order[0][2]
 
     def charge(self, picked: int, shares: Mapping[int, float]) -> None:
         """A batch was sent for a lane, and takes `shares` seconds of each lane that has requests in it. Call it before
@@ -208,13 +245,14 @@ class Lanes:
         if len(self._lanes) == 1:
             return
         total = sum(shares.values())
-        contended = sum(bool(lane.order) for lane in self._lanes) > 1
+        contended = len(self._waiting) > 1
         for number, lane in enumerate(self._lanes):
-            own = shares.get(number, 0.0)
-            lane.passed += own / lane.lane.weight
-            if not lane.lane.min_share:
+            own, policy = shares.get(number, 0.0), lane.lane
+            if own:
+                lane.passed += own / policy.weight
+            if not policy.min_share:
                 continue
-            balance = lane.owed + lane.lane.min_share * total - own
+            balance = lane.owed + policy.min_share * total - own
             if number == picked and lane.owed > 0 and contended:
                 lane.owed = balance
             elif not lane.order:
@@ -224,22 +262,21 @@ class Lanes:
                 # What is left over by others costs nothing.
                 lane.owed = max(balance, min(lane.owed, 0.0))
 
-    def _wake(self, lane: _Lane) -> None:
+    def _wake(self, lane: Queue) -> None:
         """A lane that was empty begins level with those of its priority: it saved nothing up."""
+        lane.owed = min(lane.owed, 0.0)
+        if not self._equals:
+            # Nobody compares what passed.
+            return
         peers = [peer.passed for peer in self._lanes if peer.order and peer.lane.priority == lane.lane.priority]
         lane.passed = max(lane.passed, min(peers, default=0.0))
-        lane.owed = min(lane.owed, 0.0)
 
-    def _due(self, lane: _Lane, request: Waiting) -> float:
-        return min(request.deadline, request.arrived + lane.patience)
-
-
-def _is_old(lane: _Lane, now: float) -> bool:
-    age = lane.lane.max_age_s
-    return age is not None and now - lane.head.arrived >= _OLD * age
+    def _due(self, lane: Queue, request: Waiting) -> float:
+        due = request.arrived + lane.patience
+        return due if due < request.deadline else request.deadline
 
 
-def _is_harmless(request: Waiting, before: Sequence[_Lane], now: float, seconds: Callable[[Waiting], float]) -> bool:
+def _is_harmless(request: Waiting, before: Sequence[Queue], now: float, seconds: Callable[[Waiting], float]) -> bool:
     """Whether every more urgent head would still meet its deadline after a batch of this request."""
     after = now + seconds(request)
     return all(after + seconds(lane.head) <= lane.head.deadline for lane in before)

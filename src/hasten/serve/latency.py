@@ -8,7 +8,7 @@ to what was measured and its mean absolute deviation, both exponentially weighte
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from statistics import mean, median
 
 from hasten.serve.policy import Rung
@@ -50,10 +50,26 @@ class _Cell:
 class _Curve:
     """Measured sizes of one variant, ascending, with seconds; and what its batches were like on the whole."""
 
+    __slots__ = ("_seeds", "overall", "points", "seeded")
+
     def __init__(self, points: Sequence[tuple[int, float]], deviation: float) -> None:
         self.points = sorted(points)
         self.seeded = bool(points)
+        self._seeds: dict[int, float] = {}
         self.overall = _Cell(1.0, 1.0, deviation)
+
+    def add(self, rows: int, seconds: float) -> None:
+        insort(self.points, (rows, seconds))
+        self._seeds.clear()
+
+    def seed(self, rows: int) -> float:
+        """The same as `seconds`, remembered for the sizes that are asked for again and again."""
+        found = self._seeds.get(rows)
+        if found is None:
+            if len(self._seeds) >= _MOST_SIZES:
+                self._seeds.clear()
+            found = self._seeds[rows] = self.seconds(rows)
+        return found
 
     def seconds(self, rows: int) -> float:
         points = self.points
@@ -68,6 +84,26 @@ class _Curve:
             return above
         below_rows, below = points[place - 1]
         return below + (above - below) * (rows - below_rows) / (above_rows - below_rows)
+
+
+class _Line:
+    """The batches of one variant and shape: a cell for each size that was seen, and for the others the curve, corrected
+    by what the variant's batches were like on the whole.
+    """
+
+    __slots__ = ("cells", "curve")
+
+    def __init__(self, curve: _Curve) -> None:
+        self.curve = curve
+        self.cells: dict[int, _Cell] = {}
+
+    def mean(self, rows: int) -> float:
+        cell = self.cells.get(rows)
+        return self.curve.seed(rows) * self.curve.overall.mean if cell is None else cell.mean
+
+    def bound(self, rows: int) -> float:
+        cell = self.cells.get(rows)
+        return self.curve.seed(rows) * self.curve.overall.bound if cell is None else cell.bound
 
 
 class LatencyTable:
@@ -89,8 +125,9 @@ class LatencyTable:
         for rung in ladder:
             points = (measured or {}).get(rung.variant) or [(rows, s / rung.speed) for rows, s in first]
             self._curves[rung.variant] = _Curve(points, spread if points else _UNMEASURED)
+        # In the order in which they were first seen.
         self._cells: dict[tuple[str, int, Hashable], _Cell] = {}
-        self._guesses: dict[tuple[str, int], _Cell] = {}
+        self._lines: dict[tuple[str, Hashable], _Line] = {}
 
     @classmethod
     def of_times(
@@ -109,11 +146,15 @@ class LatencyTable:
 
     def seconds(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes on average."""
-        return (self._cells.get((variant, rows, key)) or self._guessed(variant, rows)).mean
+        return self._line(variant, key).mean(rows)
 
     def bound(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes at most, but for rare cases."""
-        return (self._cells.get((variant, rows, key)) or self._guessed(variant, rows)).bound
+        return self._line(variant, key).bound(rows)
+
+    def bounds(self, variant: str, key: Hashable) -> Callable[[int], float]:
+        """The same as a function of the rows, for one decision."""
+        return self._line(variant, key).bound
 
     def learn(self, variant: str, rows: int, key: Hashable, seconds: float) -> None:
         """A batch took so long."""
@@ -121,22 +162,25 @@ class LatencyTable:
             return
         curve = self._curves[variant]
         if not curve.seeded and len(curve.points) < _MOST_SIZES and all(size != rows for size, _ in curve.points):
-            insort(curve.points, (rows, seconds))
+            curve.add(rows, seconds)
         cell = self._cells.get((variant, rows, key))
         if cell is None:
             cell = _Cell(curve.seconds(rows), curve.overall.ratio, curve.overall.deviation)
             if len(self._cells) >= _MOST_CELLS:
-                del self._cells[next(iter(self._cells))]
-            self._cells[variant, rows, key] = cell
+                self._forget(next(iter(self._cells)))
+            self._cells[variant, rows, key] = self._line(variant, key).cells[rows] = cell
         curve.overall.learn(seconds / cell.seed)
         cell.learn(seconds)
-        self._guesses.clear()
 
-    def _guessed(self, variant: str, rows: int) -> _Cell:
-        """What was not seen: the curve, and what the variant's batches were like on the whole."""
-        found = self._guesses.get((variant, rows))
+    def _line(self, variant: str, key: Hashable) -> _Line:
+        found = self._lines.get((variant, key))
         if found is None:
-            curve = self._curves[variant]
-            found = _Cell(curve.seconds(rows), curve.overall.ratio, curve.overall.deviation)
-            self._guesses[variant, rows] = found
+            if len(self._lines) >= 2 * _MOST_CELLS:
+                self._lines = {place: line for place, line in self._lines.items() if line.cells}
+            found = self._lines[variant, key] = _Line(self._curves[variant])
         return found
+
+    def _forget(self, place: tuple[str, int, Hashable]) -> None:
+        variant, rows, key = place
+        del self._cells[place]
+        del self._lines[variant, key].cells[rows]

@@ -44,12 +44,11 @@ class Outcomes:
 
     def move_all(self, batch: Sequence[Waiting], state: State, happening: Happening) -> None:
         """The requests of a batch changed state."""
-        first = batch[0].lane
-        if all([request.lane == first for request in batch]):
-            self.move(first, state, happening, len(batch))
-            return
+        counts: dict[int, int] = {}
         for request in batch:
-            self.move(request.lane, state, happening)
+            counts[request.lane] = counts.get(request.lane, 0) + 1
+        for lane, count in counts.items():
+            self.move(lane, state, happening, count)
 
     def refuse(self, lane: int, state: State, reason: str) -> None:
         """A request was refused."""

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from hasten.serve.events import Waiting
 from hasten.serve.ladder import Ladder
-from hasten.serve.lanes import Lanes
+from hasten.serve.lanes import Lanes, Queue
 from hasten.serve.latency import LatencyTable
 from hasten.serve.policy import Policy
 from hasten.serve.roster import Roster
@@ -38,7 +38,9 @@ class Outlook:
         self.ladder = Ladder(policy)
         self._scaler = Scaler(policy)
         self._scales = policy.scale[0] != policy.scale[1]
+        self._least = policy.scale[0]
         self._numbers = range(len(policy.lanes))
+        self._rivals = [_rivals(policy, lanes, number) for number in self._numbers]
         self._costs = [1.0] * len(policy.ladder)
         self._offered = [0.0] * len(policy.lanes)
         self._loads = [0.0] * len(policy.lanes)
@@ -50,6 +52,8 @@ class Outlook:
         self._variants = [policy.ladder[0].variant] * len(policy.lanes)
         # Nobody asks for loads where nothing depends on them.
         self.watches = self._scales or self.ladder.moves or len(policy.lanes) > 1
+        self._follows = self._scales or self.ladder.moves
+        self._came = False
         # When the present window ends; it begins with the first event.
         self.ends = -math.inf if self.watches else math.inf
 
@@ -88,6 +92,7 @@ class Outlook:
     def offer(self, lane: int, work: float) -> None:
         """Work came, whether or not it is let in."""
         self._offered[lane] += work
+        self._came = True
 
     def drains_in(self, lane: int) -> float:
         """Seconds until the lane's queue is empty if nothing else comes: when coming back makes sense."""
@@ -99,31 +104,27 @@ class Outlook:
 
     def answered_in(self, request: Waiting, now: float) -> tuple[float, float]:
         """Return seconds until the request would start, and how long its batch then takes at most."""
-        number = request.lane
-        size = self._policy.max_batch
-        lane, variant = self._policy.lanes[number], self.variant(request.lane)
-        own = self._lanes.work_before(request) * self._cost(number)
-        if self._lanes.shapes(number) == 1:
+        number, rows, key = request.lane, request.rows, request.key
+        size, costs, lanes = self._policy.max_batch, self._lane_costs, self._lanes
+        lane, variant = self._policy.lanes[number], self._variants[number]
+        own = lanes.work_before(request) * costs[number]
+        if own and lanes.shapes(number) == 1:
             # What does not fill a batch before this request goes together with it.
-            own -= math.fmod(own, self._table.seconds(variant, size, request.key))
+            own -= math.fmod(own, self._table.seconds(variant, size, key))
         before, rate = own, 1.0
-        for other, rival in enumerate(self._policy.lanes):
-            if other == number:
-                continue
-            if rival.priority < lane.priority:
-                cost = self._lane_costs[other]
-                before += self._lanes.work(other) * cost
+        for other, queue, what, weight, share in self._rivals[number]:
+            if what < 0:
+                cost = costs[other]
+                before += queue.work * cost
                 rate -= self._loads[other] * cost
-            elif rival.priority == lane.priority:
-                before += min(self._waits(other), own * rival.weight / lane.weight)
-            elif self._lanes.length(other):
-                rate -= rival.min_share
+            elif what == 0:
+                before += min(queue.work * costs[other], own * weight / lane.weight)
+            elif queue.order:
+                rate -= share
         rate = max(rate, lane.min_share, _LEAST_RATE)
         # Other lanes fill batches up: then only an empty queue gives a small one.
-        alone = len(self._numbers) == 1
-        waiting = self._lanes.line_rows(number, request.key) if alone else self._lanes.rows
-        company = min(size, waiting + request.rows)
-        run = self._table.bound(variant, max(company, request.rows), request.key)
+        waiting = lanes.rows if len(costs) > 1 else lanes.line_rows(number, key)
+        run = self._table.bound(variant, max(min(size, waiting + rows), rows), key)
         return self._roster.starts_in(now) + before / self._instances / rate, run
 
     def unlikely(self, request: Waiting, now: float) -> str | None:
@@ -144,7 +145,7 @@ class Outlook:
             if now + wait_s + run_s <= request.deadline and now + wait_s <= request.limit:
                 return None
             reason = "would be late"
-        if self._roster.free and not len(self._lanes) and now >= self._trial + _TRIAL_S:
+        if self._roster.free and not self._lanes.count and now >= self._trial + _TRIAL_S:
             self._trial = now
             request.trial = True
             return None
@@ -171,15 +172,16 @@ class Outlook:
                 waiting = sum(self._waits(n) for n in self._numbers)
                 wanted = self._scaler.target(self.ends, wanted, load, waiting)
             self._offered = [0.0] * len(self._offered)
+            self._came = False
             self.ends = max(self.ends + window, now - longest)
         return wanted
 
-    def next_end(self) -> float | None:
-        """When the window ends, where something may follow from it."""
-        if not (self._scales or self.ladder.moves):
-            return None
-        unsettled = self.ladder.level > 0 or self._roster.wanted > self._policy.scale[0] or any(self._offered)
-        return self.ends if unsettled else None
+    def next_end(self) -> float:
+        """When the window ends, where something may follow from it; else infinite."""
+        if not self._follows:
+            return math.inf
+        unsettled = self._came or self.ladder.level > 0 or self._roster.wanted > self._least
+        return self.ends if unsettled else math.inf
 
     def _end_window(self, at: float) -> None:
         capacity = self._instances * self._policy.window_s
@@ -208,3 +210,16 @@ class Outlook:
     def _waits(self, lane: int) -> float:
         """Engine seconds that wait in a lane, at its present variant."""
         return self._lanes.work(lane) * self._lane_costs[lane]
+
+
+def _rivals(policy: Policy, lanes: Lanes, number: int) -> list[tuple[int, Queue, int, float, float]]:
+    """The other lanes as one lane sees them: their numbers and queues; below 0 where they are more urgent, 0 where they
+    are equally so; their weights and minimum shares.
+    """
+    own = policy.lanes[number].priority
+    return [
+        (other, lanes.queues[other], rival.priority - own, rival.weight, rival.min_share)
+        for other, rival in enumerate(policy.lanes)
+        # Who goes after this lane and is owed nothing takes nothing from it.
+        if other != number and (rival.priority <= own or rival.min_share)
+    ]

@@ -12,7 +12,7 @@ from typing import Literal
 from hasten.serve.events import EngineLost, Waiting
 from hasten.serve.policy import Policy
 
-__all__ = ["INSTANCE", "Instance", "Roster"]
+__all__ = ["INSTANCE", "Happening", "Instance", "Roster", "State"]
 
 State = Literal["off", "starting", "idle", "busy", "leaving", "down", "lost"]
 Happening = Literal["start", "engine up", "dispatch", "finished", "engine down", "engine lost", "stop"]
@@ -55,14 +55,6 @@ class Instance:
         self.busy_until = 0.0
         self.loss: EngineLost | None = None
 
-    def move(self, happening: Happening) -> bool:
-        """Change state by the table; whether it names this change."""
-        after = INSTANCE.get((self.state, happening))
-        if after is None:
-            return False
-        self.state = after
-        return True
-
 
 class Roster:
     """All instances that the policy allows, of which some may be off. What is counted of them follows each `move`."""
@@ -85,18 +77,32 @@ class Roster:
 
     def move(self, instance: Instance, happening: Happening) -> bool:
         """Change an instance's state by the table; whether it names this change."""
-        moved = instance.move(happening)
-        if moved:
+        before = instance.state
+        after = INSTANCE.get((before, happening))
+        if after is None:
+            return False
+        instance.state = after
+        if happening == "dispatch" or (happening == "finished" and before == "busy"):
+            self._turned(after)
+        else:
             self._count()
-        return moved
+        return True
+
+    def _turned(self, state: State) -> None:
+        """One went from idle to busy or back, as with every batch: nothing else changed."""
+        self._idle += 1 if state == "idle" else -1
+        self.free = self._idle > 0
+        # Some leave, or those that work are not all idle.
+        self.runs = self._leaving or self._idle < self.working
 
     def _count(self) -> None:
         """Every event asks, and few events change anything: counted when something changes."""
         states = [instance.state for instance in self.instances]
+        self._idle, self._leaving = states.count("idle"), "leaving" in states
         # Whether one takes a batch now; whether one runs something; how many share the work; how many should be up.
-        self.free = "idle" in states
-        self.runs = "busy" in states or "leaving" in states
-        self.working = states.count("idle") + states.count("busy")
+        self.free = self._idle > 0
+        self.runs = "busy" in states or self._leaving
+        self.working = self._idle + states.count("busy")
         self.wanted = len(states) - states.count("off") - states.count("leaving")
         losses = [instance.loss for instance in self.instances if instance.state == "lost" and instance.loss]
         all_lost = bool(losses) and len(losses) >= self.wanted
