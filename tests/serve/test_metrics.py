@@ -114,7 +114,7 @@ def test_a_long_body_that_is_not_valid_is_counted_once_too(client: Client) -> No
     assert client.call("POST", INFER, "[" + "1," * 2**20)[0].status == 400
     page = client.scrape()
     assert {key[1:]: value for key, value in page.items() if key[0] == "hasten_refusals_total"} == {
-        ("tiny", "invalid"): 1
+        ("", "tiny", "invalid"): 1
     }
 
 
