@@ -68,8 +68,9 @@ conformance: setup
 	$(BIN)/python benchmarks/conform.py
 
 # wrk, and h2load (nghttp2-client), are Debian's packages; peers are installed into work/, each in an environment of its own.
+# `make bench-serve SERVE=--short` takes about eight minutes.
 bench-serve: zoo
-	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/serve.py $(SERVE)
 
 # An hour and a half; `make soak SOAK=--short` takes a few minutes.
 soak: setup

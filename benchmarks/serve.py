@@ -1,8 +1,9 @@
 """hasten beside its peers, over HTTP and gRPC, and beside its own engine. Writes docs/serving_benchmarks.md.
 
-One command: make bench-serve. All servers run at once, pinned to the first core; the load comes from the second (wrk
-and h2load, Debian's packages). Each round gives every server one burst in every case, in random order; a ratio is
-paired by round. Answers are checked before the clock runs. Exit status 1 where a bar is missed.
+One command: make bench-serve; with SERVE=--short it is a quick look. All servers run at once, pinned to the first
+core; the load comes from the second (wrk and h2load, Debian's packages). Each round gives every server one burst in
+every case, in random order; a ratio is paired by round. Answers are checked before the clock runs. Exit status 1 where
+a bar is missed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from servers.process import Server
 from serving.cases import CASES, Case, check, loads
 from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
 from serving.page import page
-from serving.real import MODELS, in_process, mean_batch, real
+from serving.real import MODELS, REAL_LONGER, in_process, mean_batch, real
 from serving.verdict import Race, RealRace
 
 PAGE = Path(__file__).parent.parent / "docs" / "serving_benchmarks.md"
@@ -33,12 +34,15 @@ SERVER_CORE, LOAD_CORE = 0, 1
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12, help="at least 6")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a burst, whole seconds")
+    parser.add_argument("--short", action="store_true", help="6 rounds of 1 s: about 8 minutes")
+    parser.add_argument("--rounds", type=int, help="at least 6  [default: 12]")
+    parser.add_argument("--seconds", type=float, help="length of a burst, whole seconds  [default: 2]")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
+    given.rounds = given.rounds or (6 if given.short else 12)
+    given.seconds = given.seconds or (1.0 if given.short else 2.0)
     require_tools()
     machine = Machine()
     before = machine.snapshot()
@@ -94,18 +98,22 @@ def burst(case: Case, server: Server, load: HttpLoad | GrpcLoad, seconds: float,
 
 def against_engine(name: str, work: Path, given: argparse.Namespace, rng: np.random.Generator) -> RealRace:
     """A real model through the server, and the same engine without one, in turn."""
-    model = real(name, work)
+    model, seconds = real(name, work), REAL_LONGER * given.seconds
     race = RealRace(name, model.shapes)
     with hasten.running([model.bundle], work, core=SERVER_CORE) as server, in_process(model, SERVER_CORE) as engine:
         model.load.run(server.http, 1, LOAD_CORE, work)
         for _ in range(given.rounds):
             for side in rng.permutation(["server", "engine"]):
                 if side == "engine":
-                    race.engine.append(engine.rows_per_s(given.seconds))
+                    rate, cpu_us = engine.run(seconds)
+                    race.engine.append(rate)
+                    race.engine_cpu_us.append(cpu_us)
                     continue
                 rows, batches = mean_batch(server, name)
-                race.server.append(model.load.run(server.http, given.seconds, LOAD_CORE, work)[0].rate)
+                before = server.cpu_s()
+                race.server.append(model.load.run(server.http, seconds, LOAD_CORE, work)[0].rate)
                 after_rows, after_batches = mean_batch(server, name)
+                race.server_cpu_us.append((server.cpu_s() - before) / (after_rows - rows) * 1e6)
                 race.batch.append((after_rows - rows) / (after_batches - batches))
     return race
 

@@ -55,12 +55,16 @@ class Race:
 
 @dataclass(slots=True)
 class RealRace:
-    """A real model through the server and in process: rows per second by round, and rows a batch at the server."""
+    """A real model through the server and in process: rows per second, processor time for a row, rows a batch at the
+    server; one of each for a round.
+    """
 
     name: str
     shapes: dict[str, tuple[int, ...]]
     server: list[float] = field(default_factory=list)
     engine: list[float] = field(default_factory=list)
+    server_cpu_us: list[float] = field(default_factory=list)
+    engine_cpu_us: list[float] = field(default_factory=list)
     batch: list[float] = field(default_factory=list)
 
     @property
@@ -69,13 +73,19 @@ class RealRace:
         return speedup(self.server, self.engine)
 
     @property
+    def share_by_cpu(self) -> Figure:
+        """The engine's processor time for a row over the server's with its worker, paired by round."""
+        return speedup(self.engine_cpu_us, self.server_cpu_us)
+
+    @property
     def met(self) -> bool:
         """Whether the typical round reaches the bar."""
         return self.share.value is not None and self.share.value >= REAL_BAR
 
     def __str__(self) -> str:
         verdict = "met" if self.met else "missed"
-        return f"{self.name}: {interval(self.share)} of the engine in process, bar {REAL_BAR:g}, {verdict}"
+        shares = f"{interval(self.share)} of the engine in process, {interval(self.share_by_cpu)} by processor time"
+        return f"{self.name}: {shares}, bar {REAL_BAR:g}, {verdict}"
 
 
 def interval(figure: Figure) -> str:

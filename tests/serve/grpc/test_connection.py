@@ -393,6 +393,48 @@ def test_an_end_lets_calls_finish_and_takes_no_new_connection_for_them() -> None
     play(scene)
 
 
+def test_headers_that_come_again_are_held_to_the_same_rules() -> None:
+    """Whether they are recognised or read, calls are let in, timed and refused alike."""
+
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        token = b"Bearer " + TOKEN.encode()
+        for _ in range(3):
+            assert (await client.ask(framed(b"hello"), authorization=token)).message == b"hello"
+            wrong = await client.ask(framed(b""), authorization=b"Bearer wrong")
+            assert wrong.status == GRPC_STATUS["unauthenticated"]
+            assert (await client.ask(framed(b""), grpc_timeout=b"S", authorization=token)).status == 3
+        hub.access = Access({Scope.INFER: [TOKEN + "-another"]})
+        turned_away = await client.ask(framed(b""), authorization=token)
+        assert turned_away.status == GRPC_STATUS["unauthenticated"]
+
+    play(scene, access=Access({Scope.INFER: [TOKEN]}))
+
+
+def test_a_timeout_counts_from_each_call_that_names_it() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        for count in (1, 2):
+            late = client.call(framed(b""), HOLD, grpc_timeout=b"10S")
+            await client.until_held(backend, count)
+            call = backend.held[-1]
+            assert call.deadline == pytest.approx(call.begun + 10)
+            hub.sweep(call.begun + 11)
+            assert (await client.reply(late)).status == GRPC_STATUS["deadline"]
+
+    play(scene)
+
+
+def test_few_headers_are_remembered_and_no_long_ones() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        for number in range(300):
+            await client.ask(framed(b""), x_number=b"%d" % number)
+        assert 0 < len(hub.known) <= 256
+        known = len(hub.known)
+        await client.ask(framed(b""), x_long=b"a" * 3000)
+        assert len(hub.known) == known
+
+    play(scene)
+
+
 def test_what_took_too_long_is_given_up() -> None:
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         now = asyncio.get_running_loop().time()

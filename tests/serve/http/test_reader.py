@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hasten.errors import RequestError
 from hasten.serve.http.limits import HttpLimits
 
 START = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
@@ -210,3 +211,74 @@ def test_a_refusal_by_the_header_keeps_the_connection_where_the_body_is_small(
     chunked.receive(CHUNKED.replace(b"/echo", b"/nothing"))
     assert [answer.status for answer in answers(chunked.written)] == [404]
     assert chunked.ended, "how much would come nobody knows"
+
+
+# A header that came before is recognised by its bytes: nothing else about it may change.
+
+
+@pytest.mark.parametrize("what", SMUGGLING)
+def test_a_good_header_before_it_lets_nothing_pass(world: Any, answers: Any, ask: Any, what: str) -> None:
+    client = world.connect()
+    for _ in range(2):
+        client.receive(ask("/echo", b"abc"))
+    client.receive(SMUGGLING[what] + SECOND)
+    assert [answer.status for answer in answers(client.written)] == [200, 200, 400]
+    assert world.application.seen == [b"abc", b"abc"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_one_connection_answers_as_a_new_one_for_each_request_would(
+    make_world: Any, ask: Any, answers: Any, data: st.DataObject
+) -> None:
+    bodies = st.sampled_from([b"", b"abc", b"abd", b"\r\n\r\nabc", b"\r\n\r\n"])
+    targets, lines = st.sampled_from(["/echo", "/nowhere", "/bug"]), st.sampled_from([(), ("X: y",), ("Expect: x",)])
+    sent = [ask(data.draw(targets), data.draw(bodies), *data.draw(lines)) for _ in range(data.draw(st.integers(1, 8)))]
+    one, found, wanted = make_world(), [], []
+    client = one.connect()
+    for request in sent:
+        fresh = make_world()
+        alone = fresh.connect()
+        alone.receive(request)
+        wanted += [(answer.status, len(answer.body)) for answer in answers(alone.written)]
+        client.receive(request)
+        if alone.ended:
+            break
+    found = [(answer.status, len(answer.body)) for answer in answers(client.written)]
+    assert found == wanted
+    assert one.hub.buffered == 0
+
+
+def test_whether_a_recognised_header_may_pass_is_decided_anew(world: Any, answers: Any, ask: Any) -> None:
+    client = world.connect()
+    for _ in range(2):
+        client.receive(ask("/echo", b"abc"))
+    world.application.open = _refuse
+    client.receive(ask("/echo", b"abc"))
+    assert [answer.status for answer in answers(client.written)] == [200, 200, 403]
+    assert not client.ended
+
+
+def test_a_recognised_header_with_more_or_less_than_its_body_is_read_as_any(world: Any, ask: Any) -> None:
+    client = world.connect()
+    request = ask("/echo", b"abc")
+    for piece in (request, request[:-1], b"c", request + request, request[:20], request[20:], request):
+        client.receive(piece)
+    assert world.application.seen == [b"abc"] * 6
+
+
+def test_bodies_of_recognised_headers_count_against_the_bound_of_all(make_world: Any, answers: Any, ask: Any) -> None:
+    world = make_world(HttpLimits(buffered_bytes=700))
+    waiting, client = world.connect(), world.connect()
+    for one in (waiting, client):
+        one.receive(ask("/later", b"a" * 400))
+        world.application.replies.pop()()
+    waiting.receive(ask("/later", b"b" * 400))
+    client.receive(ask("/later", b"c" * 400))
+    assert [answer.status for answer in answers(client.written)] == [200, 503]
+    world.application.replies.pop()()
+    assert world.hub.buffered == 0
+
+
+def _refuse(request: Any) -> Any:
+    raise RequestError("No.", code="forbidden")
