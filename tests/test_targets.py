@@ -109,7 +109,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
         (500, b'{"error": "late", "code": "deadline"}', "deadline"),
         (503, b'{"error": "no code"}', "unavailable"),
         (502, b"<html>bad gateway</html>", "http_502"),
-        (429, b'{"code": "made up"}', "overloaded"),
+        (429, b'{"code": "made up"}', "rate_limited"),
     ],
 )
 def test_a_failure_is_of_the_kind_that_the_server_says(status: int, body: bytes, code: str) -> None:

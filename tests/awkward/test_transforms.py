@@ -39,10 +39,11 @@ def test_it_keeps_its_promise_or_says_why_not(awkward: Any, technique: str, tmp_
         assert "Traceback" not in error.message
         assert list(folder.iterdir()) == []
         return
-    onnx.checker.check_model(str(model))
     before, after = open_model(awkward.path), open_model(model)
+    if after.format == "onnx":
+        onnx.checker.check_model(str(model))
     wanted = answers_of(before, samples, lambda sample: sample)
-    got = answers_of(after, samples, lambda sample: transform.adapt(sample, transform.defaults))
+    got = answers_of(after, samples, lambda sample: transform.adapt(sample, transform.defaults), transform.runs_in)
     assert compare(wanted, got, transform.promise)[1] is None
     assert all(path.parent == model.parent for path in after.files())
 

@@ -21,7 +21,7 @@ from hasten.model.open import open_model
 from hasten.spec.variant import Step
 from hasten.transform.base import Transform, TransformFailed, transforms
 from hasten.transform.isolate import apply_isolated
-from hasten.transform.numerics import answers_of, compare
+from hasten.transform.numerics import answers_of, compare, probes_for
 from hasten.transform.samples import store
 
 HERE = Path(__file__).parent.parent / "transform"
@@ -84,9 +84,10 @@ def test_the_result_is_valid_keeps_the_interface_and_its_promise(
         assert [(s.name, s.dtype) for s in after.signature.inputs] == [
             (s.name, s.dtype) for s in before.signature.inputs
         ]
-    wanted = answers_of(before, samples, lambda sample: sample)
     complete = {**transform.defaults, **options}
-    got = answers_of(after, samples, lambda sample: transform.adapt(sample, complete))
+    probes = probes_for(transform.promised(complete))
+    wanted = answers_of(before, samples, lambda sample: sample, probes=probes)
+    got = answers_of(after, samples, lambda sample: transform.adapt(sample, complete), transform.runs_in, probes)
     error, problem = compare(wanted, got, transform.promise)
     assert problem is None
     assert error == applied.error

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from tests.engine.tflite import fully_connected
 from tests.transform.small_models import images, small_convolutions
 
 from hasten.data import Dataset
+from hasten.data.dataset import Samples
 from hasten.engine.base import engines
 from hasten.model.open import open_model
 from hasten.spec.target import Target
@@ -25,6 +28,22 @@ def bf16() -> None:
     device = engines.get("openvino").probe().device("CPU")
     if device is None or "bf16" not in device.precisions:
         pytest.skip("this processor does not compute in bf16")
+
+
+def subject(folder: Path) -> tuple[Path, Samples]:
+    return small_convolutions(folder / "convolutions.onnx"), images()
+
+
+def refused(folder: Path) -> tuple[Path, Samples]:
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "whole",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [1, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "whole.onnx"))
+    return folder / "whole.onnx", Dataset(inputs={"x": np.zeros((4, 4), np.int64)}).subset(range(4))
 
 
 def run(source: Path, folder: Path, samples: Any, skip: tuple[str, ...] = ()) -> Any:
@@ -75,17 +94,6 @@ def test_a_processor_without_bf16_is_a_reason_and_no_crash(tmp_path: Path, monke
 
 
 def test_a_model_without_floating_point_numbers_is_refused(tmp_path: Path) -> None:
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "whole",
-        [helper.make_tensor_value_info("x", TensorProto.INT64, [1, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.INT64, [1, 4])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, str(tmp_path / "m.onnx"))
-    samples = Dataset(inputs={"x": np.zeros((4, 4), np.int64)}).subset(range(4))
+    source, samples = refused(tmp_path)
     with pytest.raises(TransformFailed, match="computes nothing in f32"):
-        run(tmp_path / "m.onnx", tmp_path / "out", samples)
+        run(source, tmp_path / "out", samples)

@@ -49,6 +49,7 @@ class ComputeBf16(Transform):
         import openvino as ov
 
         network = _fused(task.model)
+        _settle_names(network, _fused(task.model))
         for site, operator in _sites(network).items():
             if site in task.skip:
                 operator.get_rt_info()[_MARK] = ""
@@ -60,12 +61,20 @@ class ComputeBf16(Transform):
 
 def _fused(model: Model) -> Any:
     """The graph after OpenVINO's own common optimizations: an operator that these make anew would lose its mark."""
-    from openvino._offline_transformations import apply_moc_transformations
+    from openvino._offline_transformations import apply_fused_names_cleanup, apply_moc_transformations
 
     network = network_of(model)
     apply_moc_transformations(network, cf=True)
     _plain_arithmetic(network)
+    apply_fused_names_cleanup(network)
     return network
+
+
+def _settle_names(network: Any, again: Any) -> None:
+    """Give operators whose names come from a counter, and so differ in a second reading, names by their place."""
+    for place, (operator, other) in enumerate(zip(network.get_ordered_ops(), again.get_ordered_ops(), strict=True)):
+        if operator.get_friendly_name() != other.get_friendly_name():
+            operator.set_friendly_name(f"{operator.get_type_name()}/{place}")
 
 
 def _plain_arithmetic(network: Any) -> None:

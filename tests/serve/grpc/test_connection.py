@@ -403,11 +403,11 @@ def test_headers_that_come_again_are_held_to_the_same_rules() -> None:
             wrong = await client.ask(framed(b""), authorization=b"Bearer wrong")
             assert wrong.status == GRPC_STATUS["unauthenticated"]
             assert (await client.ask(framed(b""), grpc_timeout=b"S", authorization=token)).status == 3
-        hub.access = Access({Scope.INFER: [TOKEN + "-another"]})
+        hub.guard = Guard(Access({Scope.INFER: [TOKEN + "-another"]}))
         turned_away = await client.ask(framed(b""), authorization=token)
         assert turned_away.status == GRPC_STATUS["unauthenticated"]
 
-    play(scene, access=Access({Scope.INFER: [TOKEN]}))
+    play(scene, guard=Guard(Access({Scope.INFER: [TOKEN]})))
 
 
 def test_a_timeout_counts_from_each_call_that_names_it() -> None:
