@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import threading
 from collections.abc import Generator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -179,6 +180,14 @@ def test_the_page_holds_every_bar_and_the_same_figures_give_the_same_drawings(tm
     assert all(bar.name in text for bar in bars(found[0]))
     assert "(overload/m-goodput.svg)" in text
     assert "**missed**" not in text
+    assert "disturbed" not in text
+
+
+def test_a_generator_that_was_late_is_told_of(tmp_path: Path) -> None:
+    found = found_of()
+    found.crowd["hasten"] = [dataclasses.replace(ran(100.0), late_ms=2.5)]
+    given = argparse.Namespace(rounds=1, seconds=5.0, note="", out=tmp_path / "overload.md")
+    assert "2.50 ms late" in page([found], draw([found], tmp_path), {}, given)
 
 
 def test_triton_gets_the_lanes_as_priorities_and_refuses_when_a_batch_would_not_fit_any_more() -> None:
