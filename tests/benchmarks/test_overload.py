@@ -99,9 +99,11 @@ def test_recovery_lasts_to_the_last_answer_of_a_lesser_variant() -> None:
     assert recovery_s(given, log(rows[2:]), "f32") is None
 
 
-def ran(goodput: float, *, due: int = 1000, good: int = 1000, refused_ms: Sequence[float] = ()) -> Outcome:
+def ran(
+    goodput: float, *, offered: float = 300.0, due: int = 1000, good: int = 1000, refused_ms: Sequence[float] = ()
+) -> Outcome:
     return Outcome(
-        offered=100.0,
+        offered=offered,
         goodput=goodput,
         throughput=goodput,
         due=(due, due, due),
@@ -163,6 +165,24 @@ def test_what_meets_every_bar_misses_none() -> None:
 )
 def test_each_bar_is_missed_by_its_own_figure_only(changed: dict[str, float], bar: str) -> None:
     assert [one.name for one in missed(found_of(**changed))] == [bar]
+
+
+def test_a_server_that_was_not_overloaded_shows_nothing() -> None:
+    found = found_of()
+    found.runs[Cell("hasten", "poisson", 3.0)] = [ran(99.0, offered=100.0, refused_ms=[2.0])]
+    found.crowd["hasten"] = [ran(99.0, offered=100.0)]
+    assert {bar.met for bar in missed(found)} == {None}
+    assert [bar.name.partition(",")[0] for bar in missed(found)] == [
+        "goodput at 3 x",
+        "critical lane while background saturates",
+        "background while it saturates",
+    ]
+
+
+def test_a_few_critical_requests_without_a_miss_prove_nothing() -> None:
+    found = found_of()
+    found.crowd["hasten"] = [ran(100.0, due=20, good=20)]
+    assert [(bar.name, bar.met) for bar in missed(found)] == [("critical lane while background saturates", None)]
 
 
 def test_what_was_not_measured_is_not_met() -> None:
