@@ -18,6 +18,8 @@ from servers import triton
 
 __all__ = ["page"]
 
+# Later than this it was not the load that was asked for.
+_LATE_MS = 2.0
 INTRODUCTION = """\
 # Overload
 
@@ -82,6 +84,8 @@ def _model(found: Found, drawings: Sequence[Path]) -> list[str]:
         f"## {found.model}",
         f"Capacity {found.capacity:.1f} requests/s: a full batch takes {found.batch_s * 1e3:.0f} ms. "
         f"In a closed loop: {own}.",
+        f"The generator sent its requests {_late_ms(found):.2f} ms late at p99 in its worst run"
+        + (f", {_LATE_MS:g} ms or more: **other work disturbed it**." if _late_ms(found) >= _LATE_MS else "."),
         "",
         *(f"![{path.stem}]({path.as_posix()})" for path in drawings),
         "",
@@ -92,6 +96,10 @@ def _model(found: Found, drawings: Sequence[Path]) -> list[str]:
     for cell in sorted(found.runs, key=lambda cell: (cell.server, cell.kind, cell.load)):
         lines.append(_row(cell, found.runs[cell], found.capacity))
     return [*lines, "", *_crowd(found), *_batcher(found)]
+
+
+def _late_ms(found: Found) -> float:
+    return max((one.late_ms for runs in (found.runs, found.crowd) for some in runs.values() for one in some), default=0)
 
 
 def _row(cell: Cell, runs: Sequence[Outcome], capacity: float) -> str:

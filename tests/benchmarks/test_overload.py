@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import threading
 from collections.abc import Generator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,9 +99,11 @@ def test_recovery_lasts_to_the_last_answer_of_a_lesser_variant() -> None:
     assert recovery_s(given, log(rows[2:]), "f32") is None
 
 
-def ran(goodput: float, *, due: int = 1000, good: int = 1000, refused_ms: Sequence[float] = ()) -> Outcome:
+def ran(
+    goodput: float, *, offered: float = 300.0, due: int = 1000, good: int = 1000, refused_ms: Sequence[float] = ()
+) -> Outcome:
     return Outcome(
-        offered=100.0,
+        offered=offered,
         goodput=goodput,
         throughput=goodput,
         due=(due, due, due),
@@ -164,6 +167,24 @@ def test_each_bar_is_missed_by_its_own_figure_only(changed: dict[str, float], ba
     assert [one.name for one in missed(found_of(**changed))] == [bar]
 
 
+def test_a_server_that_was_not_overloaded_shows_nothing() -> None:
+    found = found_of()
+    found.runs[Cell("hasten", "poisson", 3.0)] = [ran(99.0, offered=100.0, refused_ms=[2.0])]
+    found.crowd["hasten"] = [ran(99.0, offered=100.0)]
+    assert {bar.met for bar in missed(found)} == {None}
+    assert [bar.name.partition(",")[0] for bar in missed(found)] == [
+        "goodput at 3 x",
+        "critical lane while background saturates",
+        "background while it saturates",
+    ]
+
+
+def test_a_few_critical_requests_without_a_miss_prove_nothing() -> None:
+    found = found_of()
+    found.crowd["hasten"] = [ran(100.0, due=20, good=20)]
+    assert [(bar.name, bar.met) for bar in missed(found)] == [("critical lane while background saturates", None)]
+
+
 def test_what_was_not_measured_is_not_met() -> None:
     bare = Found("m", 100.0, 0.08)
     assert {bar.met for bar in bars(bare)} == {None}
@@ -179,6 +200,14 @@ def test_the_page_holds_every_bar_and_the_same_figures_give_the_same_drawings(tm
     assert all(bar.name in text for bar in bars(found[0]))
     assert "(overload/m-goodput.svg)" in text
     assert "**missed**" not in text
+    assert "disturbed" not in text
+
+
+def test_a_generator_that_was_late_is_told_of(tmp_path: Path) -> None:
+    found = found_of()
+    found.crowd["hasten"] = [dataclasses.replace(ran(100.0), late_ms=2.5)]
+    given = argparse.Namespace(rounds=1, seconds=5.0, note="", out=tmp_path / "overload.md")
+    assert "2.50 ms late" in page([found], draw([found], tmp_path), {}, given)
 
 
 def test_triton_gets_the_lanes_as_priorities_and_refuses_when_a_batch_would_not_fit_any_more() -> None:
