@@ -93,8 +93,8 @@ def in_process(model: Real, core: int) -> Generator[InProcess]:
     """Load the bundle's model with the bundle's target, pinned to a core."""
     command = ["taskset", "-c", str(core), sys.executable, "-m", "serving.real", str(model.bundle)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*_FOLDERS, os.environ.get("PYTHONPATH", "")])}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, env=environment, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield InProcess(process)
