@@ -62,7 +62,6 @@ class Core:
         self._commands: list[Command] = []
         # The last one asked for: the same time is asked for again with most events.
         self._wake = Wake(-math.inf)
-        self._numbers = {"": 0, **{lane.name: number for number, lane in reversed([*enumerate(policy.lanes)])}}
         self._takes: dict[type[Event], Callable[..., None]] = {
             Arrived: self._arrived,
             Cancelled: self._cancelled,
