@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hasten.errors import RequestError
 from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
 from hasten.wire.base import Limits
-from hasten.wire.tensors import checked_shape, from_bytes, from_json, to_bytes, to_json
+from hasten.wire.tensors import checked_shape, from_bytes, from_json, from_json_text, to_bytes, to_json
 
 DTYPES: tuple[DType, ...] = get_args(DType)
 IN_JSON: tuple[DType, ...] = tuple(dtype for dtype in DTYPES if dtype != "BF16")
@@ -178,6 +178,12 @@ def test_json_may_hold_the_largest_values_of_the_type(dtype: DType, value: Any) 
 @pytest.mark.parametrize("data", [[[1, 2], [3]], [[1, 2, 3, 4]], [1, 2, [3, 4]], [[[1, 2]], [[3, 4]]], [1, 2, 3], []])
 def test_json_must_be_flat_or_nested_as_the_shape_says(data: list[Any]) -> None:
     refusal(from_json, "x", "INT8", (2, 2), data)
+
+
+@pytest.mark.parametrize("dtype", ["FP32", "INT8", "BYTES"])
+@pytest.mark.parametrize("text", [b'["\x80"]', b'["ok", "\xff\xfe"]'])
+def test_json_text_must_be_utf8_inside_its_strings_too(dtype: DType, text: bytes) -> None:
+    assert "not valid" in refusal(from_json_text, "x", dtype, (1,), text)
 
 
 @pytest.mark.parametrize("data", [None, 1, "1234", {"0": 1}])

@@ -82,14 +82,15 @@ def from_json_text(name: str, dtype: DType, shape: tuple[int, ...], text: bytes 
     if dtype in _FLOATS or dtype in _INTEGERS:
         try:
             flat = _FLAT_FLOATS(text) if dtype in _FLOATS else _FLAT_INTEGERS(text)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeDecodeError):
             pass  # nested, or wrong: what exactly is told below
         else:
             _require_count(name, len(flat), shape)
             return _numbers(name, dtype, flat).reshape(shape)
     try:
         data = _ANYTHING(text)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        # Whoever cut the text out of a request did not look into its strings.
         raise invalid(f"The data of {name!r} is not valid: {error}.") from error
     return from_json(name, dtype, shape, data)
 
