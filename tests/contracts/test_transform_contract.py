@@ -57,8 +57,11 @@ def options(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def subject(name: str, tmp_path: Path) -> Subject:
+    module = module_of(name)
+    if getattr(module, "SKIP", ""):
+        pytest.skip(module.SKIP)
     (tmp_path / "source").mkdir()
-    return module_of(name).subject(tmp_path / "source")
+    return module.subject(tmp_path / "source")
 
 
 def fresh(folder: Path) -> Path:

@@ -37,7 +37,9 @@ class ComputeBf16(Transform):
     runs_in = "bf16"
 
     def requires(self, model: Model, options: Options) -> str | None:
-        """Something that computes with floating-point numbers."""
+        """A processor with bf16, and something that computes with floating-point numbers."""
+        if not _has_bf16():
+            return "this processor does not compute in bf16."
         return None if self.sites(model, options) else "the model computes nothing in f32."
 
     def sites(self, model: Model, options: Options) -> Sequence[str]:
@@ -57,6 +59,13 @@ class ComputeBf16(Transform):
         saved = task.out.read_text()
         if task.skip and not any(words in saved for words in _SAVED):
             raise TransformFailed("this release of OpenVINO does not keep the marks; another release may.")
+
+
+def _has_bf16() -> bool:
+    import openvino as ov
+
+    core: Any = ov.Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _fused(model: Model) -> Any:
