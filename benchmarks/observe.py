@@ -76,7 +76,7 @@ def main() -> None:
     cases: list[tuple[str, Callable[[], object], int]] = [
         ("put a Served together", lambda: [served(n) for n in range(EVENTS)], EVENTS),
         ("count a Served", feed(metrics, events), EVENTS),
-        ("count a Ran", feed(metrics, batches), EVENTS),  # type: ignore[arg-type]
+        ("count a Ran", feed(metrics, batches), EVENTS),
         ("count a Served by the library", feed(library, events[:2000]), 2000),
         ("scrape, text", lambda: metrics.page("", gauges), 1),
         ("scrape, OpenMetrics", lambda: metrics.page("application/openmetrics-text", gauges), 1),

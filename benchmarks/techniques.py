@@ -43,12 +43,13 @@ MODELS = ("ppocr-rec", "magika", "face-detector", "efficientnet-lite0", "minilm"
 SAMPLES = 150
 PLAN = Plan(rounds=16, runs=4, seed=7)
 # Techniques whose results are for another engine than the format's usual one.
-ENGINES = {"quantize_nncf": "openvino"}
+ENGINES = {"compute_bf16": "openvino", "quantize_nncf": "openvino"}
 PRECISIONS: dict[str, Precision] = {
     "quantize_static": "int8",
     "quantize_dynamic": "int8",
     "quantize_nncf": "int8",
     "cast_f16": "f16",
+    "compute_bf16": "bf16",
 }
 # What stands before a technique so that it can apply at all.
 FOLDED = (
@@ -138,7 +139,7 @@ def measured(
         candidate = builder.build(made.variant)
         with (
             load_arm(model.path, Target(engine=engine)) as before,
-            load_arm(candidate, Target(engine=engine)) as after,
+            load_arm(candidate, target) as after,
         ):
             pair = Pair(
                 reference=before,

@@ -190,7 +190,7 @@ class _Loop:
         if now < self._seconds:
             self.due.append(now)
             for values, none in ((self.sent, now), (self.done, float("nan")), (self.status, 0), (self.word, 0)):
-                values.append(none)  # type: ignore[arg-type]
+                values.append(none)
             self._which.append(0)
             self._next = len(self.due)
             self._give(self._free.pop() if self._free else self._connect(), len(self.due) - 1)

@@ -58,6 +58,7 @@ def options(name: str) -> dict[str, Any]:
 @pytest.fixture
 def subject(name: str, tmp_path: Path) -> Subject:
     module = module_of(name)
+    # What a technique is for may be absent on this processor; its module knows.
     if getattr(module, "SKIP", ""):
         pytest.skip(module.SKIP)
     (tmp_path / "source").mkdir()

@@ -35,7 +35,7 @@ def test_an_executed_product_knows_its_work_and_where_it_comes_from(make_linear:
 def test_operators_that_are_all_too_quick_to_count_still_ran(make_linear: Callable[..., Path]) -> None:
     session = engines.get("openvino").load(make_linear(), Target(engine="openvino", threads=1))
     try:
-        executed = session.executed()  # type: ignore[attr-defined]
+        executed = session.executed()
         [product] = [item for item in operators_of(executed, {"y": 0.0}) if item.kind == "FullyConnected"]
         assert product.us == (0.5,)
     finally:

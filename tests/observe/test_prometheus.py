@@ -223,8 +223,7 @@ def test_every_family_that_is_listed_is_shown_with_its_labels_and_kind() -> None
         Cached(model="tiny", what="kept", evicted=1),
     ]
     everything += [
-        WorkerChanged(model="tiny", variant="v", instance=0, state=state)  # type: ignore[arg-type]
-        for state in ("started", "died", "restarted")
+        WorkerChanged(model="tiny", variant="v", instance=0, state=state) for state in ("started", "died", "restarted")
     ]
     page = Page(everything, gauges, OPEN)
     shown = {name: family for name, family in page.families.items() if name.startswith("hasten_")}

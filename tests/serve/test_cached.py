@@ -91,7 +91,7 @@ def test_what_a_cheaper_variant_computed_is_not_kept(bundle: Bundle) -> None:
             commands = handle(*args, **options)
             return [dataclasses.replace(c, variant="cheap") if isinstance(c, Dispatch) else c for c in commands]
 
-        service._core.handle = cheaply  # type: ignore[method-assign]
+        service._core.handle = cheaply
         answers = [await service.infer(ask(1)) for _ in range(2)]
         assert [answer.parameters for answer in answers] == [{"variant": "cheap"}] * 2
 

@@ -66,8 +66,8 @@ def test_every_variant_runs_on_every_instance_in_a_process_and_without_one(bundl
         await instances.start(1)
         for variant in (REFERENCE, "small", REFERENCE):
             answered: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-            instances.run(0, variant, [ask(1.0).inputs, ask(2.0).inputs], answered.set_result)  # type: ignore[arg-type]
-            assert [list(outcome) for outcome in await answered] == [["y"], ["y"]]  # type: ignore[arg-type]
+            instances.run(0, variant, [ask(1.0).inputs, ask(2.0).inputs], answered.set_result)
+            assert [list(outcome) for outcome in await answered] == [["y"], ["y"]]
         await instances.close()
 
     asyncio.run(body("none"))

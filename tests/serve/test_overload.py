@@ -154,9 +154,9 @@ def over_grpc(server: Running, rows: int, *, lane: str = "", parameters: dict[st
         try:
             answer = infer(message, timeout=WITHIN_S, metadata=[("hasten-lane", lane)] if lane else [])
         except grpc.RpcError as error:
-            trailers = dict(error.trailing_metadata())  # type: ignore[attr-defined]
+            trailers = dict(error.trailing_metadata())
             again = trailers.get("grpc-retry-pushback-ms")
-            return Reply(error.code().name, message=error.details(), again=again)  # type: ignore[attr-defined]
+            return Reply(error.code().name, message=error.details(), again=again)
     return Reply("OK", answer.parameters["variant"].string_param)
 
 

@@ -17,10 +17,10 @@ class Skipped(Value, frozen=True):
 class Applied(Value, frozen=True):
     """One executed step of a recipe.
 
-    `sites` counts the places it could have acted on; `error` is the largest relative L2 difference of any output from
-    the step's own input model on calibration samples (None where nothing could be compared). `operators_before` and
-    `operators_after` count operators by type. `notes` are sentences for people. `deterministic` False means that
-    the same recipe may give other bytes; a note then says why.
+    `sites` counts the places it could have acted on; `error` is the relative L2 difference from the step's own input
+    model over calibration samples, of the output where it is largest (None where nothing could be compared).
+    `operators_before` and `operators_after` count operators by type. `notes` are sentences for people. `deterministic`
+    False means that the same recipe may give other bytes; a note then says why.
     """
 
     transform: str

@@ -313,7 +313,7 @@ transforms: Registry[Transform] = Registry(
         _row("deduplicate", "Deduplicate"),
         _row("cast_f16", "CastF16"),
         _row("cast_bf16", "CastBf16"),
-        _row("compute_bf16", "ComputeBf16", requires="openvino"),
+        _row("compute_bf16", "ComputeBf16", requires="openvino", extra="openvino"),
         _row("quantize_dynamic", "QuantizeDynamic"),
         _row("quantize_static", "QuantizeStatic"),
         _row("quantize_nncf", "QuantizeNncf", requires="nncf", extra="nncf"),

@@ -16,12 +16,13 @@ from hasten.serve.grpc.connection import Connection
 from hasten.serve.grpc.headers import Opening
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.guard import Guard
+from hasten.wire.known import Memory
 
 __all__ = ["Hub"]
 
 _SWEEP_S = 1.0
 _CROSSING_S = 0.1
-_KNOWN, _MEMORABLE = 256, 2048
+_MEMORABLE = 2048
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -47,7 +48,7 @@ class Hub:
         self.refused = refused or _nobody
         self.draining = False
         # Clients send the same headers with every call.
-        self.known: dict[Fields, Opening] = {}
+        self.known: Memory[Fields, Opening] = Memory()
         self._methods = methods
         self._on_sweep = on_sweep
         self._connections: set[Connection] = set()
@@ -116,9 +117,7 @@ class Hub:
         """Recognise good headers when they come again. Only a few, and none that are long: a client chooses them."""
         if sum([len(name) + len(value) for name, value in headers]) > _MEMORABLE:
             return
-        if len(self.known) >= _KNOWN:
-            self.known.clear()
-        self.known[headers] = opening
+        self.known.keep(headers, opening)
 
     def account(self, call: Call) -> bool:
         """Count what a call has unread, and say whether it may have it: all clients together have a bound."""
