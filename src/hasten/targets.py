@@ -53,6 +53,10 @@ class LocalTarget:
         with self._lock:
             self._session.run(self._samples[index % len(self._samples)])
 
+    def rest(self) -> None:
+        """Stop the engine's process until the next call. Nobody calls meanwhile."""
+        self._session.rest()
+
 
 class UrlTarget:
     """A running server; each calling thread keeps its own connection. `host` may begin with `https://`."""
@@ -81,6 +85,9 @@ class UrlTarget:
             reply = exchange(connection, "POST", f"{self._path}/infer", body, headers)
         if reply.status != 200:
             raise failure(reply.status, reply.headers, reply.body)
+
+    def rest(self) -> None:
+        """Nothing: what a server does between requests is its own affair."""
 
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
         """This thread's connection, and whether it has not been used yet."""

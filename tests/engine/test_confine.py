@@ -108,3 +108,28 @@ def test_a_worker_that_hangs_ends_with_its_owner_and_leaves_nothing(make_linear:
         owner.wait()
         worker.wait(timeout=5)
     assert set(os.listdir("/dev/shm")) <= shared
+
+
+RESTING = """
+import sys, time
+from pathlib import Path
+from hasten.engine.isolate import load_isolated
+from hasten.spec.target import Target
+
+session = load_isolated(Path(sys.argv[1]), Target(engine="fake"))
+session.rest()
+print(session.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@linux
+def test_a_worker_that_rests_ends_with_its_owner_too(make_linear: Make) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(RESTING), str(make_linear())]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    with owner.stdout:
+        worker = psutil.Process(int(owner.stdout.readline()))
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        worker.wait(timeout=5)

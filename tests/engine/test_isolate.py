@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 import threading
 from collections import Counter
@@ -48,6 +49,19 @@ def test_a_session_whose_engine_died_says_so_again(make_linear: Make) -> None:
         for _ in range(2):
             with pytest.raises(EngineCrashed):
                 doomed.run(ROW)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sessions rest on Linux only")
+def test_a_session_at_rest_is_stopped_and_goes_on_when_it_is_asked(make_linear: Make) -> None:
+    with load_isolated(make_linear(), fake()) as session:
+        session.rest()
+        session.rest()
+        worker = psutil.Process(session.pid)
+        while worker.status() != psutil.STATUS_STOPPED:
+            pass
+        assert session.run(ROW)["y"].shape == (1, 3)
+        session.rest()
+    assert not worker.is_running()
 
 
 def test_a_hanging_engine_is_ended_at_its_deadline(make_linear: Make) -> None:

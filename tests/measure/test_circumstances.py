@@ -59,6 +59,9 @@ class Quick:
     def __init__(self) -> None:
         self.asked = 0
 
+    def rest(self) -> None:
+        pass
+
     def call(self, index: int) -> None:
         self.asked += 1
 

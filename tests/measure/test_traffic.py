@@ -23,6 +23,9 @@ class Callee:
         self.asked: list[int] = []
         self._answer = answer
 
+    def rest(self) -> None:
+        pass
+
     def call(self, index: int) -> None:
         self.asked.append(index)
         self._answer(index)

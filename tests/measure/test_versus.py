@@ -15,8 +15,12 @@ class Side:
 
     def __init__(self, clock: ManualClock, ms: float) -> None:
         self.asked: list[int] = []
+        self.rests = 0
         self._clock = clock
         self._ms = ms
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def call(self, index: int) -> None:
         self.asked.append(index)
@@ -46,11 +50,16 @@ def test_both_sides_get_the_same_samples() -> None:
     assert a.asked == b.asked
 
 
+def test_each_side_rests_after_its_turn() -> None:
+    _, a, b = compare(5, 10, quiet(), rounds=12)
+    assert (a.rests, b.rests) == (12, 12)
+
+
 def test_a_machine_that_never_gets_quiet_is_measured_and_said() -> None:
     found, a, _ = compare(5, 10, Watch(0.0, probe=lambda: 0.1))
     assert (found.rounds, found.repeated, found.contended) == (12, 0, 12)
     assert "12 of 12 rounds on a contended machine" in (found.ratio.method or "")
-    assert len(a.asked) == 12 * 6
+    assert len(a.asked) == 12 * 8
 
 
 def test_rounds_are_extended_until_enough_of_them_were_quiet() -> None:
@@ -67,5 +76,5 @@ def test_rounds_are_extended_until_enough_of_them_were_quiet() -> None:
 
     found, a, _ = compare(5, 10, Moody())
     assert (found.rounds, found.repeated, found.contended) == (12, 5, 0)
-    assert len(a.asked) == 17 * 6
+    assert len(a.asked) == 17 * 8
     assert "contended" not in (found.ratio.method or "")

@@ -118,6 +118,12 @@ class IsolatedSession:
         answer = self._ask("time", timeout_s, {"slots": list(slots), "warmup": warmup})
         return [elapsed / 1e6 for elapsed in answer.args["elapsed_ns"]]
 
+    def rest(self) -> None:
+        """Let the worker use no processor until it is asked again: threads of engines spin on after a run, for tens of
+        milliseconds, and whoever is timed next would be short of a core.
+        """
+        self._process.rest()
+
     def throughput_rps(self, slots: Sequence[int], *, callers: int, runs: int) -> float:
         """Run kept samples `runs` times in all, from `callers` threads of the worker at once; runs in a second.
 

@@ -38,6 +38,7 @@ class WorkerProcess:
         self.engine = engine
         self.limits = limits or WorkerLimits()
         self._closed = False
+        self._resting = False
         with contextlib.ExitStack() as held:
             self._log: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
             inputs, outputs = held.enter_context(Area.create()), held.enter_context(Area.create())
@@ -72,6 +73,9 @@ class WorkerProcess:
 
     def send(self, op: str, args: Mapping[str, Any] | None = None, parts: Parts | None = None) -> None:
         """Ask for something. Raises `EngineCrashed` if the worker is gone, `EngineRunError` for what cannot cross."""
+        if self._resting:
+            self._resting = False
+            self._signal(signal.SIGCONT)
         try:
             self._channel.send(Layout(op, args or {}, parts or {}))
         except Closed as error:
@@ -99,6 +103,15 @@ class WorkerProcess:
             self.kill()
             raise self.hang(op) from error
 
+    def rest(self) -> None:
+        """Stop the worker, all its threads, until it is asked again. For when nobody waits for an answer.
+
+        On Linux only, where a worker that is stopped ends with its owner, too (`hasten.engine.confine.follow`).
+        """
+        if sys.platform == "linux" and not self._resting:
+            self._resting = True
+            self._signal(signal.SIGSTOP)
+
     def hang(self, op: str) -> errors.EngineCrashed:
         """What to say of a worker that did not answer in time."""
         return errors.EngineCrashed(
@@ -121,10 +134,13 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the worker and whatever it started, from any thread, whatever it is doing. Safe to call twice."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
-            # It leads its own process group. It may be gone already, which is what we want.
+            # It leads its own process group. It may be gone already: whoever asks it then is told.
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self._process.pid, number)
 
     def close(self) -> None:
         """End the worker, wait for its end, and give back descriptors and memory. Safe to call twice."""

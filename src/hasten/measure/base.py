@@ -55,6 +55,10 @@ class Arm(Protocol):
         """Run kept samples; milliseconds of each run."""
         ...
 
+    def rest(self) -> None:
+        """Use no processor until it is asked again."""
+        ...
+
     def peak_memory_mb(self) -> float:
         """Peak resident set in MiB."""
         ...
@@ -70,7 +74,7 @@ class Arm(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side, after one untimed run.
+    """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side (`hasten.measure.turns`).
 
     Fixed before the first round: stopping when the numbers look good would make the interval a lie. `spares` asks for
     the change of accuracy at the level of spares, too (`hasten.verify.judge.spare_check`).

@@ -16,6 +16,7 @@ import numpy as np
 from hasten.data.feed import feed, sample_for
 from hasten.measure.base import Arm, Pair
 from hasten.measure.power import Absent, Nvml, Source, find_source
+from hasten.measure.turns import turn_ms
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.progress import Progress
 from hasten.spec.slo import Prices
@@ -85,7 +86,7 @@ def _burst(arm: Arm, pair: Pair, source: Source) -> list[list[int]]:
     count = min(_SLOTS, len(pair.data))
     for slot, position in enumerate(np.linspace(0, len(pair.data) - 1, count).astype(int)):
         arm.put(slot, feed(arm.signature, [sample_for(arm.signature, pair.data, int(position))]))
-    pilot_s = float(np.mean(arm.time_ms(list(range(count)), warmup=1))) / 1e3
+    pilot_s = float(np.mean(turn_ms(arm, list(range(count))))) / 1e3
     # Whole cycles through the samples, so that each burst has the same work.
     cycles = math.ceil(source.burst_s / source.readings / max(pilot_s * count, 1e-9))
     part = list(range(count)) * int(np.clip(cycles, 1, _MOST_RUNS // count))
@@ -100,6 +101,7 @@ def _joules(arm: Arm, burst: Sequence[Sequence[int]], source: Source) -> float:
     for part in burst:
         arm.time_ms(part)
         after = source.joules(arm)
+    arm.rest()
     return (after - before) / sum(len(part) for part in burst)
 
 

@@ -2,9 +2,9 @@
 
 A shared machine changes its speed by factors within minutes, so absolute times of two sessions say nothing. Here
 each round runs both sides within milliseconds of each other, in random order, on the same samples, and gives one
-ratio; drift moves both and cancels. Before its timed runs each side makes one untimed run, because the other side
-has just used the caches and its threads may still be spinning. Before the first round each side meets every shape of
-input once: many engines compile for a shape when they first see it, which a service has behind it.
+ratio; drift moves both and cancels. While one side has its turn the other rests, and each turn begins with untimed
+runs (`hasten.measure.turns`). Before the first round each side meets every shape of input once: many engines compile
+for a shape when they first see it, which a service has behind it.
 
 Speedup is over the rounds' ratios (`hasten.stats.ratio`); percentiles are over all timed runs and are refused
 where the sample is too small; throughput is predictions per second of one caller that sends the next request when
@@ -23,6 +23,7 @@ from hasten.data.dataset import Subset
 from hasten.data.feed import feed, one_of_each_shape, sample_for
 from hasten.measure.base import Arm, Pair, Plan
 from hasten.measure.contention import Watch
+from hasten.measure.turns import turn_ms
 from hasten.spec.measurement import Figure
 from hasten.spec.progress import Progress
 from hasten.stats.percentiles import mean, percentile
@@ -88,7 +89,7 @@ def interleave(pair: Pair) -> Rounds:
             (pair.candidate, rounds.candidate),
         ]
         for arm, times in sides if rng.random() < 0.5 else reversed(sides):
-            times.append(arm.time_ms(chosen, warmup=1))
+            times.append(turn_ms(arm, chosen))
         pair.listener(Progress(stage=f"{pair.label}: latency", done=number + 1, total=plan.rounds))
     return rounds
 
@@ -115,7 +116,7 @@ def race_times(arms: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) 
         watch.round_is_quiet()
         chosen = [int(slot) for slot in rng.choice(slots, plan.runs)]
         for name in rng.permutation(list(arms)):
-            times[str(name)].append(float(np.median(arms[str(name)].time_ms(chosen, warmup=1))))
+            times[str(name)].append(float(np.median(turn_ms(arms[str(name)], chosen))))
     return times
 
 
@@ -141,5 +142,5 @@ def _put_samples(arms: Sequence[Arm], data: Subset, plan: Plan) -> list[int]:
         samples = [sample_for(arm.signature, data, position) for position in positions]
         for slot, sample in enumerate(samples):
             arm.put(slot, feed(arm.signature, [sample]))
-        arm.time_ms(one_of_each_shape(samples))
+        turn_ms(arm, one_of_each_shape(samples), warmup=0)
     return list(range(count))

@@ -55,6 +55,7 @@ def operator_times(
         for name in rng.permutation([name for name in arms if name not in failed]):
             try:
                 seen[name].append(_sums(arms[name].profile(_chosen(rng, data), warmup=1)))
+                arms[name].rest()
             except EngineError as error:
                 failed[name] = error.message
     return tuple(

@@ -18,6 +18,7 @@ from hasten.data.dataset import Arrays, Subset
 from hasten.data.feed import feed, one_of_each_shape, sample_for, shape_key
 from hasten.measure.base import Arm
 from hasten.measure.contention import Watch
+from hasten.measure.turns import turn_ms
 from hasten.spec.measurement import Figure
 from hasten.spec.serving import ServiceTimes, Serving
 from hasten.spec.signature import Signature
@@ -92,7 +93,7 @@ def _paying(arm: Arm, slots: dict[int, list[int]]) -> dict[int, float]:
     """The batch sizes worth measuring, each with a typical time in ms: as long as doubling gives more rows a second."""
     typical: dict[int, float] = {}
     for size in sorted(slots):
-        time = float(np.median(arm.time_ms(slots[size][:_STACKS], warmup=1)))
+        time = float(np.median(turn_ms(arm, slots[size][:_STACKS], warmup=1)))
         if typical and size / time < _PAYS * max(done / one for done, one in typical.items()):
             break
         typical[size] = max(time, 1e-6)
@@ -110,7 +111,7 @@ class _Cell:
         self._busy: list[list[float]] = []
 
     def run(self, pool: ThreadPoolExecutor, slots: list[int]) -> None:
-        alone = self._arms[0].time_ms(slots, warmup=1)
+        alone = turn_ms(self._arms[0], slots)
         self._alone += alone
         if len(self._arms) == 1:
             self._busy.append(alone)
@@ -120,7 +121,7 @@ class _Cell:
             )
 
     def _time(self, arm: Arm, slots: list[int]) -> list[float]:
-        return arm.time_ms(slots, warmup=1)
+        return turn_ms(arm, slots)
 
     def times(self) -> ServiceTimes:
         return ServiceTimes(
@@ -164,7 +165,7 @@ def _put(
             number += 1
     for arm in arms:
         # Engines that compile for a shape when they first see it have that behind them in a service.
-        arm.time_ms([slots[1][place] for place in one_of_each_shape(samples)] if 1 in slots else [])
+        turn_ms(arm, [slots[1][place] for place in one_of_each_shape(samples)] if 1 in slots else [], warmup=0)
     return slots
 
 

@@ -43,6 +43,10 @@ class Callee(Protocol):
         """Make one prediction."""
         ...
 
+    def rest(self) -> None:
+        """Use no processor until the next call, where that can be had."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:

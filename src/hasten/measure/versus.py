@@ -15,12 +15,13 @@ import numpy as np
 
 from hasten.measure.contention import Watch
 from hasten.measure.traffic import Callee, Pace
+from hasten.measure.turns import WARMUP
 from hasten.spec.measurement import Figure
 from hasten.stats.ratio import speedup
 
 __all__ = ["Comparison", "compare_targets"]
 
-# Timed calls of each side in a round, after one untimed: the other side has just used the caches.
+# Timed calls of each side in a round, after those that bring its data back into the caches.
 _RUNS = 5
 # At most so many times the rounds that were asked for.
 _EXTENDED = 2
@@ -82,8 +83,10 @@ def _round(sides: tuple[Callee, Callee], rng: np.random.Generator, pace: Pace) -
     first = int(rng.integers(1 << 30))
     times = [0.0, 0.0]
     for side in (0, 1) if rng.random() < 0.5 else (1, 0):
-        sides[side].call(first)
+        for i in range(WARMUP):
+            sides[side].call(first + i)
         times[side] = float(np.median([_timed(sides[side], first + i, pace) for i in range(_RUNS)]))
+        sides[side].rest()
     return times[0], times[1]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from hasten.data.feed import feed, sample_for
 from hasten.data.split import Splits
 from hasten.measure.base import Arm, Plan
+from hasten.measure.turns import WARMUP, turn_ms
 from hasten.spec.slo import Slo
 from hasten.spec.values import Value
 from hasten.stats.bootstrap import Z95, Z99
@@ -72,7 +73,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
     return Effort(
         seconds=seconds,
         tuning=Plan(
-            rounds=_rounds(for_trial / (2 * (_RUNS_TUNING + 1) * seconds), _FEWEST_TUNING, most=30),
+            rounds=_rounds(for_trial / (2 * (_RUNS_TUNING + WARMUP) * seconds), _FEWEST_TUNING, most=30),
             runs=_RUNS_TUNING,
             seed=1,
         ),
@@ -105,8 +106,8 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
     each_s = seconds + sum(times[:count])
     affordable = max(left_s / 2, min(wanted * each_s, _MOSTLY * left_s)) / each_s
     samples = int(min(there, max(_FEWEST_SAMPLES, affordable)))
-    # In each round, both sides make one untimed run and the timed ones; the reference races itself, too.
-    round_s = (_RUNS_CLAIM + 1) * (2 * seconds + sum(seconds + time for time in times[:count]))
+    # In each round, both sides make untimed runs and the timed ones; the reference races itself, too.
+    round_s = (_RUNS_CLAIM + WARMUP) * (2 * seconds + sum(seconds + time for time in times[:count]))
     asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
     rounds = _rounds((left_s - min(samples * each_s, _MOSTLY * left_s)) / round_s, _FEWEST, most=_MOST)
     return ClaimEffort(rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)), samples=samples, picks=count)
@@ -124,7 +125,7 @@ def _pilot_s(arm: Arm, splits: Splits) -> float:
     positions = np.linspace(0, len(splits.tuning) - 1, _PILOTS).astype(int)
     for slot, position in enumerate(positions):
         arm.put(slot, feed(arm.signature, [sample_for(arm.signature, splits.tuning, int(position))]))
-    return float(np.median(arm.time_ms(list(range(_PILOTS)), warmup=2))) / 1e3
+    return float(np.median(turn_ms(arm, list(range(_PILOTS))))) / 1e3
 
 
 def _rounds(fitting: float, fewest: int, *, most: int) -> int:

@@ -22,6 +22,7 @@ import psutil
 
 from hasten.engine.host import cores_for
 from hasten.engine.isolate import IsolatedSession, load_isolated
+from hasten.measure.turns import turn_ms
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.profile import Bandwidth, Ceilings
 from hasten.spec.target import Target
@@ -56,7 +57,7 @@ class Gauge:
 
     def read(self) -> None:
         """Take readings."""
-        times = self._product.time_ms([0] * _READINGS, warmup=1)
+        times = turn_ms(self._product, [0] * _READINGS)
         self._gflop_per_s += [2 * _SIDE**3 / (ms * 1e6) for ms in times]
         for size, found in self._gb_per_s.items():
             found += [self._streams.gb_per_s(size) for _ in range(_READINGS)]

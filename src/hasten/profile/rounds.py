@@ -15,6 +15,7 @@ import numpy as np
 from hasten.engine.isolate import IsolatedSession
 from hasten.errors import EngineRunError
 from hasten.measure.contention import Watch
+from hasten.measure.turns import WARMUP, turn_ms
 from hasten.profile.ceilings import Gauge
 from hasten.spec.profile import Observation, OperatorTime
 from hasten.spec.progress import Listener, Progress, ignore
@@ -58,7 +59,7 @@ def measure(
 ) -> Noted:
     """Run all rounds over the kept samples `slots`. Raises `EngineError`."""
     rng, noted = np.random.default_rng(seed), Noted()
-    once = float(np.median(session.time_ms([slots[0]] * 3, warmup=2)))
+    once = float(np.median(turn_ms(session, [slots[0]] * 3, warmup=2)))
     runs = int(np.clip(_ROUND_MS / max(once, 1e-3), _FEWEST_RUNS, _MOST_RUNS))
     for number in range(ROUNDS):
         noted.contended += not watch.round_is_quiet()
@@ -100,11 +101,12 @@ def _joined(observations: Sequence[Observation]) -> Table:
 
 
 def _plain(session: IsolatedSession, chosen: list[int], noted: Noted) -> None:
-    noted.plain.append(session.time_ms(chosen, warmup=1))
+    noted.plain.append(turn_ms(session, chosen))
 
 
 def _profile(session: IsolatedSession, chosen: list[int], noted: Noted) -> None:
-    found = session.profile(chosen, warmup=1)
+    found = session.profile(chosen, warmup=WARMUP)
+    session.rest()
     if not found.operators:
         raise EngineRunError("The engine's profiler noted no operator.")
     noted.observations.append(found)

@@ -76,6 +76,9 @@ class FakeArm:
         self._busy_s += sum(times) / 1e3 * self._cores
         return times
 
+    def rest(self) -> None:
+        """Nothing that it could stop."""
+
     def peak_memory_mb(self) -> float:
         """What it was told."""
         return self._memory_mb
