@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hasten.data import Dataset
 from hasten.data.split import Splits, split
+from hasten.measure.turns import WARMUP
 from hasten.model.open import open_model
 from hasten.optimize.effort import TUNING_SHARE, claim_effort, effort_for, time_for_claims
 from hasten.spec.slo import Slo
@@ -38,21 +39,38 @@ def claims_s(gains: Sequence[float], left_s: float, there: int = 100_000, slo: S
     plan = claim_effort(EACH_S, gains, left_s, slo or Slo(), there)
     times = [EACH_S / gain for gain in gains[: plan.picks]]
     answers = plan.samples * (EACH_S + sum(times))
-    return answers + plan.rounds * (plan.plan.runs + 1) * (2 * EACH_S + sum(EACH_S + time for time in times))
+    return answers + plan.rounds * (plan.plan.runs + WARMUP) * (2 * EACH_S + sum(EACH_S + time for time in times))
 
 
-@given(st.lists(st.floats(1.0, 8.0), max_size=3), st.floats(90.0, 600.0))
+@given(st.lists(st.floats(1.0, 8.0), max_size=3), st.floats(120.0, 600.0))
 def test_all_claims_together_fit_the_time_that_is_left(gains: list[float], left_s: float) -> None:
     assert claims_s(gains, left_s) <= left_s * 1.01
 
 
-def test_trials_and_claims_leave_room_for_run_off_and_serving() -> None:
-    assert TUNING_SHARE * 240 + time_for_claims(240.0, TUNING_SHARE * 240) <= 0.86 * 240
+@pytest.mark.parametrize("budget_s", [60.0, 240.0, 600.0, 3600.0])
+@pytest.mark.parametrize("samples", [300, 6000])
+def test_trials_and_claims_leave_room_for_run_off_and_serving(
+    make_linear: Callable[..., Path], budget_s: float, samples: int
+) -> None:
+    effort = effort_for(*world(make_linear, samples), 10, budget_s, Slo())
+    claims_s = time_for_claims(budget_s, effort.tuning_s, effort.claims_s)
+    assert effort.tuning_s >= budget_s * TUNING_SHARE
+    assert effort.tuning_s + claims_s <= 0.86 * budget_s
+
+
+def test_the_search_goes_on_with_what_short_claims_leave(make_linear: Callable[..., Path]) -> None:
+    few, many = (effort_for(*world(make_linear, samples), 10, 240.0, Slo()) for samples in (300, 6000))
+    assert few.claims_s < many.claims_s
+    assert few.tuning_s > many.tuning_s
 
 
 def test_trials_that_took_less_leave_more_for_the_claims() -> None:
-    assert time_for_claims(100.0, 20.0) == pytest.approx(65.0)
-    assert time_for_claims(100.0, 90.0) == pytest.approx(30.0)
+    assert time_for_claims(100.0, 20.0, 30.0) == pytest.approx(65.0)
+
+
+def test_claims_get_what_they_were_expected_to_need_however_long_trials_took() -> None:
+    assert time_for_claims(100.0, 90.0, 12.0) == pytest.approx(12.0)
+    assert time_for_claims(100.0, 90.0, 500.0) == pytest.approx(30.0)
 
 
 def test_a_claim_gets_the_samples_that_its_bound_needs_before_more_rounds() -> None:

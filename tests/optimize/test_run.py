@@ -393,7 +393,7 @@ def test_a_build_may_take_what_is_left_for_trying_and_no_more(make_job: Make) ->
         raise TransformFailed("took too long")
 
     run(make_job(apply=slow, budget_s=400.0, clock=clock, exhaustive=True))
-    assert limits[0] == pytest.approx(180.0)
+    assert limits[0] == pytest.approx(280.0)
     assert limits[1:] == [30.0] * len(limits[1:])
 
 

@@ -27,8 +27,10 @@ __all__ = ["TUNING_SHARE", "ClaimEffort", "Effort", "claim_effort", "effort_for"
 # Shares of the budget: trying candidates, and the claims. The rest is for the run-off, serving defaults and packing.
 _TUNING, _CLAIM, _RESERVE = 0.4, 0.4, 0.15
 # The share of the budget after which no further candidate is begun: more than is planned for trials, because they cost
-# less than planned where candidates are faster.
+# less than planned where candidates are faster. Where the claims will need less than their share, the search goes on
+# with what they leave, up to the larger share.
 TUNING_SHARE = _TUNING + 0.05
+_LONGEST_TUNING = 0.7
 _RUNS_TUNING, _RUNS_CLAIM = 4, 6
 _FEWEST_TUNING, _FEWEST, _MOST = 12, 20, 80
 _PILOTS = 10
@@ -38,15 +40,20 @@ _MOSTLY, _MORE = 0.75, 1.3
 _FEWEST_SAMPLES = 100
 # How fast a pick is, before any is known; and one that seemed slower than this still is not planned for.
 _HOPED, _SLOWEST = 1.5, 0.5
+# Claims are expected to be of so many picks, with twice the rounds that they must have.
+_EXPECTED_PICKS, _EXPECTED_ROUNDS = 2, 2 * _FEWEST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
     """Rounds and samples of every trial, and how many holdout samples one pick can be claimed on, as far as that can be
-    said before. `seconds` is one prediction of the reference.
+    said before. `seconds` is one prediction of the reference; `tuning_s` seconds are for trying candidates, and
+    `claims_s` are what claims are expected to need.
     """
 
     seconds: float
+    tuning_s: float
+    claims_s: float
     tuning: Plan
     tuning_samples: int
     holdout_samples: int
@@ -70,8 +77,14 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
     seconds = _pilot_s(arm, splits)
     for_trial = budget_s * _TUNING / (candidates + 1) / 2
     planned = claim_effort(seconds, (_HOPED,), budget_s * _CLAIM, slo, len(splits.holdout))
+    claims_s = _expected_claims_s(seconds, slo, len(splits.holdout))
     return Effort(
         seconds=seconds,
+        tuning_s=min(
+            max(budget_s * TUNING_SHARE, budget_s * (1 - _RESERVE) - claims_s),
+            budget_s * _LONGEST_TUNING,
+        ),
+        claims_s=claims_s,
         tuning=Plan(
             rounds=_rounds(for_trial / (2 * (_RUNS_TUNING + WARMUP) * seconds), _FEWEST_TUNING, most=30),
             runs=_RUNS_TUNING,
@@ -82,9 +95,11 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
     )
 
 
-def time_for_claims(budget_s: float, gone_s: float) -> float:
-    """Seconds that claims may take: what is left but for a reserve, and a fair part of the budget in any case."""
-    return max(budget_s * (_CLAIM - 0.1), budget_s * (1 - _RESERVE) - gone_s)
+def time_for_claims(budget_s: float, gone_s: float, expected_s: float) -> float:
+    """Seconds that claims may take: what is left but for a reserve, and in any case what they were expected to need, up
+    to a fair part of the budget.
+    """
+    return max(min(budget_s * (_CLAIM - 0.1), expected_s), budget_s * (1 - _RESERVE) - gone_s)
 
 
 def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo, there: int) -> ClaimEffort:
@@ -111,6 +126,13 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
     asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
     rounds = _rounds((left_s - min(samples * each_s, _MOSTLY * left_s)) / round_s, _FEWEST, most=_MOST)
     return ClaimEffort(rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)), samples=samples, picks=count)
+
+
+def _expected_claims_s(seconds: float, slo: Slo, there: int) -> float:
+    """What claims would like to have, before it is known what there is to claim."""
+    each_s = seconds * (1 + _EXPECTED_PICKS / _HOPED)
+    round_s = (_RUNS_CLAIM + WARMUP) * seconds * (2 + _EXPECTED_PICKS * (1 + 1 / _HOPED))
+    return min(_provable(slo.accuracy_drop_max, Z99) * _MORE, there) * each_s + _EXPECTED_ROUNDS * round_s
 
 
 def _provable(drop_max: float, z: float) -> float:

@@ -85,6 +85,7 @@ class _Run:
         self._splits = splits
         self._log = log
         self._started = started
+        self._tuning_s = job.budget_s * TUNING_SHARE
         self._builder = Builder(model.path, splits.calibration, log.folder, job.apply, self._for_a_build_s)
         self._reference = reference_variant(model)
         self._packer = Packer(
@@ -108,6 +109,7 @@ class _Run:
         wishes, impossible = self._plan()
         with self._open_reference() as arm:
             effort = effort_for(arm, self._splits, len(wishes), job.budget_s, job.goal.slo)
+            self._tuning_s = effort.tuning_s
             tuned = self._tuning(arm, effort).run(self._reference, wishes)
             self._builds |= tuned.builds
             self._history.keep(self._model.digest, self._forecast.lessons)
@@ -144,7 +146,7 @@ class _Run:
         where loading took long.
         """
         gone_s = self._job.clock.now() - self._started
-        return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._job.budget_s * TUNING_SHARE - gone_s))
+        return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._tuning_s - gone_s))
 
     def _serving(self, batch: int) -> ServingStage:
         job = self._job
@@ -207,13 +209,13 @@ class _Run:
             watch=self._watches["tuning"],
             goal=job.goal,
             holdout_samples=effort.holdout_samples,
-            spent=lambda: (job.clock.now() - self._started) / (job.budget_s * TUNING_SHARE),
+            spent=lambda: (job.clock.now() - self._started) / effort.tuning_s,
             listener=job.listener,
             budget_text="1 minute" if job.budget_s == 60 else f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
             exhaustive=job.exhaustive,
-            time_s=job.budget_s * TUNING_SHARE,
+            time_s=effort.tuning_s,
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
@@ -259,7 +261,7 @@ class _Run:
         kept = self._log.get("claims", ClaimEffort)
         if kept is None:
             job = self._job
-            left_s = time_for_claims(job.budget_s, job.clock.now() - self._started)
+            left_s = time_for_claims(job.budget_s, job.clock.now() - self._started, effort.claims_s)
             gains = [item.measurement.speedup.value or 1.0 for item in picks]
             kept = claim_effort(effort.seconds, gains, left_s, job.goal.slo, len(self._splits.holdout))
             self._log.put("claims", kept)
