@@ -40,6 +40,7 @@ TURNED: dict[str, Runtime] = {
     "flush_denormals": Runtime(flush_denormals=True),
     "spin": Runtime(spin=False),
     "batch": Runtime(batch=2),
+    "cascade_below": Runtime(cascade_below=0.1),
 }
 
 

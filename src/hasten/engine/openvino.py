@@ -11,6 +11,7 @@ import importlib.metadata
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
+from hasten.engine.openvino_cascade import Cascade, add_margin
 from hasten.engine.openvino_profile import means_without, operators_of, read_counters
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
 from hasten.engine.pool import Pool
@@ -56,7 +58,7 @@ class OpenVino:
 
     name = "openvino"
     formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
-    honours: frozenset[str] = frozenset({"instances", "batch", "flush_denormals"})
+    honours: frozenset[str] = frozenset({"instances", "batch", "flush_denormals", "cascade_below"})
 
     def probe(self) -> Probe:
         """Ask the runtime for its devices and what each can compute in."""
@@ -90,18 +92,15 @@ class OpenVino:
         try:
             # Compiling switches this thread's mode for subnormal numbers and leaves it so.
             with denormals(target.runtime.flush_denormals):
-                network: Any = core.read_model(str(model))
-                _fix_batch(network, target.runtime.batch)
-                compiled: Any = core.compile_model(
-                    network, target.device, _settings(target, list(core.available_devices))
-                )
+                compiled = _compiled(core, model, target, margin=bool(_cascade_limit(target)))
+                full = _compiled(core, model, _in_f32(target)) if _cascade_limit(target) else None
         except EngineLoadError:
             raise
         except Exception as error:
             hint = _OTHERS[kind][2] if kind in _OTHERS else f"Check the file with: hasten inspect {model.name}"
             raise EngineLoadError(f"openvino refused {model.name}: {_short(error)}", remedy=hint) from error
         _check_hint(compiled, model, target)
-        return OpenVinoSession(compiled, target)
+        return OpenVinoSession(compiled, target, full)
 
     def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
         """Run with the runtime's performance counters on; see `hasten.engine.openvino_profile`."""
@@ -118,18 +117,20 @@ class OpenVino:
 
 
 class OpenVinoSession:
-    """A compiled model with an infer request for each instance."""
+    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade."""
 
-    def __init__(self, compiled: Any, target: Target) -> None:
+    def __init__(self, compiled: Any, target: Target, full: Any = None) -> None:
         self._compiled: Any = compiled
         self._target = target
         self._signature = Signature(
             inputs=tuple(spec_of(port) for port in compiled.inputs),
-            outputs=tuple(spec_of(port) for port in compiled.outputs),
+            outputs=tuple(spec_of(port) for port in (full or compiled).outputs),
         )
         self._fit = Fit("openvino", self._signature)
         count = target.runtime.instances
         self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
+        limit = target.runtime.cascade_below
+        self._cascade = None if full is None else Cascade(full, self._signature.outputs, limit, count)
         self._precision: Precision | None = None
 
     @property
@@ -154,9 +155,13 @@ class OpenVinoSession:
         with self._pool.take() as request:
             try:
                 results = self._infer(request, feed)
-                return {
+                answers = {
                     spec.name: from_runtime(results[index], spec) for index, spec in enumerate(self._signature.outputs)
                 }
+                if self._cascade is not None:
+                    with self._flushing():
+                        self._cascade.settle(feed, answers, results[len(answers)])
+                return answers
             except Exception as error:
                 raise EngineRunError(f"openvino failed: {_short(error)}") from error
 
@@ -173,12 +178,16 @@ class OpenVinoSession:
         """Drop the requests and the compiled model."""
         self._pool.close()
         self._compiled = None
+        if self._cascade is not None:
+            self._cascade.close()
+            self._cascade = None
 
     def _infer(self, request: Any, feed: dict[int, Any]) -> Any:
-        if not self._target.runtime.flush_denormals:
+        with self._flushing():
             return request.infer(feed, share_inputs=True)
-        with denormals(True):
-            return request.infer(feed, share_inputs=True)
+
+    def _flushing(self) -> AbstractContextManager[None]:
+        return denormals(True) if self._target.runtime.flush_denormals else nullcontext()
 
 
 def _timed_us(session: OpenVinoSession, sample: Tensors) -> float:
@@ -213,6 +222,31 @@ def _device_settings(target: Target) -> dict[str, Any]:
     if knobs.flush_denormals:
         settings["CPU_DENORMALS_OPTIMIZATION"] = True
     return settings
+
+
+def _compiled(core: Any, model: Path, target: Target, *, margin: bool = False) -> Any:
+    network = core.read_model(str(model))
+    _fix_batch(network, target.runtime.batch)
+    if margin:
+        add_margin(network)
+    return core.compile_model(network, target.device, _settings(target, list(core.available_devices)))
+
+
+def _cascade_limit(target: Target) -> float:
+    """The margin below which rows are computed again; 0 where they are computed in f32 in the first place.
+
+    Raises `EngineLoadError` for a model whose weights were made narrower: it has no f32 to fall back on.
+    """
+    if target.precision in ("int8", "int4") and target.runtime.cascade_below:
+        raise EngineLoadError(
+            f"A model in {target.precision} cannot compute rows again in f32.",
+            remedy="Leave cascade_below at 0, or choose bf16 or f16.",
+        )
+    return 0.0 if target.precision == "f32" else target.runtime.cascade_below
+
+
+def _in_f32(target: Target) -> Target:
+    return msgspec.structs.replace(target, precision="f32")
 
 
 def _fix_batch(network: Any, batch: int) -> None:

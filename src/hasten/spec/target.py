@@ -29,7 +29,8 @@ class Runtime(Value, frozen=True):
     run at once, for inputs of one shape. `io_binding`: write outputs into buffers that were allocated before.
     `share_weights`: instances use one copy of packed weights. `flush_denormals`: compute with subnormal numbers as
     zero. `spin`: threads wait for work busily, which answers sooner and burns a core. `batch`: compile for exactly
-    this batch; 0 leaves it open.
+    this batch; 0 leaves it open. `cascade_below`: rows whose two highest scores lie closer than this are computed again
+    in f32; 0 leaves all as they are.
     """
 
     instances: Count = 1
@@ -42,6 +43,7 @@ class Runtime(Value, frozen=True):
     flush_denormals: bool = False
     spin: bool = True
     batch: CountOrDefault = 0
+    cascade_below: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
     def turned(self) -> frozenset[str]:
         """The knobs that do not stand at their default."""
@@ -72,5 +74,9 @@ class Target(Value, frozen=True):
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads else "default threads"
-        knobs = "".join(f", {name}={getattr(self.runtime, name)}" for name in sorted(self.runtime.turned()))
+        knobs = "".join(f", {name}={_said(getattr(self.runtime, name))}" for name in sorted(self.runtime.turned()))
         return f"{self.engine} on {self.device}, {self.precision}, {threads}{knobs}"
+
+
+def _said(value: str | float) -> str:
+    return f"{value:.3g}" if type(value) is float else str(value)

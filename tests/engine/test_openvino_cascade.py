@@ -1,0 +1,92 @@
+"""A cascade: close calls are computed again in f32, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hasten.engine.base import engines
+from hasten.errors import EngineLoadError
+from hasten.spec.target import Runtime, Target
+
+Make = Callable[..., Path]
+NARROW = [p for p in ("bf16", "f16") if p in engines.get("openvino").probe().device("CPU").precisions]  # type: ignore[union-attr]
+
+
+def load(path: Path, precision: Any, below: float = 0.0) -> Any:
+    target = Target(engine="openvino", threads=1, precision=precision, runtime=Runtime(cascade_below=below))
+    return engines.get("openvino").load(path, target)
+
+
+def save(path: Path, text: str) -> Path:
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}'), str(path))
+    return path
+
+
+def scores(path: Path, shape: str = "n, 3", axes: str = "n, 8") -> Path:
+    """Products with weights whose values no narrow format holds exactly."""
+    values = ", ".join(f"{np.sin(at + 1):.6f}" for at in range(24))
+    return save(
+        path,
+        f"(float[{axes}] x) => (float[{shape}] y) <float[8, 3] w = {{{values}}}> {{ y = MatMul(x, w) }}",
+    )
+
+
+def margins(rows: Any) -> Any:
+    two = np.sort(rows, axis=-1)
+    return (two[..., -1] - two[..., -2]).reshape(len(rows), -1).min(axis=1)
+
+
+@pytest.mark.skipif(not NARROW, reason="this processor computes in f32 only")
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 9), share=st.floats(0, 1))
+@settings(max_examples=15, deadline=None)
+def test_close_calls_are_those_of_f32_and_all_others_those_of_the_narrow_format(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rows: int, share: float
+) -> None:
+    path = scores(tmp_path_factory.mktemp("cascade") / "scores.onnx")
+    x = np.random.default_rng(seed).normal(size=(rows, 8)).astype(np.float32)
+    narrow, full = (load(path, precision).run({"x": x})["y"] for precision in (NARROW[0], "f32"))
+    limit = float(np.quantile(margins(narrow), share)) + 1e-6
+    found = load(path, NARROW[0], limit).run({"x": x})["y"]
+    close = margins(narrow) < limit
+    assert close.any()
+    np.testing.assert_allclose(found[close], full[close], rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(found[~close], narrow[~close])
+
+
+@pytest.mark.skipif(not NARROW, reason="this processor computes in f32 only")
+@pytest.mark.parametrize(("shape", "axes"), [("n, 5, 3", "n, 5, 8"), ("2, 3", "2, 8"), ("1, 5, 3", "1, 5, 8")])
+def test_rows_of_many_positions_and_fixed_batches_are_settled_too(tmp_path: Path, shape: str, axes: str) -> None:
+    path = scores(tmp_path / "scores.onnx", shape, axes)
+    sizes = [2 if part == "n" else int(part) for part in axes.split(", ")]
+    x = np.random.default_rng(0).normal(size=sizes).astype(np.float32)
+    session = load(path, NARROW[0], 1e9)
+    assert session.precision == NARROW[0]
+    assert [spec.name for spec in session.signature.outputs] == ["y"]
+    np.testing.assert_allclose(session.run({"x": x})["y"], load(path, "f32").run({"x": x})["y"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.skipif(not NARROW, reason="this processor computes in f32 only")
+def test_outputs_without_scores_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "one.onnx", "(float[n, 1] x) => (float[n, 1] y) { y = Abs(x) }")
+    with pytest.raises(EngineLoadError, match="holds no scores over two classes"):
+        load(path, NARROW[0], 0.1)
+
+
+def test_a_quantized_model_has_no_f32_to_fall_back_on(make_linear: Make) -> None:
+    with pytest.raises(EngineLoadError, match="A model in int8 cannot compute rows again in f32"):
+        load(make_linear(), "int8", 0.1)
+
+
+def test_a_margin_below_zero_is_no_setting() -> None:
+    import msgspec
+
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"cascade_below": -1.0}, Runtime)
