@@ -102,12 +102,12 @@ def quantizing(
 
 
 def test_a_mix_that_cannot_be_built_costs_only_itself(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hasten.optimize.tuning import Tuning
+    from hasten.optimize.races import Races
 
-    def broken(self: Tuning, step: Step, before: tuple[Step, ...]) -> list[str]:
+    def broken(self: Races, step: Step, before: tuple[Step, ...]) -> list[str]:
         raise EngineCrashed("It died while it was mixed.")
 
-    monkeypatch.setattr(Tuning, "_sites", broken)
+    monkeypatch.setattr(Races, "sites", broken)
     cpu = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=("f32", "bf16", "int8"))
     notes: list[str] = []
     record = run(
@@ -123,10 +123,10 @@ def test_a_mix_that_cannot_be_built_costs_only_itself(make_job: Make, monkeypatc
 
 
 def test_bf16_that_is_fast_and_not_safe_is_mixed_with_f32(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hasten.optimize.tuning import Tuning
+    from hasten.optimize.chances import SecondChances
 
     mixed: list[str] = []
-    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
+    monkeypatch.setattr(SecondChances, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
     run(make_job({("openvino", "bf16", threads): (2.0, 0.3) for threads in (1, 2)}))
     assert any(id_.startswith("openvino-bf16") for id_ in mixed)
 
@@ -134,10 +134,10 @@ def test_bf16_that_is_fast_and_not_safe_is_mixed_with_f32(make_job: Make, monkey
 def test_a_mix_is_not_begun_where_its_builds_would_take_more_than_is_left(
     make_job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hasten.optimize.tuning import Tuning
+    from hasten.optimize.chances import SecondChances
 
     mixed: list[str] = []
-    monkeypatch.setattr(Tuning, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
+    monkeypatch.setattr(SecondChances, "_mixed", lambda self, tuned, trial, late: mixed.append(trial.variant.id))
     clock = ManualClock()
 
     def slowly(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float) -> tuple[Path, Applied]:

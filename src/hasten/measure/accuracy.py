@@ -6,6 +6,7 @@ data; without labels it is agreement with the reference model, and is called tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from hasten.spec.progress import Progress
 from hasten.stats.bootstrap import Z95, Z99
 from hasten.stats.change import binary_change, mean_change, share, statistic, statistic_change
 
-__all__ = ["AccuracyMeter", "answers_of"]
+__all__ = ["AccuracyMeter", "answers_of", "change_of", "fill_book", "rows_of"]
 
 
 class AccuracyMeter:
@@ -33,7 +34,7 @@ class AccuracyMeter:
     def measure(self, pair: Pair) -> dict[str, Figure]:
         """Answer every sample with the candidate, and with the reference where the book lacks it."""
         dataset, indices = pair.data.dataset, pair.data.indices
-        _fill_book(pair)
+        fill_book(pair)
         # The reference against itself: its answers are known, and asking twice would only cost time.
         own = pair.book.answers
         answers = {i: own[i] for i in indices} if pair.itself else answers_of(pair.candidate, pair.data, pair)
@@ -41,13 +42,11 @@ class AccuracyMeter:
         figures: dict[str, Figure] = {}
         for position, metric in enumerate(dataset.metrics):
             names = self.names if position == 0 else (metric.name, f"{metric.name}_change")
-            truth = _truth(dataset, metric, pair.book)
-            before = np.array([metric.row(pair.book.answers[i], truth(i)) for i in indices], dtype=np.float64)
-            after = np.array([metric.row(answers[i], truth(i)) for i in indices], dtype=np.float64)
+            before, after = rows_of(metric, pair, answers)
             seed = pair.plan.seed
-            figures |= {names[0]: _value(metric, after, seed), names[1]: _change(metric, before, after, seed, Z95)}
+            figures |= {names[0]: _value(metric, after, seed), names[1]: change_of(metric, before, after, seed)}
             if position == 0 and pair.plan.spares:
-                figures["accuracy_change_spare"] = _change(metric, before, after, seed, Z99)
+                figures["accuracy_change_spare"] = change_of(metric, before, after, seed, Z99)
         return figures
 
 
@@ -63,10 +62,21 @@ def answers_of(arm: Arm, data: Subset, pair: Pair) -> dict[int, Any]:
     return answers
 
 
-def _fill_book(pair: Pair) -> None:
+def fill_book(pair: Pair) -> None:
+    """Let the reference answer what it has not answered yet."""
     missing = [index for index in pair.data.indices if index not in pair.book.answers]
     if missing:
         pair.book.answers |= answers_of(pair.reference, pair.data.dataset.subset(missing), pair)
+
+
+def rows_of(
+    metric: Metric, pair: Pair, answers: Mapping[int, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The metric's rows of the reference's answers and of `answers`, in the order of the pair's data."""
+    truth = _truth(pair.data.dataset, metric, pair.book)
+    before = [metric.row(pair.book.answers[i], truth(i)) for i in pair.data.indices]
+    after = [metric.row(answers[i], truth(i)) for i in pair.data.indices]
+    return np.array(before, dtype=np.float64), np.array(after, dtype=np.float64)
 
 
 def _truth(dataset: Dataset, metric: Metric, book: AnswerBook) -> Any:
@@ -80,7 +90,10 @@ def _value(metric: Metric, after: np.ndarray[Any, Any], seed: int) -> Figure:
     return statistic(after, metric.aggregate, seed=seed)
 
 
-def _change(metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int, z: float) -> Figure:
+def change_of(
+    metric: Metric, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], seed: int, z: float = Z95
+) -> Figure:
+    """The paired change of a metric between two sets of its rows, [samples, columns]."""
     if metric.kind == "binary":
         return binary_change(before[:, 0], after[:, 0], z=z)
     if metric.kind == "mean":

@@ -40,7 +40,8 @@ from hasten.optimize.serving import ServingStage
 from hasten.optimize.stories import shown_samples
 from hasten.optimize.trial import Bench, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
-from hasten.optimize.tuning import Tuning, line
+from hasten.optimize.tuned import line
+from hasten.optimize.tuning import Tuning
 from hasten.spec.applied import Build
 from hasten.spec.evidence import Evidence, Record, Rejection
 from hasten.spec.measurement import Split

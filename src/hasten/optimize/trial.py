@@ -33,7 +33,7 @@ from hasten.spec.target import Target
 from hasten.spec.variant import REFERENCE, Variant
 from hasten.verify.judge import judge
 
-__all__ = ["Bench", "Loader", "accuracy_of", "load_arm", "try_variant"]
+__all__ = ["Bench", "Loader", "accuracy_of", "load_arm", "pair_of", "try_variant"]
 
 
 class Loader(Protocol):
@@ -81,7 +81,7 @@ def accuracy_of(bench: Bench, variant: Variant, build: Callable[[Variant], Path]
     try:
         model = build(variant)
         with bench.loader(model, variant.target) as arm:
-            figures = meters.get("accuracy").measure(_pair(bench, variant, model, arm))
+            figures = meters.get("accuracy").measure(pair_of(bench, variant, model, arm))
     except StorageError:
         raise
     except HastenError:
@@ -99,7 +99,7 @@ def _tried(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> 
         return _rejected(variant, "build", error.message)
     try:
         with bench.loader(model, variant.target) as arm:
-            pair = _pair(bench, variant, model, arm)
+            pair = pair_of(bench, variant, model, arm)
             lost = _lost(bench, variant, pair)
             if lost is not None:
                 return Trial(variant=variant, rejection=lost)
@@ -110,7 +110,8 @@ def _tried(bench: Bench, variant: Variant, build: Callable[[Variant], Path]) -> 
     return Trial(variant=variant, evidence=evidence, stories=told, classes=classes)
 
 
-def _pair(bench: Bench, variant: Variant, model: Path, arm: Arm) -> Pair:
+def pair_of(bench: Bench, variant: Variant, model: Path, arm: Arm) -> Pair:
+    """The loaded variant beside the reference, with what trials share."""
     return Pair(
         reference=bench.reference,
         candidate=arm,

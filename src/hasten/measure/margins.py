@@ -1,0 +1,68 @@
+"""How close a call each answer is, beside what it is worth with the candidate and with the reference.
+
+The margin of an answer is the difference between its two highest scores: over the last axis of the first output, the
+least one where there are many positions. Answers that a small error changes have small margins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hasten.data.dataset import Arrays
+from hasten.data.feed import feed, sample_for, unbatch
+from hasten.measure.accuracy import change_of, fill_book, rows_of
+from hasten.measure.base import Pair
+from hasten.spec.measurement import Figure
+
+__all__ = ["Margins", "margin_of", "margins_of"]
+
+_Rows = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """By sample: the margin of the candidate's answer, and the rows of the metric before (reference) and after."""
+
+    margins: _Rows
+    before: _Rows
+    after: _Rows
+    pair: Pair
+
+    def below(self, share: float) -> float:
+        """The margin below which this share of the samples lies."""
+        return float(np.quantile(self.margins, share))
+
+    def change_with(self, limit: float) -> Figure:
+        """The change of the first metric, were all answers with a margin below `limit` those of the reference."""
+        settled = np.where((self.margins < limit)[:, None], self.before, self.after)
+        return change_of(self.pair.data.dataset.metric, self.before, settled, self.pair.plan.seed)
+
+
+def margin_of(outputs: Arrays) -> float | None:
+    """The margin of one sample's answer, outputs without batch axis; None where the first output holds no scores."""
+    scores = np.asarray(next(iter(outputs.values())))
+    if scores.dtype.kind != "f" or scores.ndim < 1 or scores.shape[-1] < 2:
+        return None
+    two = np.partition(scores, -2, axis=-1)[..., -2:]
+    return float((two[..., 1] - two[..., 0]).min())
+
+
+def margins_of(pair: Pair) -> Margins | None:
+    """Answer every sample of the pair's data with the candidate. None where its first output holds no scores."""
+    fill_book(pair)
+    dataset, arm = pair.data.dataset, pair.candidate
+    margins: list[float] = []
+    answers: dict[int, Any] = {}
+    for position, index in enumerate(pair.data.indices):
+        sample = sample_for(arm.signature, pair.data, position)
+        outputs = unbatch(arm.signature, sample, arm.run(feed(arm.signature, [sample])))
+        margin = margin_of(outputs)
+        if margin is None:
+            return None
+        margins.append(margin)
+        answers[index] = dataset.decode(outputs)
+    before, after = rows_of(dataset.metric, pair, answers)
+    return Margins(np.array(margins), before, after, pair)

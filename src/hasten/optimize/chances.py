@@ -1,0 +1,245 @@
+"""Second chances for candidates of lower precision that were fast and lost too many answers: a cascade, or a mix.
+
+A cascade (`optimize.cascade`) computes close calls again in f32 and costs two trials; a mix (`optimize.mixed`) keeps
+the most sensitive nodes in f32 and costs many builds. So cascades go first. Sees tuning data only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from hasten.engine.base import engines
+from hasten.errors import EngineError, HastenError, MissingError
+from hasten.measure.margins import margins_of
+from hasten.optimize import mixed
+from hasten.optimize.build import Builder
+from hasten.optimize.cascade import cascading, limits_for
+from hasten.optimize.pick import accuracy_trouble, by_speed, gain_of, why_not
+from hasten.optimize.races import Races
+from hasten.optimize.standing import safe_ones
+from hasten.optimize.trial import Bench, accuracy_of, pair_of
+from hasten.optimize.trials import Trial, TrialLog, fingerprint
+from hasten.optimize.tuned import Tuned, speed_of
+from hasten.optimize.wish import composed
+from hasten.spec.evidence import Evidence
+from hasten.spec.measurement import Figure, Measurement
+from hasten.spec.progress import Listener, Progress
+from hasten.spec.slo import Goal
+from hasten.spec.values import Value
+from hasten.spec.variant import Step, Variant
+from hasten.transform.base import TransformFailed
+from hasten.verify.judge import judge
+
+__all__ = ["SecondChances"]
+
+# The share of the tuning time after which none begins.
+_LAST = 0.9
+# A candidate must have been this fast, relative to the best so far, to be worth another try.
+_WORTH = 1.05
+# The fewest builds of a mix that is worth beginning.
+_MIX_BUILDS = 3
+# A share that leaves something to the next mix.
+_MIX_SHARE = 0.67
+_CASCADES = {"bf16", "f16"}
+
+
+class Errors(Value, frozen=True):
+    """Errors that were asked for, for the trial log."""
+
+    errors: tuple[float | None, ...]
+
+
+class Accuracy(Value, frozen=True):
+    """Accuracy alone of a variant; None where it does not build or run."""
+
+    evidence: Evidence | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecondChances:
+    """What they need. `spent()` is the share of the tuning time that is gone, of `time_s` seconds; `measure` tries a
+    variant in full and puts its trial where it is told; `exhaustive` knows no limit of time.
+    """
+
+    bench: Bench
+    builder: Builder
+    log: TrialLog
+    races: Races
+    goal: Goal
+    holdout_samples: int
+    spent: Callable[[], float]
+    time_s: float
+    exhaustive: bool
+    listener: Listener
+    measure: Callable[[Tuned, Variant], Trial]
+
+    def give(self, tuned: Tuned) -> None:
+        """Try what is worth it, and add the trials to `tuned`."""
+        self._cascade(tuned)
+        self._mix(tuned)
+
+    def _cascade(self, tuned: Tuned) -> None:
+        """The fastest of each kind that can compute close calls again does so."""
+        for trial in self._worth(tuned, self._may_cascade):
+            if self._late(_LAST):
+                return
+            try:
+                limits = self._limits(trial.variant)
+                for number, limit in enumerate(limits, start=1):
+                    cascade = cascading(trial.variant, limit, number)
+                    self.measure(tuned, cascade)
+                    if trial.variant.id in tuned.builds:
+                        tuned.builds[cascade.id] = tuned.builds[trial.variant.id]
+            except HastenError as error:
+                self._note(f"{trial.variant.id}-cascade", f"{trial.variant.id}-cascade: {error.message}")
+
+    def _may_cascade(self, item: Evidence) -> bool:
+        target = item.variant.target
+        if target.precision not in _CASCADES or target.runtime.cascade_below:
+            return False
+        return "cascade_below" in engines.get(target.engine).honours
+
+    def _limits(self, variant: Variant) -> list[float]:
+        """Margins worth a trial; what a resumed run has found already is not sought again."""
+        key = f"cascade/{variant.id}"
+        kept = self.log.get(key, list[float])
+        if kept is None:
+            self._say(f"cascade: how close the calls of {variant.id} are")
+            model = self.builder.build(variant)
+            with self.bench.loader(model, variant.target) as arm:
+                margins = margins_of(pair_of(self.bench, variant, model, arm))
+            kept = [] if margins is None else limits_for(margins, lambda change: self._would_hold(variant, change))
+            self.log.put(key, kept)
+        return kept
+
+    def _would_hold(self, variant: Variant, change: Figure) -> bool:
+        info = self.bench.data.dataset.metric.info
+        measurement = Measurement(split="tuning", metric=info).with_figures({"accuracy_change": change})
+        return accuracy_trouble(judge(variant, measurement, self.goal), self.goal, self.holdout_samples) is None
+
+    def _mix(self, tuned: Tuned) -> None:
+        """Give candidates of lower precision that lost a second chance with fewer lowered nodes. What builds fastest
+        goes first; each has its share of the time that is left.
+        """
+        worth = self._worth(tuned, _may_be_mixed)
+        worth.sort(key=lambda trial: (len(trial.variant.recipe), -(speed_of(trial) or 0.0)))
+        for left, trial in zip(range(len(worth), 0, -1), worth, strict=True):
+            if self._late(_LAST) or not self._time_to_mix(trial):
+                continue
+            start = self.spent()
+            end = start + (_LAST - start) * (_MIX_SHARE if left > 1 else 1.0)
+            try:
+                self._mixed(tuned, trial, lambda share, start=start, end=end: self._late(start + share * (end - start)))
+            except (TransformFailed, MissingError, EngineError) as error:
+                # A mix that cannot be built or run costs itself, not the search.
+                self._note(f"{trial.variant.id}-mixed", f"{trial.variant.id}-mixed: {error.message}")
+
+    def _time_to_mix(self, trial: Trial) -> bool:
+        """Mixing builds the candidate anew several times over; each build and trial takes about as long as it did."""
+        left_s = (1 - self.spent()) * self.time_s
+        return self.exhaustive or left_s >= _MIX_BUILDS * trial.seconds
+
+    def _late(self, share: float) -> bool:
+        return self.spent() > share and not self.exhaustive
+
+    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool]) -> list[Trial]:
+        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe."""
+        if not by_speed(self.goal):
+            return []
+        safe = safe_ones(tuned.evidence(), self.goal, self.holdout_samples)
+        best = max((gain_of(item, self.goal) for item in safe), default=1.0)
+        kinds: dict[object, Trial] = {}
+        for trial in sorted(tuned.trials, key=lambda trial: -(speed_of(trial) or 0.0)):
+            item = trial.evidence
+            if item is None or not able(item) or why_not(item, self.goal, self.holdout_samples) is None:
+                continue
+            if (item.measurement.speedup.value or 0.0) > best * _WORTH:
+                kinds.setdefault((item.variant.target.engine, item.variant.target.precision), trial)
+        return list(kinds.values())
+
+    def _mixed(self, tuned: Tuned, trial: Trial, late: Callable[[float], bool]) -> None:
+        variant = _lowered(trial.variant)
+        assert variant is not None
+        sites = self.races.sites(variant.recipe[-1], variant.recipe[:-1])
+        self._say(f"mixed precision: {variant.id}, {len(sites)} nodes")
+        found = mixed.mixed_precision(
+            variant,
+            sites,
+            mixed.Bench(
+                errors=lambda skips: self._errors(variant, skips),
+                accurate=self._holds,
+                judge=lambda candidate: self.measure(Tuned(), candidate),
+                ratios=lambda base, others: self.races.ratios(variant.target, base, others),
+                late=late,
+            ),
+            holds=self._accurate(trial),
+        )
+        if found is None:
+            self._note(f"{variant.id}-mixed", f"{variant.id}: no mix was found in time")
+            return
+        tuned.trials.append(found)
+        if found.evidence is not None:
+            tuned.builds[found.variant.id] = composed(found.variant, self.builder).build
+
+    def _errors(self, variant: Variant, skips: Sequence[Sequence[str]]) -> list[float | None]:
+        """What a resumed run has asked for already is not asked for again."""
+        step = variant.recipe[-1]
+        each = [Step(transform=step.transform, options=step.options, skip=tuple(skip)) for skip in skips]
+        key = f"errors/{variant.id}/{fingerprint((*variant.recipe[:-1], *each))[:16]}"
+        kept = self.log.get(key, Errors)
+        if kept is None:
+            kept = Errors(errors=tuple(self.builder.errors(variant.recipe, skips)))
+            self.log.put(key, kept)
+        return list(kept.errors)
+
+    def _holds(self, variant: Variant) -> bool:
+        """Whether the accuracy bound is likely to hold, from accuracy alone."""
+        key = f"accuracy/{variant.id}/{fingerprint(variant.recipe)[:16]}"
+        kept = self.log.get(key, Accuracy)
+        if kept is None:
+            kept = Accuracy(evidence=accuracy_of(self.bench, variant, self.builder.build))
+            self.log.put(key, kept)
+        item = kept.evidence
+        trouble = "it does not run" if item is None else accuracy_trouble(item, self.goal, self.holdout_samples)
+        self._say(
+            f"mixed precision: {variant.id} with {len(variant.recipe[-1].skip)} nodes in f32: {trouble or 'holds'}"
+        )
+        return not trouble
+
+    def _accurate(self, trial: Trial) -> bool:
+        item = trial.evidence
+        return item is not None and accuracy_trouble(item, self.goal, self.holdout_samples) is None
+
+    def _note(self, id_: str, words: str) -> None:
+        self.listener(Progress(stage=f"tuning/{id_}", note=words))
+
+    def _say(self, stage: str) -> None:
+        self.listener(Progress(stage=stage))
+
+
+def _lowered(variant: Variant) -> Variant | None:
+    """The variant with a last step that lowers precision node by node; None where there is no such step.
+
+    bf16 loses answers both ways without losing accuracy, and a bound is not proven then: fewer of them help.
+    """
+    target = variant.target
+    if target.runtime.cascade_below:
+        return None
+    if target.precision == "int8" and variant.recipe:
+        return variant
+    if (target.engine, target.precision) == ("openvino", "bf16"):
+        return msgspec.structs.replace(variant, recipe=(*variant.recipe, Step(transform="compute_bf16")))
+    return None
+
+
+def _may_be_mixed(item: Evidence) -> bool:
+    """int8 whose accuracy did not fall at all is left alone: only more data helps there, and no other nodes."""
+    if _lowered(item.variant) is None:
+        return False
+    if item.variant.target.precision != "int8":
+        return True
+    change = item.measurement.accuracy_change.value
+    return change is not None and (change < 0) == item.measurement.metric.higher_is_better and change != 0

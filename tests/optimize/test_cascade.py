@@ -1,0 +1,109 @@
+"""A cascade over precision: the fewest close calls in f32 that make the bound hold, found on tuning data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.data import Dataset
+from hasten.measure.base import AnswerBook, Arm, Pair, Plan
+from hasten.measure.margins import Margins
+from hasten.model.open import open_model
+from hasten.optimize.cascade import SHARES, cascading, limits_for
+from hasten.optimize.run import Job, run
+from hasten.spec.measurement import Figure
+from hasten.spec.target import Target
+from hasten.spec.variant import Variant
+from hasten.testing import FakeArm
+
+CLASSES = 3
+
+
+def calls(margins: Any, wrong: Any) -> Margins:
+    """Answers that are right with the reference, and wrong where `wrong` says so with the candidate."""
+    count = len(margins)
+    data = Dataset(inputs={"x": np.zeros((count, 1), np.float32)}, labels=np.zeros(count, int))
+    pair = Pair(
+        reference=None,  # type: ignore[arg-type]
+        candidate=None,  # type: ignore[arg-type]
+        fresh=nullcontext,  # type: ignore[arg-type]
+        data=data.subset(range(count)),
+        book=AnswerBook(),
+        plan=Plan(),
+    )
+    after = 1.0 - np.array(wrong, float)[:, None]
+    return Margins(np.array(margins, float), np.ones((count, 1)), after, pair)
+
+
+def at_most(drop: float) -> Callable[[Figure], bool]:
+    return lambda change: change.value is not None and -change.value <= drop
+
+
+def test_the_smallest_share_that_does_and_the_next_are_taken() -> None:
+    margins = np.linspace(0, 1, 1000)
+    wrong = margins < 0.09
+    first, second = limits_for(calls(margins, wrong), at_most(0.0))
+    assert np.isclose([first, second], [0.1, 0.15], atol=0.002).all()
+
+
+def test_losses_that_are_no_close_calls_are_beyond_a_cascade() -> None:
+    margins = np.linspace(0, 1, 1000)
+    assert limits_for(calls(margins, margins > 0.9), at_most(0.0)) == []
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=20, max_size=200), st.floats(0, 0.3))
+def test_what_is_taken_holds_and_no_smaller_share_does(rows: list[tuple[float, bool]], drop: float) -> None:
+    found = calls([margin for margin, _ in rows], [wrong for _, wrong in rows])
+    limits = limits_for(found, at_most(drop))
+    assert limits == sorted(limits)
+    smaller = [found.below(share) for share in SHARES]
+    if limits:
+        assert at_most(drop)(found.change_with(limits[0]))
+        smaller = [limit for limit in smaller if 0 < limit < limits[0]]
+    assert not any(at_most(drop)(found.change_with(limit)) for limit in smaller if limit > 0)
+
+
+def test_a_cascading_variant_tells_its_limit_in_its_target() -> None:
+    variant = Variant(id="openvino-bf16-2t", target=Target(engine="openvino", precision="bf16", threads=2))
+    cascade = cascading(variant, 0.0612345, 1)
+    assert (cascade.id, str(cascade.target)) == (
+        "openvino-bf16-2t-cascade1",
+        "openvino on CPU, bf16, 2 threads, cascade_below=0.0612",
+    )
+
+
+class World:
+    """bf16 gets one answer in ten wrong, all of them close calls, and right again where these are computed in f32."""
+
+    def __init__(self, model: Path) -> None:
+        self._signature = open_model(model).signature
+        self.loaded: list[Target] = []
+
+    def __call__(self, model: Path, target: Target) -> AbstractContextManager[Arm]:
+        self.loaded.append(target)
+        ms = {"onnxruntime": 10.0}.get(target.engine, 4.0 if target.precision == "bf16" else 9.0)
+        limit = target.runtime.cascade_below if target.precision == "bf16" else np.inf
+        return nullcontext(FakeArm(self._signature, lambda inputs: _answer(inputs["x"], limit), ms=ms))
+
+
+def _answer(x: Any, limit: float) -> dict[str, Any]:
+    right = x[:, :CLASSES].argmax(1)
+    margin = np.abs(x[:, 3]) * 1e4 % 1000 / 1000
+    wrong = (margin < 0.1) & (margin >= limit)
+    scores = np.zeros((len(x), CLASSES), np.float32)
+    scores[np.arange(len(x)), np.where(wrong, (right + 1) % CLASSES, right)] = margin + 1e-6
+    return {"y": scores}
+
+
+def test_bf16_that_loses_close_calls_is_picked_as_a_cascade(make_job: Callable[..., Job]) -> None:
+    world = World(make_job().model)
+    record = run(make_job(loader=world)).record
+    assert record.verdict == "accepted"
+    assert record.picked.startswith("openvino-bf16-") and "-cascade" in record.picked
+    assert any(target.runtime.cascade_below for target in world.loaded)
