@@ -183,6 +183,7 @@ class Race:
         """Runs that fill a window, from a few that warm up and a few that are timed."""
         session.throughput_rps(range(_SAMPLES), callers=callers, runs=2 * _SAMPLES)
         rate = session.throughput_rps(range(_SAMPLES), callers=callers, runs=2 * _SAMPLES)
+        session.rest()
         return max(_SAMPLES, math.ceil(rate * WINDOW_S / _SAMPLES) * _SAMPLES)
 
     def _windows(
@@ -196,6 +197,7 @@ class Race:
             for at in rng.permutation(len(order)):
                 way = order[int(at)]
                 rates[way].append(ways[way].throughput_rps(range(_SAMPLES), callers=way[1], runs=runs[way]))
+                ways[way].rest()
         return rates
 
     def _set(self, id_: str, **found: Figure | str) -> None:
