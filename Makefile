@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core bench-overload overload-sim techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core bench-overload overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,9 @@ bench-search: zoo
 
 bench-calibration: zoo
 	$(BIN)/python benchmarks/calibration.py --resume
+
+bench-turns: zoo
+	$(BIN)/python benchmarks/turns.py
 
 bench-memory: zoo
 	$(BIN)/python benchmarks/memory.py
