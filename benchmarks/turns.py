@@ -59,7 +59,7 @@ def measured(name: str, model: Path, rounds: int) -> dict[str, list[str]]:
             slots = [int(slot) for slot in rng.choice(SAMPLES, RUNS)]
             for label in rng.permutation(list(arms)):
                 found = arms[str(label)].time_ms(slots, warmup=WARMUP)
-                times[way][str(label)].append(float(np.median(found)))
+                times[way][str(label)].append(float(np.mean(found)))
                 if way == "at rest":
                     arms[str(label)].rest()
     return {

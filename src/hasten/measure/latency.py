@@ -6,9 +6,10 @@ ratio; drift moves both and cancels. While one side has its turn the other rests
 runs (`hasten.measure.turns`). Before the first round each side meets every shape of input once: many engines compile
 for a shape when they first see it, which a service has behind it.
 
-Speedup is over the rounds' ratios (`hasten.stats.ratio`); percentiles are over all timed runs and are refused
-where the sample is too small; throughput is predictions per second of one caller that sends the next request when
-the last is answered.
+Speedup is over the rounds' ratios (`hasten.stats.ratio`) of the time that the same samples take together: a variant
+may take longer for some samples than for others, and its middle time would not tell. Percentiles are over all timed
+runs and are refused where the sample is too small; throughput is predictions per second of one caller that sends the
+next request when the last is answered.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class Rounds:
         words = f"{self.contended} of {len(self.reference)} rounds on a contended machine"
         return msgspec.structs.replace(figure, method=f"{figure.method}; {words}")
 
-    def typical(self) -> tuple[list[float], list[float]]:
-        """The median of each round, for both sides: one pair for each round."""
-        return [float(np.median(r)) for r in self.reference], [float(np.median(r)) for r in self.candidate]
+    def means(self) -> tuple[list[float], list[float]]:
+        """The mean time of a run in each round, for both sides: one pair for each round."""
+        return [float(np.mean(r)) for r in self.reference], [float(np.mean(r)) for r in self.candidate]
 
 
 class LatencyMeter:
@@ -65,7 +66,7 @@ class LatencyMeter:
         """Interleave and summarize."""
         rounds = interleave(pair)
         times = [one for part in rounds.candidate for one in part]
-        reference, candidate = rounds.typical()
+        reference, candidate = rounds.means()
         figures = {
             "latency_p50_ms": percentile(times, 50),
             "latency_p95_ms": percentile(times, 95),
@@ -97,7 +98,7 @@ def interleave(pair: Pair) -> Rounds:
 def glance(pair: Pair) -> Figure:
     """Return the speedup from a few rounds of their own: enough to see that a candidate is far behind."""
     rounds = interleave(replace(pair, plan=replace(pair.plan, rounds=min(_GLANCE, pair.plan.rounds))))
-    reference, candidate = rounds.typical()
+    reference, candidate = rounds.means()
     return rounds.said(speedup(reference, candidate, seed=pair.plan.seed))
 
 
@@ -108,7 +109,7 @@ def race(reference: Arm, candidates: Mapping[str, Arm], data: Subset, plan: Plan
 
 
 def race_times(arms: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) -> dict[str, list[float]]:
-    """Return each arm's median milliseconds by round; all arms run in each round, so that any two can be paired."""
+    """Return each arm's mean milliseconds of a run, by round. All arms run in each round: any two can be paired."""
     rng = np.random.default_rng(plan.seed)
     slots = _put_samples(list(arms.values()), data, plan)
     times: dict[str, list[float]] = {name: [] for name in arms}
@@ -116,7 +117,7 @@ def race_times(arms: Mapping[str, Arm], data: Subset, plan: Plan, watch: Watch) 
         watch.round_is_quiet()
         chosen = [int(slot) for slot in rng.choice(slots, plan.runs)]
         for name in rng.permutation(list(arms)):
-            times[str(name)].append(float(np.median(turn_ms(arms[str(name)], chosen))))
+            times[str(name)].append(float(np.mean(turn_ms(arms[str(name)], chosen))))
     return times
 
 

@@ -79,13 +79,13 @@ def compare_targets(
 
 
 def _round(sides: tuple[Callee, Callee], rng: np.random.Generator, pace: Pace) -> tuple[float, float]:
-    """Median milliseconds of both sides, in random order, on the same samples."""
+    """Mean milliseconds of both sides, in random order, on the same samples."""
     first = int(rng.integers(1 << 30))
     times = [0.0, 0.0]
     for side in (0, 1) if rng.random() < 0.5 else (1, 0):
         for i in range(WARMUP):
             sides[side].call(first + i)
-        times[side] = float(np.median([_timed(sides[side], first + i, pace) for i in range(_RUNS)]))
+        times[side] = float(np.mean([_timed(sides[side], first + i, pace) for i in range(_RUNS)]))
         sides[side].rest()
     return times[0], times[1]
 
