@@ -49,10 +49,11 @@ def _head(host: Environment, versions: dict[str, str], results: Sequence[Result]
         "Made by `make bench-optimize`. hasten optimizes each model under one objective, an accuracy drop of at most "
         "0.005, and its bundle then races what users of other tools would run, each tool with its own defaults and "
         "the same calibration samples. Every contestant has a process of its own and two threads. All take turns in "
-        "the same rounds on the same holdout samples, batch 1; ratios are paired by round, accuracy changes by "
-        "sample; 95 % intervals. The bound is met where the whole interval of the change lies within it.",
+        "the same rounds on the same holdout samples, batch 1, each while the others rest; ratios are paired by "
+        "round, accuracy changes by sample; 95 % intervals. The bound is met where the whole interval of the change lies within it.",
         "",
-        "p50 is over rounds, so it moves with the machine; ratios do not. A ratio above 1 means faster. "
+        "ms is the mean time of a run in the middle round, so it moves with the machine; ratios do not. A ratio above "
+        "1 means faster. "
         "In the columns *hasten against it*, above 1 means that hasten is faster than the contestant of that line. "
         "Throughput is that of the better of one instance on two threads and two instances on one thread each.",
         "",
@@ -129,7 +130,7 @@ def _model(result: Result, hasten: str) -> list[str]:
         f"{result.about}. {result.metric.name} on {result.samples:,} holdout samples; {result.rounds} rounds{waited}. "
         f"hasten with a budget of {result.budget_s / 60:.3g} minutes: {result.hasten}",
         "",
-        f"| contestant | p50 ms | against {_label(result, result.reference)} | hasten against it | accuracy change "
+        f"| contestant | ms | against {_label(result, result.reference)} | hasten against it | accuracy change "
         "| bound | instances × threads | predictions/s | hasten against it |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
