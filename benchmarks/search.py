@@ -41,7 +41,7 @@ from quality import Found, Quality, page
 PAGE = Path(__file__).parent.parent / "docs" / "search.md"
 MODELS = ("magika", "face-detector")
 BOUND = 0.01
-PLAN = Plan(rounds=40, runs=4, samples=16, seed=17)
+PLAN = Plan(rounds=40, runs=4, samples=64, seed=17)
 PATIENCE_S = 60.0
 
 

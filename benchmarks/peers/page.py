@@ -50,7 +50,8 @@ def _head(host: Environment, versions: dict[str, str], results: Sequence[Result]
         "0.005, and its bundle then races what users of other tools would run, each tool with its own defaults and "
         "the same calibration samples. Every contestant has a process of its own and two threads. All take turns in "
         "the same rounds on the same holdout samples, batch 1, each while the others rest; ratios are paired by "
-        "round, accuracy changes by sample; 95 % intervals. The bound is met where the whole interval of the change lies within it.",
+        "round, accuracy changes by sample; 95 % intervals. The bound is met where the whole interval of the change "
+        "lies within it.",
         "",
         "ms is the mean time of a run in the middle round, so it moves with the machine; ratios do not. A ratio above "
         "1 means faster. "

@@ -74,7 +74,8 @@ class Arm(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side (`hasten.measure.turns`).
+    """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side (`hasten.measure.turns`), on
+    up to `samples` samples: as many as show how long and how hard samples are.
 
     Fixed before the first round: stopping when the numbers look good would make the interval a lie. `spares` asks for
     the change of accuracy at the level of spares, too (`hasten.verify.judge.spare_check`).
@@ -82,7 +83,7 @@ class Plan:
 
     rounds: int = 24
     runs: int = 4
-    samples: int = 16
+    samples: int = 64
     seed: int = 0
     spares: bool = False
 

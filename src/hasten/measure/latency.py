@@ -34,6 +34,8 @@ __all__ = ["LatencyMeter", "Rounds", "glance", "interleave", "race", "race_times
 
 # Rounds of a glance: the fewest for which the interval of a ratio is worth reading.
 _GLANCE = 8
+# Samples that each side keeps while it is timed take no more memory than this, but for a few.
+_KEPT_BYTES, _FEWEST_SAMPLES = 128 * 2**20, 8
 
 
 class Rounds:
@@ -137,7 +139,8 @@ def throughput(times_ms: Sequence[float]) -> Figure:
 
 def _put_samples(arms: Sequence[Arm], data: Subset, plan: Plan) -> list[int]:
     """Give all sides the same samples, evenly spread over the data, and let each meet every shape among them."""
-    count = min(plan.samples, len(data))
+    size = sum(np.asarray(array).nbytes for array in data.inputs(0).values())
+    count = min(plan.samples, len(data), max(_FEWEST_SAMPLES, _KEPT_BYTES // max(size, 1)))
     positions = np.linspace(0, len(data) - 1, count).astype(int).tolist()
     for arm in arms:
         samples = [sample_for(arm.signature, data, position) for position in positions]
