@@ -90,3 +90,28 @@ def test_where_no_answer_changed_and_one_samples_worth_is_unknown_the_claim_deci
     for change, promising in ((silent, True), (seen, False)):
         measured = msgspec.structs.replace(item.measurement, accuracy_change=change)
         assert (why_not(judge(item.variant, measured, FAST), FAST, 131) is None) is promising
+
+
+def flipping(name: str, *, speed: float, gained: int, lost: int) -> Evidence:
+    """A variant whose answers changed on so many of 400 samples."""
+    before, after = np.ones(400), np.ones(400)
+    before[:gained], after[gained : gained + lost] = 0, 0
+    measurement = Measurement(
+        split="tuning",
+        metric=MetricInfo(name="top1", higher_is_better=True),
+        speedup=fig(speed),
+        accuracy_change=binary_change(before, after),
+    )
+    return judge(Variant(id=name, target=Target(engine=name)), measurement, FAST)
+
+
+def test_a_surer_variant_goes_before_one_that_is_a_little_faster() -> None:
+    sure, doubtful = flipping("sure", speed=1.7, gained=0, lost=0), flipping("doubtful", speed=1.9, gained=6, lost=9)
+    assert why_not(doubtful, FAST, 1600) is None
+    assert [item.variant.id for item in pick([sure, doubtful], FAST, 1600)] == ["sure", "doubtful"]
+    assert [item.variant.id for item in finalists([sure, doubtful], FAST, 1600)] == ["sure", "doubtful"]
+
+
+def test_a_variant_that_is_much_faster_may_be_less_sure() -> None:
+    sure, doubtful = flipping("sure", speed=1.2, gained=0, lost=0), flipping("doubtful", speed=1.9, gained=6, lost=9)
+    assert [item.variant.id for item in pick([sure, doubtful], FAST, 1600)] == ["doubtful", "sure"]

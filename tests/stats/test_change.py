@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.stats.change import (
     binary_change,
+    error_at,
     is_silent,
     mean_change,
     reach_at,
@@ -219,6 +220,21 @@ def test_changes_that_were_seen_shrink_with_the_root_of_the_samples() -> None:
     then = binary_change(np.tile(before, 4), np.tile(after, 4))
     assert now.low is not None and then.low is not None
     assert reach_at(now, -now.low, 1600) == pytest.approx(-then.low, rel=0.05)
+
+
+def test_where_no_answer_changed_there_is_no_error_that_was_seen() -> None:
+    now = binary_change(np.ones(322), np.ones(322))
+    assert now.low is not None
+    assert error_at(now, -now.low) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("flips", [4, 10, 30])
+def test_the_error_of_flips_is_the_root_of_their_number(flips: int) -> None:
+    before, after = np.ones(400), np.ones(400)
+    before[:flips], after[flips : 2 * flips] = 0, 0
+    now = binary_change(before, after)
+    assert now.low is not None
+    assert error_at(now, -now.low) == pytest.approx(np.sqrt(2 * flips) / 400, rel=0.1)
 
 
 def test_other_intervals_are_foretold_with_the_root_of_the_samples() -> None:

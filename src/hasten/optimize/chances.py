@@ -118,7 +118,7 @@ class SecondChances:
     def _would_hold(self, variant: Variant, change: Figure) -> bool:
         info = self.bench.data.dataset.metric.info
         measurement = Measurement(split="tuning", metric=info).with_figures({"accuracy_change": change})
-        return accuracy_trouble(judge(variant, measurement, self.goal), self.goal, self.holdout_samples) is None
+        return self._trouble(judge(variant, measurement, self.goal)) is None
 
     def _mix(self, tuned: Tuned) -> None:
         """Give candidates of lower precision that lost a second chance with fewer lowered nodes. What builds fastest
@@ -203,7 +203,7 @@ class SecondChances:
             kept = Accuracy(evidence=accuracy_of(self.bench, variant, self.builder.build))
             self.log.put(key, kept)
         item = kept.evidence
-        trouble = "it does not run" if item is None else accuracy_trouble(item, self.goal, self.holdout_samples)
+        trouble = "it does not run" if item is None else self._trouble(item)
         self._say(
             f"mixed precision: {variant.id} with {len(variant.recipe[-1].skip)} nodes in f32: {trouble or 'holds'}"
         )
@@ -211,7 +211,11 @@ class SecondChances:
 
     def _accurate(self, trial: Trial) -> bool:
         item = trial.evidence
-        return item is not None and accuracy_trouble(item, self.goal, self.holdout_samples) is None
+        return item is not None and self._trouble(item) is None
+
+    def _trouble(self, item: Evidence) -> str | None:
+        """Why the accuracy bound is not likely to hold, of one that is chosen among many."""
+        return accuracy_trouble(item, self.goal, self.holdout_samples, errors=1.0)
 
     def _note(self, id_: str, words: str) -> None:
         self.listener(Progress(stage=f"tuning/{id_}", note=words))

@@ -14,19 +14,22 @@ from hasten.optimize.trials import fingerprint
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE
-from hasten.stats.change import is_silent, reach_at
+from hasten.stats.change import error_at, is_silent, reach_at
 from hasten.verify.judge import GAIN
 
 __all__ = ["MOST", "accuracy_trouble", "by_speed", "finalists", "gain_of", "losers", "pick", "why_not"]
 
 MOST = 3
 FINALISTS = 4
+# A variant must be so many times as fast to go before one whose accuracy is surer: a first pick that fails on holdout
+# data leaves the place to spares, which must pass at a stricter level.
+_DOUBT = 1.25
 
 
 def finalists(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
     """Return the promising variants whose speed could still be the best: those for the run-off, at most four."""
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
-    ranked = sorted(promising, key=lambda item: -gain_of(item, goal))
+    ranked = sorted(promising, key=lambda item: -gain_of(item, goal) / _doubt(item, goal, holdout_samples))
     return ranked[:FINALISTS] if by_speed(goal) else []
 
 
@@ -43,6 +46,7 @@ def pick(
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
         handicap = GAIN if item.variant.target.runtime.turned() or not item.variant.target.pin else 1.0
+        handicap *= _doubt(item, goal, holdout_samples)
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
@@ -97,13 +101,19 @@ def why_not(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
     return _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples)
 
 
-def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
-    """Say why a variant's accuracy would not do, whatever its speed, or return None."""
+def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int, *, errors: float = 0.0) -> str | None:
+    """Say why a variant's accuracy would not do, whatever its speed, or return None. It is taken to be worse than it
+    looks by `errors` standard errors: whoever tries many and keeps the best has been flattered.
+    """
     rejected = [c.reason for c in item.checks if c.objective == "accuracy_drop_max" and c.outcome == "rejected"]
-    return " ".join(rejected) or _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples)
+    return " ".join(rejected) or _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples, errors)
 
 
-def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | None:
+def _doubt(item: Evidence, goal: Goal, holdout_samples: int) -> float:
+    return _DOUBT if accuracy_trouble(item, goal, holdout_samples, errors=1.0) else 1.0
+
+
+def _unlikely(item: Evidence, drop_max: float, holdout_samples: int, errors: float = 0.0) -> str | None:
     """Whether the accuracy bound would stay unproven on holdout, whose interval is shorter as it has more samples."""
     change, metric = item.measurement.accuracy_change, item.measurement.metric
     if change.value is None or change.low is None or change.high is None:
@@ -112,7 +122,7 @@ def _unlikely(item: Evidence, drop_max: float, holdout_samples: int) -> str | No
         return None
     drop = -change.value if metric.higher_is_better else change.value
     worst = -change.low if metric.higher_is_better else change.high
-    expected = drop + reach_at(change, worst - drop, max(holdout_samples, 1))
+    expected = drop + errors * error_at(change, worst - drop) + reach_at(change, worst - drop, max(holdout_samples, 1))
     if expected <= drop_max:
         return None
     reasons = [check.reason for check in item.checks if check.objective == "accuracy_drop_max"]

@@ -18,6 +18,7 @@ from hasten.stats.bootstrap import Z95, Aggregate, Rows, draw_means, draw_statis
 
 __all__ = [
     "binary_change",
+    "error_at",
     "is_silent",
     "mean_change",
     "reach_at",
@@ -170,11 +171,24 @@ def reach_at(change: Figure, reach: float, samples: int) -> float:
     3.84 / (n + 3.84), shrinks with the sample size itself; only what the changes seen add shrinks with its root.
     """
     root = math.sqrt(change.n / samples)
-    if change.method != _TANGO:
-        return reach * root
-    unseen = min(reach, Z95**2 / (change.n + Z95**2))
-    seen = math.sqrt(reach**2 - unseen**2)
+    unseen, seen = _parts(change, reach)
     return math.hypot(unseen * (change.n + Z95**2) / (samples + Z95**2), seen * root)
+
+
+def error_at(change: Figure, reach: float) -> float:
+    """Return the standard error of a change as far as changes were seen, from how far its interval reaches on one side.
+
+    None were seen: 0. What was chosen because it looked best is likely to be worse by about so much.
+    """
+    return _parts(change, reach)[1] / Z95
+
+
+def _parts(change: Figure, reach: float) -> tuple[float, float]:
+    """How far an interval reaches for changes that were not seen, and for those that were: its root of squares."""
+    if change.method != _TANGO:
+        return 0.0, reach
+    unseen = min(reach, Z95**2 / (change.n + Z95**2))
+    return unseen, math.sqrt(reach**2 - unseen**2)
 
 
 def is_silent(change: Figure) -> bool:
