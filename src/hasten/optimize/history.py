@@ -21,6 +21,8 @@ __all__ = ["History"]
 
 # The newest lessons are enough, and the cost model's work grows with their number squared.
 _MOST = 300
+# Lessons of another way of measuring are none: turns in which the others rest (docs/decisions/0016).
+_METHOD = "turns at rest"
 
 
 class History:
@@ -29,8 +31,8 @@ class History:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         here = environment()
-        # Another processor, or another version of a runtime, is another experience.
-        self._machine = fingerprint(here.processor, here.features, here.cores_physical, here.packages)
+        # Another processor, another version of a runtime, or another way of measuring is another experience.
+        self._machine = fingerprint(here.processor, here.features, here.cores_physical, here.packages, _METHOD)
 
     def lessons(self) -> list[Lesson]:
         """Return the newest lessons that were learned on a machine like this one; the oldest first."""
