@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -54,12 +54,14 @@ _AT_ONCE_S = 0.5
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
     that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
-    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token.
+    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token or
+    certificate, `tenant_rates` those of whoever is to have a rate of its own.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
     rate: Rate | None = None
+    tenant_rates: Mapping[str, Rate | None] = field(default_factory=dict[str, "Rate | None"])
     tls: ssl.SSLContext | None = None
     grpc: tuple[str, int] | None = None
     grpc_tls: ssl.SSLContext | None = None
@@ -204,7 +206,7 @@ async def _main(
     repository = Repository(bundles, lambda one: make(one, telemetry.sink))
     for words in warnings_of(service.plan for service in repository.services.values()):
         _log.warning("%s", words)
-    guard = Guard(front.access, front.rate)
+    guard = Guard(front.access, front.rate, tenants=front.tenant_rates)
     frontend, hub = _http(repository, limits, front, guard, telemetry)
     grpc = None if grpc_listener is None else _grpc(repository, limits, front, guard, telemetry)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)

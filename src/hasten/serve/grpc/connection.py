@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import ngh2
 
 from hasten.errors import RequestError
+from hasten.serve.access import NOBODY
 from hasten.serve.grpc.backlog import Backlog
 from hasten.serve.grpc.call import Call, Parts
 from hasten.serve.grpc.headers import Opening, check_headers, encoding_of, no_grpc, opening_of
+from hasten.serve.tls import peer_of
 from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Connection(asyncio.Protocol):
         self._http = hub.new_http()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._peer = NOBODY
         self._calls: dict[int, Call] = {}
         self._flush_planned = False
         self._paused = False
@@ -50,6 +53,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, unless there are too many already."""
         self._transport = cast(asyncio.Transport, transport)
+        self._peer = peer_of(transport)
         if self._hub.admit(self):
             self._flush()
         else:
@@ -263,7 +267,9 @@ class Connection(asyncio.Protocol):
             call.deadline = call.begun + opening.timeout_s
         method = opening.method
         # Of a stream each request counts, and the call itself does not.
-        call.caller = self._hub.guard.decide(method.operation, call.authorization, counts=not method.streaming)
+        call.caller = self._hub.guard.decide(
+            method.operation, call.authorization, self._peer, counts=not method.streaming
+        )
 
     def _data(self, stream: int, data: bytes, ended: bool) -> None:
         call = self._calls.get(stream)
