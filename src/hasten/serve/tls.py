@@ -63,8 +63,8 @@ def server_context(
 
 
 def peer_of(transport: Any) -> Caller:
-    """Return who is at the other end of a connection of asyncio: a tenant by the certificate's subject, as RFC 4514 writes
-    it (`CN=client,O=Example`), or by its alternative names where the subject is empty (`URI:spiffe://...`).
+    """Return who is at the other end of a connection of asyncio: a tenant by the certificate's subject, as RFC 4514
+    writes it (`CN=client,O=Example`), or by its alternative names where the subject is empty (`URI:spiffe://...`).
     """
     certificate: dict[str, Any] | None = transport.get_extra_info("peercert")
     if not certificate:
