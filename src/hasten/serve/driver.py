@@ -100,6 +100,8 @@ class ModelService:
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
         self._choice = LaneChoice(policy.lanes, self.plan.default_lane)
+        # Of requests that name no deadline of their own.
+        self._within_s = {lane.name: lane.deadline_s for lane in policy.lanes}
         # Nobody asks for the level where there is only one.
         self._has_levels = self._core.has_levels
         self._level = 0
@@ -182,9 +184,10 @@ class ModelService:
         except RequestError as error:
             self._settle(id_, error)
             return functools.partial(self._cancel, ticket)
-        deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
-        if deadline is not None:
-            ticket.alarm = self._alarm(id_, deadline - now)
+        within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
+        deadline = None if within_s is None else now + within_s
+        if within_s is not None:
+            ticket.alarm = self._alarm(id_, within_s)
         arrival = Arrived(id_, request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
         if self._answers is not None and self._open:
             self._answers.look(request, functools.partial(self._looked_up, ticket, arrival))
