@@ -136,7 +136,7 @@ def test_a_drain_waits_for_digests_and_loses_nobody(bundle: Bundle, held: Held) 
         await asyncio.to_thread(held.begun.wait, 30)
         drained = asyncio.ensure_future(service.drain())
         held.let_go.set()
-        assert (await waiting).parameters == {"variant": "reference"}
+        assert (await waiting).parameters == {"variant": "reference", "bundle": bundle.digest}
         await drained
 
     play(bundle, scene)
@@ -162,7 +162,7 @@ def test_a_digest_that_fails_costs_nobody_an_answer(bundle: Bundle, monkeypatch:
     async def scene(service: ModelService) -> None:
         complaints: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-        assert (await service.infer(ask(1))).parameters == {"variant": "reference"}
+        assert (await service.infer(ask(1))).parameters == {"variant": "reference", "bundle": bundle.digest}
         assert len(complaints) == 1
 
     monkeypatch.setattr(answers, "_LARGE", -1)
@@ -176,7 +176,7 @@ def test_beyond_so_many_digests_requests_are_computed_without_a_look(bundle: Bun
         for _ in range(64):
             service.submit(ask(1), given.append)
         answer = await service.infer(ask(1))
-        assert (answer.parameters, given) == ({"variant": "reference"}, [])
+        assert (answer.parameters, given) == ({"variant": "reference", "bundle": bundle.digest}, [])
         held.let_go.set()
         await service.drain()
         assert len(given) == 64

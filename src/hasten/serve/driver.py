@@ -119,7 +119,10 @@ class ModelService:
         self._every_output = tuple(self._dtypes)
         kept = self.plan.cache_bytes
         self._answers = Answers(kept, self._every_output, self._teller) if kept else None
-        self._named: dict[str, dict[str, Parameter]] = {one: {"variant": one} for one in self.plan.variants}
+        digest = bundle.digest
+        self._named: dict[str, dict[str, Parameter]] = {
+            one: {"variant": one, "bundle": digest} for one in self.plan.variants
+        }
         self._idle = asyncio.Event()
         self._idle.set()
 
