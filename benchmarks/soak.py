@@ -1,7 +1,7 @@
 """Does the server stand it for long? Fuzz, slow clients, cancelled calls, crashes, changes of models, crosstalk; and in
 turn.
 
-One command: make soak (about an hour and a half), or `python benchmarks/soak.py --short` (a minute or two). Each row
+One command: make soak (an hour and three quarters), or `python benchmarks/soak.py --short` (a minute or two). Each row
 has a server of its own, real and with an engine process. After each: the same process, right answers, no more
 descriptors than before. R26 plays the rows in turn that harm one server; its memory may grow by 1 MiB a minute in the
 second half.

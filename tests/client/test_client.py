@@ -20,7 +20,7 @@ from hasten.client import AsyncClient, Retry
 from hasten.errors import DataError, RequestError, UsageError
 from hasten.serve.config import LaneTable
 from hasten.serve.plan import Rules
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import Event, Served
 
@@ -110,7 +110,7 @@ def test_threads_may_share_a_client(server: Running, golden: Any, protocol: str)
 def frozen(bundle: Path) -> Generator[Running]:
     """A server whose engine takes work and gives none back, and whose queue holds one request."""
     front = Front(grpc=("127.0.0.1", 0))
-    with serve_bundle(open_bundle(bundle), rules=Rules(queue_capacity=1), front=front) as running:
+    with serve_bundle(open_bundle(bundle), Options(rules=Rules(queue_capacity=1), front=front)) as running:
         pid = running.services["linear"].engine_pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -182,7 +182,9 @@ def test_a_request_goes_in_the_lane_that_it_names_and_the_answer_names_its_varia
     told: list[Event] = []
     options: list[dict[str, Any]] = [{"lane": "critical"}, {"priority": 1}, {"lane": "usual", "priority": 1}, {}]
     front, telemetry = Front(grpc=("127.0.0.1", 0)), Telemetry(sink=told.append)
-    with serve_bundle(open_bundle(small_bundle), rules=Rules(lanes=LANES), front=front, telemetry=telemetry) as server:
+    with serve_bundle(
+        open_bundle(small_bundle), Options(rules=Rules(lanes=LANES), front=front, telemetry=telemetry)
+    ) as server:
         address, x = url(server, protocol), golden.inputs[0]
         answers = [ask(style, address, lambda client, o=one: client.infer("linear", x, **o)) for one in options]
         with pytest.raises(RequestError, match="critical") as caught:

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from hasten.bundle.manifest import MANIFEST, encode_manifest
 from hasten.bundle.read import Bundle, open_bundle, sha256_of
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 
 ADMIN, INFER = "admin-token-of-a-test", "infer-token-of-a-test"
 X = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
@@ -40,7 +40,9 @@ def own_bundle(bundle: Bundle, tmp_path: Path) -> Bundle:
 @pytest.fixture
 def server(own_bundle: Bundle) -> Iterator[Running]:
     access = Access({Scope.ADMIN: [ADMIN], Scope.INFER: [INFER]}, off=())
-    with serve_bundle(own_bundle, isolation="none", front=Front(access=access, grpc=("127.0.0.1", 0))) as running:
+    with serve_bundle(
+        own_bundle, Options(isolation="none", front=Front(access=access, grpc=("127.0.0.1", 0)))
+    ) as running:
         yield running
 
 

@@ -15,7 +15,7 @@ from hasten.errors import RequestError
 from hasten.serve.access import Access, Caller, Operation, Scope
 from hasten.serve.guard import Guard
 from hasten.serve.rate import Rate
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import NO_MODEL, Event, Refused
 from hasten.testing import ManualClock
@@ -114,7 +114,7 @@ def test_one_allowance_for_http_and_grpc_and_each_request_of_a_stream(bundle: Bu
     front = Front(grpc=("127.0.0.1", 0), access=Access(TOKENS), rate=Rate(requests_per_s=1e-3, burst=3))
     streamed: list[Any] = []
     with (
-        serve_bundle(bundle, front=front, telemetry=Telemetry(sink=told.append)) as server,
+        serve_bundle(bundle, Options(front=front, telemetry=Telemetry(sink=told.append))) as server,
         triton.InferenceServerClient(server.grpc) as client,
     ):
         headers = {"authorization": f"Bearer {ONE}"}

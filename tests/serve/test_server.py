@@ -20,7 +20,7 @@ import pytest
 from hasten.bundle.read import Bundle, sha256_of
 from hasten.errors import UsageError
 from hasten.serve.plan import Rules
-from hasten.serve.server import Running, allow_files, serve_bundle, serve_forever
+from hasten.serve.server import Options, Running, allow_files, serve_bundle, serve_forever
 from hasten.wire.base import Limits
 
 triton = pytest.importorskip("tritonclient.http", reason="an independent client judges the server")
@@ -92,7 +92,7 @@ def server(bundle: Bundle) -> Iterator[Running]:
 @pytest.fixture
 def own_server(bundle: Bundle) -> Iterator[Running]:
     """For tests that stop the engine: nobody else uses this server. One request waits, no more."""
-    with serve_bundle(bundle, rules=Rules(queue_capacity=1)) as running:
+    with serve_bundle(bundle, Options(rules=Rules(queue_capacity=1))) as running:
         yield running
 
 
@@ -297,7 +297,7 @@ def test_one_connection_carries_many_requests(server: Running) -> None:
 
 @pytest.fixture(scope="module")
 def small(bundle: Bundle) -> Iterator[Running]:
-    with serve_bundle(bundle, limits=Limits(body=1000)) as running:
+    with serve_bundle(bundle, Options(limits=Limits(body=1000))) as running:
         yield running
 
 

@@ -15,7 +15,7 @@ from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
 from hasten.serve.access import NOBODY, Caller
 from hasten.serve.rate import Rate
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.tls import peer_of, server_context
 
 trustme = pytest.importorskip("trustme", reason="makes certificates on the spot")
@@ -41,14 +41,14 @@ def files(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mutual(bundle: Bundle, files: Path) -> Iterator[Running]:
     context = server_context(files / "cert.pem", files / "key.pem", files / "ca.pem")
-    with serve_bundle(bundle, front=Front(tls=context)) as running:
+    with serve_bundle(bundle, Options(front=Front(tls=context))) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def plain(bundle: Bundle, files: Path) -> Iterator[Running]:
     context = server_context(files / "cert.pem", files / "key.pem")
-    with serve_bundle(bundle, front=Front(tls=context)) as running:
+    with serve_bundle(bundle, Options(front=Front(tls=context))) as running:
         yield running
 
 
@@ -123,10 +123,10 @@ def test_without_a_good_certificate_the_handshake_is_refused(mutual: Running, au
 
 def test_certificates_of_clients_are_enough_for_an_address_that_others_reach(bundle: Bundle, files: Path) -> None:
     context = server_context(files / "cert.pem", files / "key.pem", files / "ca.pem")
-    with serve_bundle(bundle, host="0.0.0.0", front=Front(tls=context)) as running:
+    with serve_bundle(bundle, Options(front=Front(tls=context)), host="0.0.0.0") as running:
         assert running.url.startswith("https://0.0.0.0:")
     only_ours = Front(tls=server_context(files / "cert.pem", files / "key.pem"))
-    with pytest.raises(UsageError, match="--client-ca"), serve_bundle(bundle, host="0.0.0.0", front=only_ours):
+    with pytest.raises(UsageError, match="--client-ca"), serve_bundle(bundle, Options(front=only_ours), host="0.0.0.0"):
         pass
 
 
@@ -193,6 +193,6 @@ def test_each_certificate_has_an_allowance_of_its_own(bundle: Bundle, files: Pat
         for name in ("one", "other")
     )
     front = Front(tls=context, rate=Rate(requests_per_s=1e-3, burst=2))
-    with serve_bundle(bundle, front=front) as running:
+    with serve_bundle(bundle, Options(front=front)) as running:
         found = [asked(running, who, "/v2") for who in (one, one, one, other)]
     assert found == [200, 200, 429, 200]

@@ -18,11 +18,23 @@ from hasten.serve.plan import Rules, check_lane, lanes_of
 from hasten.serve.policy import Lane
 from hasten.serve.pool import Isolation
 from hasten.serve.rate import Rate
-from hasten.serve.server import Front
+from hasten.serve.server import Front, Options
 from hasten.serve.tls import server_context
 from hasten.wire.base import Limits
 
-__all__ = ["front_of", "limits_of", "rules_of", "token_variable", "workers_of"]
+__all__ = ["front_of", "limits_of", "options_of", "rules_of", "token_variable", "workers_of"]
+
+
+def options_of(config: ServeConfig, environment: Mapping[str, str]) -> Options:
+    """Return all that is said, but where to listen and who observes. Raises `UserError`."""
+    isolation, workers = workers_of(config)
+    return Options(
+        rules=rules_of(config),
+        isolation=isolation,
+        workers=workers,
+        limits=limits_of(config),
+        front=front_of(config, environment),
+    )
 
 
 def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:

@@ -10,7 +10,7 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, serve_bundle
+from hasten.serve.server import Front, Options, serve_bundle
 from hasten.serve.tls import server_context
 
 grpc = pytest.importorskip("grpc", reason="gRPC's own library calls the server")
@@ -57,7 +57,7 @@ def test_a_client_that_trusts_the_authority_is_served_over_tls(
     bundle: Bundle, files: tuple[Path, Path, Path], authority: Any
 ) -> None:
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    with serve_bundle(bundle, front=front(files, mutual=False)) as server:
+    with serve_bundle(bundle, Options(front=front(files, mutual=False))) as server:
         assert ask(grpc.secure_channel(server.grpc, credentials)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError):
             ask(grpc.insecure_channel(server.grpc))
@@ -69,7 +69,7 @@ def test_a_client_needs_a_certificate_where_clients_have_some(
     own = authority.issue_cert("client@example.org")
     chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
     known = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), own.private_key_pem.bytes(), chain)
-    with serve_bundle(bundle, front=front(files, mutual=True)) as server:
+    with serve_bundle(bundle, Options(front=front(files, mutual=True))) as server:
         assert ask(grpc.secure_channel(server.grpc, known)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError):
             ask(grpc.secure_channel(server.grpc, grpc.ssl_channel_credentials(authority.cert_pem.bytes())))
@@ -77,7 +77,7 @@ def test_a_client_needs_a_certificate_where_clients_have_some(
 
 def test_a_token_is_asked_for_as_over_http_but_not_by_probes(bundle: Bundle) -> None:
     guarded = Front(access=Access({Scope.INFER: [TOKEN]}), grpc=("127.0.0.1", 0))
-    with serve_bundle(bundle, front=guarded) as server:
+    with serve_bundle(bundle, Options(front=guarded)) as server:
         assert ask(grpc.insecure_channel(server.grpc)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError) as caught:
             ask(grpc.insecure_channel(server.grpc), METADATA)
@@ -88,7 +88,7 @@ def test_a_token_is_asked_for_as_over_http_but_not_by_probes(bundle: Bundle) -> 
 def test_an_address_that_others_reach_needs_a_guard(bundle: Bundle) -> None:
     with (
         pytest.raises(UsageError, match="keep strangers out"),
-        serve_bundle(bundle, front=Front(grpc=("0.0.0.0", 0))),
+        serve_bundle(bundle, Options(front=Front(grpc=("0.0.0.0", 0)))),
     ):
         pass
 
@@ -96,5 +96,5 @@ def test_an_address_that_others_reach_needs_a_guard(bundle: Bundle) -> None:
 def test_tls_for_one_protocol_alone_is_refused(bundle: Bundle, files: tuple[Path, Path, Path]) -> None:
     certificate, key, _ = files
     half = Front(tls=server_context(certificate, key), grpc=("127.0.0.1", 0))
-    with pytest.raises(UsageError, match="grpc_tls"), serve_bundle(bundle, front=half):
+    with pytest.raises(UsageError, match="grpc_tls"), serve_bundle(bundle, Options(front=half)):
         pass
