@@ -44,6 +44,7 @@ from hasten.serve.plan import Plan, Rules, plan_of
 from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
 from hasten.serve.told import NEWS, Batch, Teller
+from hasten.serve.waker import Waker
 from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Parameter, Request, Response
 from hasten.spec.tensor import DType
@@ -113,8 +114,7 @@ class ModelService:
         self._free_since = 0.0
         self.tally = Tally()
         self._open = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._waker = Waker(lambda: self._handle(Tick()))
         self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in bundle.manifest.signature.outputs}
         self._every_output = tuple(self._dtypes)
         kept = self.plan.cache_bytes
@@ -246,8 +246,7 @@ class ModelService:
         self._open = False
         # Whatever still comes is refused instead of sent to an engine that is gone.
         self._core.draining = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._waker.cancel()
         await self._instances.close()
         if self._answers is not None:
             self._answers.close()
@@ -281,26 +280,11 @@ class ModelService:
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
-                self._wake(at)
+                self._waker.at(at)
             case StartInstance(number):
                 self._instances.begin(number)
             case StopInstance(number):
                 self._instances.end(number)
-
-    def _wake(self, at: float) -> None:
-        """Keep one timer, for the earliest time asked for; the tick asks again for what comes after."""
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        # By a difference: the loop's own clock may count from another origin.
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._tick)
-
-    def _tick(self) -> None:
-        # A loop that counts in milliseconds may be early: then the core asks again for the same time, and must get it.
-        self._timer = None
-        self._handle(Tick())
 
     def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
