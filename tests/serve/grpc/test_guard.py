@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
 from hasten.serve.access import Access, Scope
+from hasten.serve.rate import Rate
 from hasten.serve.server import Front, Options, serve_bundle
 from hasten.serve.tls import server_context
 
@@ -73,6 +75,28 @@ def test_a_client_needs_a_certificate_where_clients_have_some(
         assert ask(grpc.secure_channel(server.grpc, known)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError):
             ask(grpc.secure_channel(server.grpc, grpc.ssl_channel_credentials(authority.cert_pem.bytes())))
+
+
+def test_each_certificate_has_an_allowance_of_its_own(
+    bundle: Bundle, files: tuple[Path, Path, Path], authority: Any
+) -> None:
+    channels: list[Any] = []
+    limited = replace(front(files, mutual=True), rate=Rate(requests_per_s=1e-3, burst=2))
+    with serve_bundle(bundle, Options(front=limited)) as server:
+        for name in ("one", "other"):
+            own = authority.issue_cert("client@example.org", common_name=name)
+            chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
+            known = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), own.private_key_pem.bytes(), chain)
+            channels.append(grpc.secure_channel(server.grpc, known, [("grpc.use_local_subchannel_pool", 1)]))
+        one, other = (channel.unary_unary(METADATA) for channel in channels)
+        assert all(b"hasten" in one(b"", timeout=PATIENCE_S) for _ in range(2))
+        with pytest.raises(grpc.RpcError) as caught:
+            one(b"", timeout=PATIENCE_S)
+        assert b"hasten" in other(b"", timeout=PATIENCE_S)
+        for channel in channels:
+            channel.close()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ("hasten-code", "rate_limited") in [(key, value) for key, value in caught.value.trailing_metadata()]
 
 
 def test_a_token_is_asked_for_as_over_http_but_not_by_probes(bundle: Bundle) -> None:
