@@ -75,7 +75,7 @@ conformance: setup
 bench-serve: zoo
 	$(BIN)/python benchmarks/serve.py $(SERVE)
 
-# An hour and a half; `make soak SOAK=--short` takes a few minutes.
+# An hour and three quarters; `make soak SOAK=--short` takes a few minutes.
 soak: setup
 	$(BIN)/python benchmarks/soak.py $(SOAK)
 

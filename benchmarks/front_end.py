@@ -179,7 +179,12 @@ def _observed() -> dict[str, Any]:
     except ModuleNotFoundError:
         return {}
     metrics = Metrics()
-    return {"telemetry": Telemetry(sink=metrics, page=metrics.page)}
+    telemetry = Telemetry(sink=metrics, page=metrics.page)
+    try:
+        from hasten.serve.server import Options
+    except ImportError:
+        return {"telemetry": telemetry}
+    return {"options": Options(telemetry=telemetry)}
 
 
 async def _front_end() -> None:

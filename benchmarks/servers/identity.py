@@ -36,12 +36,12 @@ class TritonPythonModel:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input, the output that repeats it, and what a row of it is."""
+    """An input, the output that repeats it, and what a row of it is; a named dimension is free."""
 
     taken: str
     given: str
     dtype: DType
-    row: tuple[int, ...]
+    row: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ KINDS = Identity(
         Tensor("in_fp64", "out_fp64", "FP64", (2,)),
     ),
 )
+# With the name of `TINY`, so that whoever asks that can ask this.
+WIDE = Identity("tiny", (Tensor("x", "y", "FP32", ("width",)),))
 SMALL = Identity("small", (Tensor("x", "y", "FP32", (128,)),))
 LARGE = Identity("large", (Tensor("x", "y", "FP32", (3, 224, 224)),))
 
@@ -110,7 +112,8 @@ def write_bundle(model: Identity, folder: Path) -> Path:
     )
     folder.mkdir(parents=True)
     onnx.save(made, folder / MODEL)
-    samples = [np.ones((1, *tensor.row), NUMPY_NAMES[tensor.dtype]) for tensor in model.tensors]
+    sizes = [[2 if isinstance(dim, str) else dim for dim in tensor.row] for tensor in model.tensors]
+    samples = [np.ones((1, *row), NUMPY_NAMES[tensor.dtype]) for tensor, row in zip(model.tensors, sizes, strict=True)]
     return complete_bundle(
         folder,
         model.name,

@@ -13,10 +13,11 @@ from conformance.http_probes import BLOB
 from conformance.probe import HttpProbe
 from servers.process import Server
 
-__all__ = ["METHOD", "SERVICE", "Good"]
+__all__ = ["BODY", "METHOD", "SERVICE", "TOKEN", "VALUES", "Good"]
 
 SERVICE = "inference.GRPCInferenceService"
 METHOD = f"/{SERVICE}/ModelInfer"
+TOKEN = "a-token-of-the-soak"
 VALUES = [1.0, 2.5, -3.0, 400.0]
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": VALUES}]}).encode()
 

@@ -1,7 +1,7 @@
 """Faults that go on for a while. Each row returns what it did, and raises `AssertionError` where the server did wrong.
 
-The names are rows of the project's list of faults: R2 fuzz, R6 slow clients, R8 cancelled calls, R14 crashes, R20
-changes of the repository.
+The names are rows of the project's list of faults: R2 fuzz, R6 slow clients, R8 cancelled calls, R14 crashes, R19
+swaps, R20 changes of the repository, R22 kills of whoever writes a bundle, R28 answers for the right question.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,20 +24,23 @@ from tritonclient.grpc import service_pb2 as pb
 from conformance.grpc_probes import grpc_probes
 from conformance.http_probes import http_probes
 from conformance.probe import GrpcProbe
+from servers.identity import TINY, WIDE, Identity
 from servers.process import Server
-from soaks.good import METHOD, SERVICE, Good
+from soaks.crosstalk import crosstalk
+from soaks.good import METHOD, SERVICE, TOKEN, Good
 from soaks.mutate import mutated
+from soaks.releases import kills, swaps
 
-__all__ = ["APART", "ROWS", "TOKEN", "VARIABLES", "Row"]
+__all__ = ["FLAGS", "GUARDED", "MIXED", "MODELS", "ROWS", "VARIABLES", "Row"]
 
-Row = Callable[[Server, float, random.Random], str]
+# The server, how long (s), chance, and the folder of the bundle that is served.
+Row = Callable[[Server, float, random.Random, Path], str]
 HANG_S = 2.0
-TOKEN = "a-token-of-the-soak"
 # What a server may say to bytes that make no sense; INTERNAL and UNKNOWN would be bugs of ours.
 REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 
 
-def fuzz(server: Server, seconds: float, rng: random.Random) -> str:
+def fuzz(server: Server, seconds: float, rng: random.Random, bundle: Path) -> str:
     """R2: mutated requests and messages. No 5xx, no answer later than `HANG_S` of the server's own processor time."""
     good, cases, until = Good(server), 0, time.monotonic() + seconds
     seeds = [good.http_request(probe) for probe in http_probes()]
@@ -76,7 +80,7 @@ def _fuzz_grpc(channel: Any, probe: GrpcProbe, rng: random.Random) -> None:
         assert error.code().name in REFUSALS, (body[:500], error)  # type: ignore[attr-defined]
 
 
-def slow_clients(server: Server, seconds: float, rng: random.Random) -> str:
+def slow_clients(server: Server, seconds: float, rng: random.Random, bundle: Path) -> str:
     """R6: 300 connections that send a byte now and then, beside good traffic that must not fail."""
     good, until, answered = Good(server), time.monotonic() + seconds, 0
     with ExitStack() as stack:
@@ -93,7 +97,7 @@ def slow_clients(server: Server, seconds: float, rng: random.Random) -> str:
     return f"300 slow connections, {answered} good requests answered"
 
 
-def cancels(server: Server, seconds: float, rng: random.Random) -> str:
+def cancels(server: Server, seconds: float, rng: random.Random, bundle: Path) -> str:
     """R8: calls and streams cancelled at any moment. Memory grows by 16 MiB at most after the first tenth."""
     good, count, until = Good(server), 0, time.monotonic() + seconds
     warm, resident = time.monotonic() + seconds / 10, 0
@@ -119,7 +123,7 @@ def cancels(server: Server, seconds: float, rng: random.Random) -> str:
     return f"{count} calls and streams, memory grew by {grown:.1f} MiB"
 
 
-def crashes(server: Server, seconds: float, rng: random.Random) -> str:
+def crashes(server: Server, seconds: float, rng: random.Random, bundle: Path) -> str:
     """R14: the engine's process is killed again and again, and comes back. The server's process is the same."""
     good, killed, until = Good(server), 0, time.monotonic() + seconds
     while time.monotonic() < until or not killed:
@@ -133,7 +137,7 @@ def crashes(server: Server, seconds: float, rng: random.Random) -> str:
     return f"killed {killed} times, back each time"
 
 
-def changes(server: Server, seconds: float, rng: random.Random) -> str:
+def changes(server: Server, seconds: float, rng: random.Random, bundle: Path) -> str:
     """R20: eight who load and unload, over HTTP and gRPC. At the end the model is whole, on one engine process."""
     good, until = Good(server, TOKEN), time.monotonic() + seconds
 
@@ -167,7 +171,24 @@ def _change_grpc(channel: Any, what: str) -> None:
     ask(body, timeout=300, metadata=(("authorization", f"Bearer {TOKEN}"),))
 
 
-ROWS: dict[str, Row] = {"R2": fuzz, "R6": slow_clients, "R8": cancels, "R14": crashes, "R20": changes}
+ROWS: dict[str, Row] = {
+    "R2": fuzz,
+    "R6": slow_clients,
+    "R8": cancels,
+    "R14": crashes,
+    "R19": swaps,
+    "R20": changes,
+    "R22": kills,
+    "R28": crosstalk,
+}
+# Those that harm a server in turn.
+MIXED = ("R2", "R6", "R8", "R14")
 # Repository control needs tokens, which would keep the other rows out.
-APART = {"R20": ("--repository-control",)}
+GUARDED = frozenset({"R19", "R20"})
+FLAGS = {
+    "R19": ("--repository-control",),
+    "R20": ("--repository-control",),
+    "R28": ("--queue-capacity", "4096"),
+}
+MODELS: dict[str, Identity] = {name: WIDE if name == "R28" else TINY for name in (*ROWS, "R26")}
 VARIABLES = {"HASTEN_ADMIN_TOKEN": TOKEN, "HASTEN_INFER_TOKEN": TOKEN}

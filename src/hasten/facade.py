@@ -28,7 +28,7 @@ from hasten.optimize.run import run
 from hasten.profile.run import profile_of
 from hasten.profile.subject import Wish, open_subject
 from hasten.report import render
-from hasten.serve.server import Running, serve_bundle, serve_forever
+from hasten.serve.server import Options, Running, serve_bundle, serve_forever
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.evidence import Record, Verdict
 from hasten.spec.profile import Profile
@@ -162,7 +162,7 @@ def open_bundle(path: str | Path) -> BundleHandle:
 def serve(bundles: Sequence[str | Path], *, host: str = "127.0.0.1", port: int = 8000, insecure: bool = False) -> None:
     """Serve bundles until SIGTERM or Ctrl-C. GET /metrics tells how that goes."""
     opened = [_open_bundle(path) for path in bundles]
-    serve_forever(opened, host=host, port=port, insecure=insecure, telemetry=_telemetry())
+    serve_forever(opened, Options(telemetry=_telemetry()), host=host, port=port, insecure=insecure)
 
 
 class BundleHandle:
@@ -186,7 +186,7 @@ class BundleHandle:
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[Running]:
         """Serve in the background while a `with` block runs; port 0 takes a free one."""
-        return serve_bundle(self.bundle, host=host, port=port, telemetry=_telemetry())
+        return serve_bundle(self.bundle, Options(telemetry=_telemetry()), host=host, port=port)
 
     def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run the picked variant once, in a process of its own. For many predictions, `serve`."""

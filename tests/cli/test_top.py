@@ -15,7 +15,7 @@ from hasten.errors import RequestError
 from hasten.observe.prometheus import Metrics
 from hasten.observe.scrape import Scrape, Scraper
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import Refused
 
@@ -28,7 +28,7 @@ def server(small_bundle: Path) -> Generator[Running]:
     metrics(Refused(model="\x1b[2J[red]evil", code="overloaded"))
     front = Front(access=Access({Scope.METRICS: [TOKEN]}))
     telemetry = Telemetry(sink=metrics, page=metrics.page)
-    with serve_bundle(open_bundle(small_bundle), front=front, telemetry=telemetry) as running:
+    with serve_bundle(open_bundle(small_bundle), Options(front=front, telemetry=telemetry)) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hasten.bundle.read import open_bundle
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 
 Act = Callable[[socket.socket], None]
 
@@ -86,5 +86,5 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
 
 @pytest.fixture(scope="module")
 def server(small_bundle: Path) -> Iterator[Running]:
-    with serve_bundle(open_bundle(small_bundle), front=Front(grpc=("127.0.0.1", 0))) as running:
+    with serve_bundle(open_bundle(small_bundle), Options(front=Front(grpc=("127.0.0.1", 0)))) as running:
         yield running

@@ -18,8 +18,11 @@ import hasten.client
 from hasten.bundle.read import open_bundle
 from hasten.client import AsyncClient, Retry
 from hasten.errors import DataError, RequestError, UsageError
+from hasten.serve.config import LaneTable
 from hasten.serve.plan import Rules
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
+from hasten.serve.telemetry import Telemetry
+from hasten.spec.event import Event, Served
 
 pytest.importorskip("grpc", reason="the gRPC client comes with the client extra")
 
@@ -107,7 +110,7 @@ def test_threads_may_share_a_client(server: Running, golden: Any, protocol: str)
 def frozen(bundle: Path) -> Generator[Running]:
     """A server whose engine takes work and gives none back, and whose queue holds one request."""
     front = Front(grpc=("127.0.0.1", 0))
-    with serve_bundle(open_bundle(bundle), rules=Rules(queue_capacity=1), front=front) as running:
+    with serve_bundle(open_bundle(bundle), Options(rules=Rules(queue_capacity=1), front=front)) as running:
         pid = running.services["linear"].engine_pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -166,3 +169,34 @@ def test_what_is_no_server_is_refused_with_what_to_write(address: str) -> None:
 def test_an_array_that_cannot_be_sent_is_refused_before_it_is(server: Running) -> None:
     with hasten.client.connect(server.url) as client, pytest.raises(DataError, match="complex"):
         client.infer("linear", {"x": np.zeros((1, 4), complex)})
+
+
+LANES = (LaneTable(name="critical"), LaneTable(name="usual"))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_goes_in_the_lane_that_it_names_and_the_answer_names_its_variant(
+    small_bundle: Path, golden: Any, protocol: str, style: str
+) -> None:
+    told: list[Event] = []
+    options: list[dict[str, Any]] = [{"lane": "critical"}, {"priority": 1}, {"lane": "usual", "priority": 1}, {}]
+    front, telemetry = Front(grpc=("127.0.0.1", 0)), Telemetry(sink=told.append)
+    with serve_bundle(
+        open_bundle(small_bundle), Options(rules=Rules(lanes=LANES), front=front, telemetry=telemetry)
+    ) as server:
+        address, x = url(server, protocol), golden.inputs[0]
+        answers = [ask(style, address, lambda client, o=one: client.infer("linear", x, **o)) for one in options]
+        with pytest.raises(RequestError, match="critical") as caught:
+            ask(style, address, lambda client: client.infer("linear", x, lane="none"))
+    assert [event.lane for event in told if isinstance(event, Served)] == ["critical", "critical", "usual", "usual"]
+    assert {answer.variant for answer in answers} == {open_bundle(small_bundle).manifest.picked}
+    assert caught.value.code == "invalid"
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("lane", ["a b", "a\r\nauthorization: b", "\xe9", ".a", "a" * 65])
+def test_what_no_lane_can_be_called_is_sent_nowhere(style: str, lane: str) -> None:
+    x = {"x": np.zeros((1, 4), np.float32)}
+    with pytest.raises(UsageError, match="no name of a lane"):
+        ask(style, "http://127.0.0.1:1", lambda client: client.infer("linear", x, lane=lane))

@@ -24,7 +24,7 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.plan import Rules
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.wire.base import Limits
 
 INFER = "/v2/models/tiny/infer"
@@ -42,7 +42,7 @@ def server(bundle: Bundle) -> Iterator[Running]:
 def impatient(bundle: Bundle) -> Iterator[Running]:
     """A server whose times are short, so that tests need not wait."""
     limits = HttpLimits(header_s=0.5, body_s=1.0, stalled_s=0.5, linger_s=0.25, connections=400)
-    with serve_bundle(bundle, front=Front(limits=limits)) as running:
+    with serve_bundle(bundle, Options(front=Front(limits=limits))) as running:
         yield running
 
 
@@ -224,7 +224,7 @@ def test_r4_a_body_over_the_cap_is_refused_before_it_is_sent(server: Running) ->
 
 
 def test_r4_a_body_over_the_cap_in_chunks_is_refused_at_the_cap(bundle: Bundle) -> None:
-    with serve_bundle(bundle, limits=Limits(body=4 * MB)) as running, connection(running) as stream:
+    with serve_bundle(bundle, Options(limits=Limits(body=4 * MB))) as running, connection(running) as stream:
         before = resident()
         stream.sendall(f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         for _ in range(5):
@@ -235,7 +235,7 @@ def test_r4_a_body_over_the_cap_in_chunks_is_refused_at_the_cap(bundle: Bundle) 
 
 def test_r5_a_bomb_is_refused_and_so_are_a_hundred_damaged_bodies(bundle: Bundle) -> None:
     bomb, damaged = gzip.compress(bytes(32 * MB)), gzip.compress(bytes(MB))[:-1]
-    with serve_bundle(bundle, limits=Limits(body=8 * MB)) as running:
+    with serve_bundle(bundle, Options(limits=Limits(body=8 * MB))) as running:
         before = resident()
         status, _, text = call(running, "POST", INFER, bomb, {"Content-Encoding": "gzip"})
         assert (status, code(text)) == (413, "too_large")
@@ -317,7 +317,7 @@ def test_a16_another_method_is_not_allowed_and_told_which_one_is(server: Running
 def test_a_client_that_leaves_frees_its_place_in_the_queue(bundle: Bundle) -> None:
     body = json_body(X)
     one = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (INFER.encode(), len(body), body)
-    with serve_bundle(bundle, rules=Rules(queue_capacity=1)) as running:
+    with serve_bundle(bundle, Options(rules=Rules(queue_capacity=1))) as running:
         pid = running.services["tiny"].engine_pid
         assert pid is not None
         engine = psutil.Process(pid)

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from hasten.bundle.manifest import MANIFEST, encode_manifest
 from hasten.bundle.read import Bundle, open_bundle, sha256_of
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 
 ADMIN, INFER = "admin-token-of-a-test", "infer-token-of-a-test"
 X = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
@@ -40,7 +40,9 @@ def own_bundle(bundle: Bundle, tmp_path: Path) -> Bundle:
 @pytest.fixture
 def server(own_bundle: Bundle) -> Iterator[Running]:
     access = Access({Scope.ADMIN: [ADMIN], Scope.INFER: [INFER]}, off=())
-    with serve_bundle(own_bundle, isolation="none", front=Front(access=access, grpc=("127.0.0.1", 0))) as running:
+    with serve_bundle(
+        own_bundle, Options(isolation="none", front=Front(access=access, grpc=("127.0.0.1", 0)))
+    ) as running:
         yield running
 
 
@@ -60,7 +62,9 @@ def change(server: Running, what: str) -> int:
 
 def ask(server: Running) -> tuple[int, Any]:
     status, answer = call(server, "/v2/models/tiny/infer", {"inputs": [X]}, INFER)
-    return status, tuple(answer["outputs"][0]["data"]) if status == 200 else answer["code"]
+    if status != 200:
+        return status, answer["code"]
+    return status, (answer["parameters"]["bundle"], *answer["outputs"][0]["data"])
 
 
 def meanwhile(work: Callable[[], None], server: Running) -> set[tuple[int, Any]]:
@@ -103,7 +107,7 @@ def other_than(bundle: Bundle, folder: Path) -> Path:
     return folder
 
 
-def test_r19_swaps_under_load_fail_no_request_and_every_answer_is_of_one_of_both(
+def test_r19_swaps_under_load_fail_no_request_and_every_answer_is_of_the_bundle_that_it_names(
     server: Running, own_bundle: Bundle, tmp_path: Path, expected: Any
 ) -> None:
     place, aside, other = own_bundle.path, tmp_path / "aside", other_than(own_bundle, tmp_path / "other")
@@ -117,11 +121,14 @@ def test_r19_swaps_under_load_fail_no_request_and_every_answer_is_of_one_of_both
             assert change(server, "load") == 200
 
     one = expected([[1, 2, 3, 4]]).ravel()
+    labels = own_bundle.digest, open_bundle(other).digest
     told = meanwhile(swaps, server)
-    assert told == {(200, tuple(one.tolist())), (200, tuple((one + 1).tolist()))}
+    assert told == {(200, (labels[0], *one.tolist())), (200, (labels[1], *(one + 1).tolist()))}
 
 
-def test_r20_many_who_load_and_unload_at_once_leave_the_model_whole(server: Running, expected: Any) -> None:
+def test_r20_many_who_load_and_unload_at_once_leave_the_model_whole(
+    server: Running, own_bundle: Bundle, expected: Any
+) -> None:
     triton = pytest.importorskip("tritonclient.grpc", reason="an independent client judges the server")
     own, statuses = psutil.Process(), list[int]()
 
@@ -147,7 +154,7 @@ def test_r20_many_who_load_and_unload_at_once_leave_the_model_whole(server: Runn
     files = own.num_fds()
     told = meanwhile(all_of_them, server)
     assert set(statuses) == {200}
-    right = (200, tuple(expected([[1, 2, 3, 4]]).ravel().tolist()))
+    right = (200, (own_bundle.digest, *expected([[1, 2, 3, 4]]).ravel().tolist()))
     # A model that is unloaded between a request's header and its body is unavailable rather than unknown.
     assert told <= {right, (404, "not_found"), (503, "unavailable")}
     assert change(server, "load") == 200 and ask(server) == right

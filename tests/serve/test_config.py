@@ -14,6 +14,7 @@ from hasten.serve.access import NOBODY, Caller, Operation
 from hasten.serve.config import LaneTable, ModelTable, ServeConfig, read_config
 from hasten.serve.options import front_of, limits_of, workers_of
 from hasten.serve.plan import default_lane, lanes_of
+from hasten.serve.rate import Rate
 
 ROOT = Path(__file__).parent.parent.parent
 ADMIN, INFER = "admin-token-of-a-test", "infer-token-of-a-test"
@@ -31,7 +32,7 @@ def test_without_a_file_the_defaults_are_those_of_the_documentation(tmp_path: Pa
     known = {field for table in (ServeConfig(), *_tables()) for field in table.__struct_fields__}
     tables = {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "scheduling", "workers", "limits"}
     # Without a default: they stand in the example of scheduling.
-    assert every_key == known - tables - {"lanes", "models", "tenant_capacity"}
+    assert every_key == known - tables - {"lanes", "models", "tenant_capacity", "tenants"}
     written = config(tmp_path, documented)
     assert written == read_config(None, {})
 
@@ -114,6 +115,18 @@ def test_bounds_and_times_reach_the_server(tmp_path: Path) -> None:
     front = front_of(found, {})
     assert (limits_of(found).body, limits_of(found).depth) == (10, 5)
     assert (front.limits.chunks, front.limits.header_s) == (7, 2.0)
+
+
+def test_a_tenant_s_own_rate_reaches_the_server(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"{INFER} tenant=acme\n")
+    text = "[limits]\nrequests_per_s = 5\n[limits.tenants.acme]\nrequests_per_s = 50\nburst = 7\n"
+    front = front_of(config(tmp_path, text + '[tokens]\ninfer = "tokens"\n'), {})
+    assert (front.rate, front.tenant_rates) == (
+        Rate(requests_per_s=5),
+        {"acme": Rate(requests_per_s=50, burst=7)},
+    )
+    with pytest.raises(UserError, match=r"tenant 'acne'.*tenant=acne"):
+        front_of(config(tmp_path, '[limits.tenants.acne]\n[tokens]\ninfer = "tokens"\n'), {})
 
 
 def test_where_engines_run_and_what_they_may_take_reach_the_server(tmp_path: Path) -> None:

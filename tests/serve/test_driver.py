@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,6 +12,7 @@ from tests.serve.engines import ask, running
 
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
+from hasten.serve.config import LaneTable
 from hasten.serve.driver import ModelService
 from hasten.serve.plan import Rules
 from hasten.spec.event import Event, Ran, Served
@@ -154,6 +157,24 @@ def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pyte
             while len(service._core.lanes):
                 await asyncio.sleep(0)
         await service.close()
+
+    in_a_loop(body)
+
+
+def test_the_deadline_of_its_lane_ends_a_request_that_runs(bundle: Bundle) -> None:
+    async def body() -> None:
+        lanes = (LaneTable(name="fast", deadline_s=0.2), LaneTable(name="slow"))
+        async with running(bundle, rules=Rules(lanes=lanes)) as service:
+            await service.infer(ask(1))
+            assert service.engine_pid is not None
+            os.kill(service.engine_pid, signal.SIGSTOP)
+            try:
+                # What waits would be told that it waited.
+                with pytest.raises(RequestError, match=r"^The deadline passed\.$"):
+                    await service.infer(ask(1, priority=1))
+            finally:
+                os.kill(service.engine_pid, signal.SIGCONT)
+            await service.infer(ask(1))
 
     in_a_loop(body)
 

@@ -20,7 +20,7 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.http.management import api_description
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.wire.messages import POOL, message_type
 from soaks.mutate import mutated
 
@@ -41,7 +41,7 @@ X = {"name": "x", "shape": [1, 4], "datatype": "FP32"}
 def server(bundle: Bundle) -> Iterator[Running]:
     # Whoever promises a body and sends none is let go at once.
     limits = HttpLimits(header_s=0.5, body_s=0.5, linger_s=0.1)
-    with serve_bundle(bundle, front=Front(limits=limits, grpc=("127.0.0.1", 0))) as running:
+    with serve_bundle(bundle, Options(front=Front(limits=limits, grpc=("127.0.0.1", 0)))) as running:
         yield running
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
-from hasten.serve.access import Access, Operation, Scope
+from hasten.serve.access import Access, Caller, Operation, Scope
 from hasten.serve.guard import Guard
 from hasten.serve.rate import Rate
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import NO_MODEL, Event, Refused
 from hasten.testing import ManualClock
@@ -62,6 +62,39 @@ def test_without_tokens_all_clients_are_one_whatever_they_show() -> None:
     assert [verdict(guard, Operation.INFER, token) for token in ("", ONE, OTHER)] == ["allowed"] * 2 + ["rate_limited"]
 
 
+def test_a_certificate_has_an_allowance_of_its_own_where_nobody_needs_a_token() -> None:
+    one, other = (Caller(tenant=name, client=name) for name in ("CN=one", "CN=other"))
+    guard = Guard(Access(), TWICE, tenants={"CN=other": Rate(requests_per_s=1e-3, burst=3)})
+    assert [allowed(guard, one) for _ in range(3)] == [True, True, False]
+    assert [allowed(guard, other) for _ in range(4)] == [True, True, True, False]
+    assert guard.decide(Operation.LIVE, None, one) == one
+
+
+def test_a_token_goes_before_the_certificate_beside_it() -> None:
+    guard = Guard(Access(TOKENS, callers={ONE: Caller(tenant="acme")}), TWICE)
+    assert guard.decide(Operation.INFER, f"Bearer {ONE}", Caller(tenant="CN=one", client="CN=one")).tenant == "acme"
+    with pytest.raises(RequestError, match="needs a token"):
+        guard.decide(Operation.INFER, None, Caller(tenant="CN=one", client="CN=one"))
+
+
+def test_all_tokens_of_a_tenant_share_the_rate_that_is_its_own() -> None:
+    acme = {token: Caller(tenant="acme") for token in (ONE, OTHER)}
+    shared = Guard(Access(TOKENS, callers=acme), tenants={"acme": TWICE})
+    assert [verdict(shared, Operation.INFER, token) for token in (ONE, OTHER, ONE)] == ["allowed"] * 2 + [
+        "rate_limited"
+    ]
+    apart = Guard(Access(TOKENS, callers=acme), TWICE)
+    assert [verdict(apart, Operation.INFER, token) for token in (ONE, OTHER) * 2] == ["allowed"] * 4
+
+
+def allowed(guard: Guard, peer: Caller) -> bool:
+    try:
+        guard.decide(Operation.INFER, None, peer)
+    except RequestError:
+        return False
+    return True
+
+
 def ask(server: Running, token: str) -> tuple[int, Any, str | None]:
     client = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
     try:
@@ -81,7 +114,7 @@ def test_one_allowance_for_http_and_grpc_and_each_request_of_a_stream(bundle: Bu
     front = Front(grpc=("127.0.0.1", 0), access=Access(TOKENS), rate=Rate(requests_per_s=1e-3, burst=3))
     streamed: list[Any] = []
     with (
-        serve_bundle(bundle, front=front, telemetry=Telemetry(sink=told.append)) as server,
+        serve_bundle(bundle, Options(front=front, telemetry=Telemetry(sink=told.append))) as server,
         triton.InferenceServerClient(server.grpc) as client,
     ):
         headers = {"authorization": f"Bearer {ONE}"}

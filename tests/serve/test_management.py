@@ -19,7 +19,7 @@ from hasten.bundle.read import Bundle, open_bundle
 from hasten.serve.access import Access, Operation, Scope
 from hasten.serve.http.management import api_description
 from hasten.serve.http.routes import resolve
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.wire.base import STATUS
 
 triton = pytest.importorskip("tritonclient.http", reason="an independent client judges the server")
@@ -57,7 +57,7 @@ def open_server(own_bundle: Bundle) -> Iterator[Running]:
 def controlled(own_bundle: Bundle) -> Iterator[Running]:
     """A server with repository control, and a token for each scope."""
     tokens = {Scope.ADMIN: [ADMIN], Scope.INFER: [INFER], Scope.METRICS: [INFER]}
-    with serve_bundle(own_bundle, front=Front(access=Access(tokens, off=()))) as running:
+    with serve_bundle(own_bundle, Options(front=Front(access=Access(tokens, off=())))) as running:
         yield running
 
 

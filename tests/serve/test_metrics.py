@@ -19,7 +19,7 @@ from hasten.observe.base import tee
 from hasten.observe.log import Log
 from hasten.observe.prometheus import Metrics
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 
 INFER = "/v2/models/tiny/infer"
@@ -61,7 +61,7 @@ class Client:
 @pytest.fixture
 def client(bundle: Bundle) -> Generator[Client]:
     metrics = Metrics()
-    with serve_bundle(bundle, telemetry=Telemetry(sink=metrics, page=metrics.page)) as server:
+    with serve_bundle(bundle, Options(telemetry=Telemetry(sink=metrics, page=metrics.page))) as server:
         client = Client(server)
         yield client
         client.close()
@@ -130,7 +130,7 @@ def test_thousands_of_names_that_nobody_serves_add_one_series(client: Client) ->
 def test_metrics_need_a_token_of_their_own_scope(bundle: Bundle) -> None:
     metrics = Metrics()
     front = Front(access=Access({scope: [token] for scope, token in TOKENS.items()}))
-    with serve_bundle(bundle, front=front, telemetry=Telemetry(sink=metrics, page=metrics.page)) as server:
+    with serve_bundle(bundle, Options(front=front, telemetry=Telemetry(sink=metrics, page=metrics.page))) as server:
         client = Client(server)
         assert client.call("GET", "/metrics")[0].status == 401
         assert client.call("GET", "/metrics", authorization=f"Bearer {TOKENS[Scope.INFER]}")[0].status == 403
@@ -149,7 +149,7 @@ def test_a_page_that_fails_is_a_plain_error_and_serving_goes_on(bundle: Bundle) 
     def broken(accept: str, gauges: Any) -> tuple[str, bytes]:
         raise ZeroDivisionError("a secret of /usr/lib")
 
-    with serve_bundle(bundle, telemetry=Telemetry(page=broken)) as server:
+    with serve_bundle(bundle, Options(telemetry=Telemetry(page=broken))) as server:
         client = Client(server)
         response, body = client.call("GET", "/metrics")
         assert response.status == 500
@@ -163,7 +163,7 @@ def test_a_full_disk_for_the_log_stops_no_answer_and_is_counted(bundle: Bundle) 
     log = Log(Path("/dev/full"), requests=True)
     metrics = Metrics({"log": log})
 
-    with serve_bundle(bundle, telemetry=Telemetry(sink=tee([metrics, log]), page=metrics.page)) as server:
+    with serve_bundle(bundle, Options(telemetry=Telemetry(sink=tee([metrics, log]), page=metrics.page))) as server:
         client = Client(server)
         for _ in range(20):
             assert client.call("POST", INFER, GOOD)[0].status == 200
@@ -176,7 +176,7 @@ def test_a_full_disk_for_the_log_stops_no_answer_and_is_counted(bundle: Bundle) 
 
 def test_a_request_id_comes_back_and_stands_in_the_log(bundle: Bundle, tmp_path: Path) -> None:
     log = Log(tmp_path / "log", requests=True)
-    with serve_bundle(bundle, telemetry=Telemetry(sink=log)) as server:
+    with serve_bundle(bundle, Options(telemetry=Telemetry(sink=log))) as server:
         client = Client(server)
         ids = [
             client.call("POST", INFER, GOOD, x_request_id="mine:1")[0].getheader("x-request-id"),
@@ -202,7 +202,7 @@ def test_requests_over_grpc_are_counted_too(bundle: Bundle) -> None:
     telemetry = Telemetry(sink=metrics, page=metrics.page)
     tensor = triton.InferInput("x", [2, 4], "FP32")
     tensor.set_data_from_numpy(np.ones((2, 4), np.float32))
-    with serve_bundle(bundle, front=Front(grpc=("127.0.0.1", 0)), telemetry=telemetry) as server:
+    with serve_bundle(bundle, Options(front=Front(grpc=("127.0.0.1", 0)), telemetry=telemetry)) as server:
         with triton.InferenceServerClient(server.grpc) as opened:
             opened.infer("tiny", [tensor])
             for model in ("nobody", "tiny"):
@@ -227,8 +227,9 @@ def test_whoever_is_not_let_in_is_counted_over_grpc_as_over_http(bundle: Bundle)
     with (
         serve_bundle(
             bundle,
-            front=Front(grpc=("127.0.0.1", 0), access=access),
-            telemetry=Telemetry(sink=metrics, page=metrics.page),
+            Options(
+                front=Front(grpc=("127.0.0.1", 0), access=access), telemetry=Telemetry(sink=metrics, page=metrics.page)
+            ),
         ) as server,
         triton.InferenceServerClient(server.grpc) as opened,
     ):

@@ -28,7 +28,7 @@ from hasten.serve.access import Access, Caller, Scope
 from hasten.serve.config import LaneTable, ModelTable, Scheduling
 from hasten.serve.driver import ModelService
 from hasten.serve.plan import Rules
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import Event, LevelChanged, Ran, Served
 from hasten.spec.variant import REFERENCE
@@ -110,7 +110,9 @@ def serving(bundle: Bundle, rules: Rules | None = None, access: Access | None = 
     front = Front(grpc=("127.0.0.1", 0), **({"access": access} if access else {}))
     with (
         ThreadPoolExecutor(64) as clients,
-        serve_bundle(bundle, rules=rules, front=front, telemetry=Telemetry(sink=sink, page=metrics.page)) as server,
+        serve_bundle(
+            bundle, Options(rules=rules or Rules(), front=front, telemetry=Telemetry(sink=sink, page=metrics.page))
+        ) as server,
     ):
         yield World(server, clients, told)
 

@@ -67,7 +67,24 @@ def test_refusals_cost_nothing(rate: Rate, gaps: list[float]) -> None:
 
 def test_clients_do_not_take_from_each_other() -> None:
     rates = Rates(Rate(requests_per_s=1, burst=1))
-    assert [rates.take(client, 0.0) for client in "aab"] == [0.0, 1.0, 0.0]
+    assert [rates.take(client, "", 0.0) for client in "aab"] == [0.0, 1.0, 0.0]
+
+
+def test_a_tenant_with_a_rate_of_its_own_has_it_whoever_of_it_asks() -> None:
+    own = {"fast": Rate(requests_per_s=1, burst=3), "free": None}
+    rates = Rates(Rate(requests_per_s=1, burst=1), own)
+    assert [rates.take(client, "fast", 0.0) for client in "abab"] == [0.0, 0.0, 0.0, 1.0]
+    assert [rates.take(client, "other", 0.0) for client in "abab"] == [0.0, 0.0, 1.0, 1.0]
+    assert not any(rates.take("a", "free", 0.0) for _ in range(9))
+    assert not any(Rates(None, own).take("a", "other", 0.0) for _ in range(9))
+
+
+@given(st.integers(4097, 9000), st.integers(1, 4))
+def test_however_many_clients_come_those_that_have_rested_are_forgotten(count: int, at_once: int) -> None:
+    rates = Rates(Rate(requests_per_s=1, burst=1))
+    for number in range(count):
+        assert not rates.take(str(number), "", float(number // at_once * 10))
+    assert len(rates) <= 4096 + at_once
 
 
 @pytest.mark.parametrize(("requests_per_s", "at_once"), [(0.1, 1), (1, 1), (20.5, 20)])

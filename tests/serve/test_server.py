@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
-from hasten.bundle.read import Bundle
+from hasten.bundle.read import Bundle, sha256_of
 from hasten.errors import UsageError
 from hasten.serve.plan import Rules
-from hasten.serve.server import Running, allow_files, serve_bundle, serve_forever
+from hasten.serve.server import Options, Running, allow_files, serve_bundle, serve_forever
 from hasten.wire.base import Limits
 
 triton = pytest.importorskip("tritonclient.http", reason="an independent client judges the server")
@@ -92,7 +92,7 @@ def server(bundle: Bundle) -> Iterator[Running]:
 @pytest.fixture
 def own_server(bundle: Bundle) -> Iterator[Running]:
     """For tests that stop the engine: nobody else uses this server. One request waits, no more."""
-    with serve_bundle(bundle, rules=Rules(queue_capacity=1)) as running:
+    with serve_bundle(bundle, Options(rules=Rules(queue_capacity=1))) as running:
         yield running
 
 
@@ -202,11 +202,15 @@ def test_the_server_describes_itself(server: Running) -> None:
     assert {"binary_tensor_data", "statistics"} <= set(reply.json["extensions"])
 
 
-def test_an_answer_in_json_names_the_variant_that_gave_it(server: Running, expected: Any) -> None:
+def test_an_answer_in_json_names_the_variant_and_the_bundle_that_gave_it(
+    server: Running, bundle: Bundle, expected: Any
+) -> None:
     reply = infer(server, id="abc")
     assert reply.status == 200
     assert (reply.json["model_name"], reply.json["id"]) == ("tiny", "abc")
-    assert reply.json["parameters"] == {"variant": "reference"}
+    assert reply.json["parameters"] == {"variant": "reference", "bundle": bundle.digest}
+    # Anybody can tell which bundle that is.
+    assert bundle.digest == sha256_of(bundle.path / "manifest.json")[1][:12]
     assert reply.json["outputs"][0]["data"] == expected([[1, 2, 3, 4]]).ravel().tolist()
 
 
@@ -293,7 +297,7 @@ def test_one_connection_carries_many_requests(server: Running) -> None:
 
 @pytest.fixture(scope="module")
 def small(bundle: Bundle) -> Iterator[Running]:
-    with serve_bundle(bundle, limits=Limits(body=1000)) as running:
+    with serve_bundle(bundle, Options(limits=Limits(body=1000))) as running:
         yield running
 
 

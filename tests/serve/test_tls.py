@@ -13,8 +13,10 @@ import pytest
 
 from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
-from hasten.serve.server import Front, Running, serve_bundle
-from hasten.serve.tls import server_context
+from hasten.serve.access import NOBODY, Caller
+from hasten.serve.rate import Rate
+from hasten.serve.server import Front, Options, Running, serve_bundle
+from hasten.serve.tls import peer_of, server_context
 
 trustme = pytest.importorskip("trustme", reason="makes certificates on the spot")
 REFUSED = (ssl.SSLError, ConnectionError, http.client.HTTPException)
@@ -39,14 +41,14 @@ def files(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mutual(bundle: Bundle, files: Path) -> Iterator[Running]:
     context = server_context(files / "cert.pem", files / "key.pem", files / "ca.pem")
-    with serve_bundle(bundle, front=Front(tls=context)) as running:
+    with serve_bundle(bundle, Options(front=Front(tls=context))) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def plain(bundle: Bundle, files: Path) -> Iterator[Running]:
     context = server_context(files / "cert.pem", files / "key.pem")
-    with serve_bundle(bundle, front=Front(tls=context)) as running:
+    with serve_bundle(bundle, Options(front=Front(tls=context))) as running:
         yield running
 
 
@@ -59,9 +61,13 @@ def client_context(authority: Any, certificate: Any = None) -> ssl.SSLContext:
 
 
 def live(running: Running, context: ssl.SSLContext) -> int:
+    return asked(running, context, "/v2/health/live")
+
+
+def asked(running: Running, context: ssl.SSLContext, path: str) -> int:
     connection = http.client.HTTPSConnection(urlsplit(running.url).netloc, timeout=20, context=context)
     try:
-        connection.request("GET", "/v2/health/live")
+        connection.request("GET", path)
         answer = connection.getresponse()
         answer.read()
         return answer.status
@@ -117,10 +123,10 @@ def test_without_a_good_certificate_the_handshake_is_refused(mutual: Running, au
 
 def test_certificates_of_clients_are_enough_for_an_address_that_others_reach(bundle: Bundle, files: Path) -> None:
     context = server_context(files / "cert.pem", files / "key.pem", files / "ca.pem")
-    with serve_bundle(bundle, host="0.0.0.0", front=Front(tls=context)) as running:
+    with serve_bundle(bundle, Options(front=Front(tls=context)), host="0.0.0.0") as running:
         assert running.url.startswith("https://0.0.0.0:")
     only_ours = Front(tls=server_context(files / "cert.pem", files / "key.pem"))
-    with pytest.raises(UsageError, match="--client-ca"), serve_bundle(bundle, host="0.0.0.0", front=only_ours):
+    with pytest.raises(UsageError, match="--client-ca"), serve_bundle(bundle, Options(front=only_ours), host="0.0.0.0"):
         pass
 
 
@@ -148,3 +154,45 @@ def test_a_key_with_a_password_is_refused_instead_of_asked_for(files: Path, tmp_
     )
     with pytest.raises(UsageError, match="without a password"):
         server_context(files / "cert.pem", locked)
+
+
+class Transport:
+    """A connection whose client showed a certificate."""
+
+    def __init__(self, certificate: dict[str, Any] | None) -> None:
+        self._certificate = certificate
+
+    def get_extra_info(self, name: str) -> Any:
+        assert name == "peercert"
+        return self._certificate
+
+
+@pytest.mark.parametrize(
+    ("certificate", "name"),
+    [
+        ({"subject": ((("organizationName", "Acme, Inc."),), (("commonName", "one"),))}, "CN=one,O=Acme\\, Inc."),
+        ({"subject": ((("commonName", "a"), ("userId", "b")),)}, "CN=a+UID=b"),
+        ({"subject": ((("commonName", "a,O=b"),),)}, "CN=a\\,O\\=b"),
+        ({"subject": ((("commonName", " # "),),)}, "CN=\\ #\\ "),
+        ({"subject": (), "subjectAltName": (("URI", "spiffe://a/b"), ("DNS", "c"))}, "URI:spiffe://a/b,DNS:c"),
+    ],
+)
+def test_a_client_is_called_by_the_subject_of_its_certificate(certificate: dict[str, Any], name: str) -> None:
+    assert peer_of(Transport(certificate)) == Caller(tenant=name)
+    assert peer_of(Transport(certificate)).client == name
+
+
+def test_a_client_without_a_certificate_is_nobody() -> None:
+    assert peer_of(Transport(None)) is NOBODY
+
+
+def test_each_certificate_has_an_allowance_of_its_own(bundle: Bundle, files: Path, authority: Any) -> None:
+    context = server_context(files / "cert.pem", files / "key.pem", files / "ca.pem")
+    one, other = (
+        client_context(authority, authority.issue_cert("client@example.org", common_name=name))
+        for name in ("one", "other")
+    )
+    front = Front(tls=context, rate=Rate(requests_per_s=1e-3, burst=2))
+    with serve_bundle(bundle, Options(front=front)) as running:
+        found = [asked(running, who, "/v2") for who in (one, one, one, other)]
+    assert found == [200, 200, 429, 200]

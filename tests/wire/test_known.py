@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hasten.errors import RequestError
-from hasten.spec.request import Request
+from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
 from hasten.wire.known import Memory
@@ -166,6 +166,22 @@ def test_a_model_that_was_loaded_anew_has_its_requests_checked_anew() -> None:
     grpc_codec = OipGrpc()
     assert grpc(grpc_codec, message(b"12345678"))[0] != "invalid"
     assert grpc(grpc_codec, message(b"12345678"), ONE)[0] == "invalid"
+
+
+ALIKE = st.sampled_from([True, 1, 1.0, False, 0, 0.0, -0.0, "1", "True", "0.0"])
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("pq"), ALIKE, max_size=2), min_size=2, max_size=4))
+def test_answers_are_written_the_same_whatever_was_written_before(several: list[dict[str, Any]]) -> None:
+    """In Python True, 1 and 1.0 are equal, and so are 0.0 and -0.0; in an answer they are not."""
+    request = Request(model="m", inputs={}, binary_outputs=frozenset({"y"}))
+    for make in (OipHttp, OipGrpc):
+        used = make()
+        for parameters in several:
+            outputs = {"y": np.zeros((1, 2), np.float32)}
+            answer = Response("m", "1", "", outputs, {"y": "FP32"}, parameters)
+            encoded = [b"".join(codec.encode(request, answer, {}).parts) for codec in (used, make())]
+            assert encoded[0] == encoded[1]
 
 
 def test_the_data_of_a_recognised_request_are_its_own() -> None:

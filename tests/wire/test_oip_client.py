@@ -13,7 +13,7 @@ from hasten.errors import DataError, RequestError
 from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import DType, TensorSpec
-from hasten.wire.oip_client import Ask, dtype_of, failure, http_infer, model_path, read_http_infer
+from hasten.wire.oip_client import Ask, Outputs, dtype_of, failure, http_infer, model_path, read_http_infer
 from hasten.wire.oip_grpc import OipGrpc
 from hasten.wire.oip_grpc_client import grpc_failure, grpc_infer, read_grpc_infer
 from hasten.wire.oip_http import OipHttp
@@ -21,20 +21,22 @@ from hasten.wire.oip_http import OipHttp
 # BF16 travels as 16 bits, which numpy has no type of its own for.
 DTYPES: tuple[DType, ...] = tuple(dtype for dtype in get_args(DType) if dtype != "BF16")
 
+TOLD: dict[str, Any] = {"variant": "int8", "step": 2, "share": 0.5, "degraded": True}
+
 
 def one_tensor(dtype: DType, rank: int) -> Signature:
     spec = TensorSpec(name="t", dtype=dtype, shape=tuple("?" * rank))
     return Signature(inputs=(spec,), outputs=(spec,))
 
 
-def over_http(ask: Ask, signature: Signature) -> tuple[Request, dict[str, Any]]:
+def over_http(ask: Ask, signature: Signature) -> tuple[Request, Outputs]:
     headers, body = http_infer(ask)
     request = OipHttp().decode(ask.model, ask.version, headers, body, signature)
     answer = OipHttp().encode(request, answered(request, signature), {})
     return request, read_http_infer(answer.headers, b"".join(answer.parts))
 
 
-def over_grpc(ask: Ask, signature: Signature) -> tuple[Request, dict[str, Any]]:
+def over_grpc(ask: Ask, signature: Signature) -> tuple[Request, Outputs]:
     codec = OipGrpc()
     request = codec.request(codec.parse(grpc_infer(ask)), signature)
     return request, read_grpc_infer(b"".join(codec.encode(request, answered(request, signature), {}).parts))
@@ -42,7 +44,12 @@ def over_grpc(ask: Ask, signature: Signature) -> tuple[Request, dict[str, Any]]:
 
 def answered(request: Request, signature: Signature) -> Response:
     return Response(
-        model=request.model, version="", id="", outputs=request.inputs, dtypes={"t": signature.outputs[0].dtype}
+        model=request.model,
+        version="",
+        id="",
+        outputs=request.inputs,
+        dtypes={"t": signature.outputs[0].dtype},
+        parameters=TOLD,
     )
 
 
@@ -60,6 +67,12 @@ def test_an_array_of_any_type_goes_there_and_comes_back(
     assert (request.priority, request.timeout_us, request.outputs) == (2, 5, ("t",))
     assert outputs["t"].dtype == array.dtype
     np.testing.assert_array_equal(outputs["t"], array)
+    assert (outputs.variant, outputs.parameters) == ("int8", TOLD)
+
+
+def test_a_server_that_names_no_variant_has_none() -> None:
+    assert read_http_infer({}, b'{"outputs": []}').variant == ""
+    assert read_grpc_infer(b"").variant == ""
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hasten.bundle.manifest import MANIFEST, Manifest, VariantEntry, decode_manifest
+from hasten.bundle.manifest import MANIFEST, Manifest, VariantEntry, decode_manifest, encode_manifest
 from hasten.errors import BundleError
 from hasten.spec.evidence import Evidence, Record
 from hasten.spec.variant import REFERENCE
@@ -43,6 +43,13 @@ class Bundle:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+
+    @property
+    def digest(self) -> str:
+        """What tells this bundle from another of its name: the first 12 hexadecimal digits of its manifest's SHA-256,
+        and so of all that is in it.
+        """
+        return hashlib.sha256(encode_manifest(self.manifest)).hexdigest()[:12]
 
     def entry(self, variant: str) -> VariantEntry:
         """Return the manifest entry of `variant`. Raises `BundleError` with the known ids."""

@@ -69,7 +69,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     from hasten.bundle.read import open_bundle
     from hasten.observe.session import observing
     from hasten.serve.config import read_config
-    from hasten.serve.options import front_of, limits_of, rules_of, workers_of
+    from hasten.serve.options import options_of
     from hasten.serve.plan import check_models, plan_of, warnings_of
     from hasten.serve.server import Running, require_guard, serve_forever
     from hasten.serve.telemetry import Telemetry
@@ -78,20 +78,19 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     if not settings.bundles:
         raise UsageError("There is nothing to serve.", remedy="Name a bundle: hasten serve fast.bundle")
     host, port = host_and_port(settings.http.address)
-    isolation, workers = workers_of(settings)
-    front, insecure = front_of(settings, os.environ), settings.http.insecure
-    require_guard(host, insecure or front.keeps_strangers_out)
+    options = options_of(settings, os.environ)
+    guarded = settings.http.insecure or options.front.keeps_strangers_out
+    require_guard(host, guarded)
     if settings.grpc.address:
-        front = replace(front, grpc=host_and_port(settings.grpc.address))
-        require_guard(settings.grpc.address.rpartition(":")[0].strip("[]"), insecure or front.keeps_strangers_out)
+        options = replace(options, front=replace(options.front, grpc=host_and_port(settings.grpc.address)))
+        require_guard(settings.grpc.address.rpartition(":")[0].strip("[]"), guarded)
     opened = [open_bundle(path) for path in settings.bundles]
     names = [bundle.manifest.name for bundle in opened]
-    rules = rules_of(settings)
     if check:
         for bundle in opened:
             bundle.require_servable()
-        check_models(rules, names)
-        plans = {bundle.manifest.name: plan_of(bundle, rules) for bundle in opened}
+        check_models(options.rules, names)
+        plans = {bundle.manifest.name: plan_of(bundle, options.rules) for bundle in opened}
         _say_good(plans, warnings_of(plans.values()), as_json)
         return
 
@@ -106,17 +105,13 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
             say(f"ready: {running.url}/v2/models/{names[0]}{more}{also}")
 
     with observing(settings.log.file, log_requests=settings.log.requests, names=settings.observe) as observation:
+        telemetry = Telemetry(sink=observation.sink, page=observation.metrics.page)
         serve_forever(
             opened,
+            replace(options, telemetry=telemetry),
             host=host,
             port=port,
-            insecure=insecure,
-            rules=rules,
-            isolation=isolation,
-            workers=workers,
-            limits=limits_of(settings),
-            front=front,
-            telemetry=Telemetry(sink=observation.sink, page=observation.metrics.page),
+            insecure=settings.http.insecure,
             on_ready=ready,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +19,13 @@ from hasten.client.retry import Retry
 from hasten.client.wire import AsyncWire, Wire
 from hasten.errors import MissingError, RequestError, UsageError
 from hasten.spec.signature import Signature
-from hasten.wire.oip_client import Ask
+from hasten.wire.oip_client import Ask, Outputs
 
 __all__ = ["AsyncClient", "Client", "connect", "connect_async"]
 
 T = TypeVar("T")
-Array = np.ndarray[Any, Any]
 _TIMEOUT_S = 60.0
+_LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PORTS = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
 
 
@@ -103,14 +104,18 @@ class Client:
         outputs: Sequence[str] = (),
         id: str = "",
         priority: int = 0,
+        lane: str = "",
         timeout_s: float | None = None,
-    ) -> dict[str, Array]:
-        """Return a model's outputs by name, all or those of `outputs`, as read-only arrays.
+    ) -> Outputs:
+        """Return a model's outputs by name, all or those of `outputs`, as read-only arrays; they say which `variant` of
+        the model gave them.
 
-        `inputs` are arrays, or what numpy makes arrays of; strings and bytes travel as BYTES. Raises `RequestError`
-        (its code is the server's, or `timeout` or `connection`), `DataError` for arrays that cannot be sent.
+        `inputs` are arrays, or what numpy makes arrays of; strings and bytes travel as BYTES. `lane` is one of the
+        server's by name, `priority` (1 is highest) by the protocol; the name goes first. Raises `RequestError` (its
+        code is the server's, or `timeout` or `connection`), `DataError` for arrays that cannot be sent, `UsageError`
+        for what no lane can be called.
         """
-        ask = _ask(model, inputs, version, outputs, id, priority)
+        ask = _ask(model, inputs, version, outputs, id, priority, lane)
         return self._call(lambda left_s: self._dialect.infer(_within(ask, left_s)), self._dialect.outputs, timeout_s)
 
     def signature(self, model: str, *, version: str = "", timeout_s: float | None = None) -> Signature:
@@ -161,10 +166,11 @@ class AsyncClient:
         outputs: Sequence[str] = (),
         id: str = "",
         priority: int = 0,
+        lane: str = "",
         timeout_s: float | None = None,
-    ) -> dict[str, Array]:
+    ) -> Outputs:
         """As `Client.infer`. A cancelled caller gives the request up, and its place in the server's queue."""
-        ask = _ask(model, inputs, version, outputs, id, priority)
+        ask = _ask(model, inputs, version, outputs, id, priority, lane)
         return await self._call(
             lambda left_s: self._dialect.infer(_within(ask, left_s)), self._dialect.outputs, timeout_s
         )
@@ -203,9 +209,22 @@ class AsyncClient:
                 await asyncio.sleep(tries.pause_s(error))
 
 
-def _ask(model: str, inputs: Mapping[str, Any], version: str, outputs: Sequence[str], id_: str, priority: int) -> Ask:
+def _ask(
+    model: str,
+    inputs: Mapping[str, Any],
+    version: str,
+    outputs: Sequence[str],
+    id_: str,
+    priority: int,
+    lane: str,
+) -> Ask:
+    if lane and not _LANE.fullmatch(lane):
+        # It goes into a header: nothing but a name may.
+        raise UsageError(f"{lane!r} is no name of a lane.", remedy="Write it as in the server's serve.toml.")
     arrays = {name: np.asarray(value) for name, value in inputs.items()}
-    return Ask(model=model, inputs=arrays, version=version, outputs=tuple(outputs), id=id_, priority=priority)
+    return Ask(
+        model=model, inputs=arrays, version=version, outputs=tuple(outputs), id=id_, priority=priority, lane=lane
+    )
 
 
 def _within(ask: Ask, left_s: float) -> Ask:

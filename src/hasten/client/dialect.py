@@ -14,15 +14,15 @@ import msgspec
 from hasten.errors import RequestError
 from hasten.spec.signature import Signature
 from hasten.wire import oip_client, oip_http
-from hasten.wire.oip_client import Ask
-from hasten.wire.tensors import Array
+from hasten.wire.base import LANE_HEADER
+from hasten.wire.oip_client import Ask, Outputs
 
 __all__ = ["Dialect", "GrpcDialect", "HttpDialect", "Message", "Reply", "unanswered"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One request: over HTTP method, path, headers and body; over gRPC the method's path and a message."""
+    """One request: over HTTP method, path, headers and body; over gRPC the method's path, metadata and a message."""
 
     path: str
     body: bytes = b""
@@ -46,7 +46,7 @@ class Dialect(Protocol):
         """Ask for inference. Raises `DataError` for arrays that cannot be sent."""
         ...
 
-    def outputs(self, reply: Reply) -> dict[str, Array]:
+    def outputs(self, reply: Reply) -> Outputs:
         """Read what was inferred."""
         ...
 
@@ -75,7 +75,7 @@ class HttpDialect:
         headers, body = oip_client.http_infer(ask)
         return Message(path=f"{oip_client.model_path(ask.model, ask.version)}/infer", headers=headers, body=body)
 
-    def outputs(self, reply: Reply) -> dict[str, Array]:
+    def outputs(self, reply: Reply) -> Outputs:
         """Read what was inferred."""
         return oip_client.read_http_infer(reply.headers, _good(reply).body)
 
@@ -114,9 +114,10 @@ class GrpcDialect:
 
     def infer(self, ask: Ask) -> Message:
         """Ask for inference."""
-        return self._message("ModelInfer", self._wire.grpc_infer(ask))
+        metadata = {LANE_HEADER: ask.lane} if ask.lane else {}
+        return self._message("ModelInfer", self._wire.grpc_infer(ask), metadata)
 
-    def outputs(self, reply: Reply) -> dict[str, Array]:
+    def outputs(self, reply: Reply) -> Outputs:
         """Read what was inferred."""
         return self._wire.read_grpc_infer(reply.body)
 
@@ -138,8 +139,8 @@ class GrpcDialect:
         """Read it."""
         return self._wire.read_flag("ModelReady" if model else "ServerReady", reply.body)
 
-    def _message(self, method: str, body: bytes) -> Message:
-        return Message(path=f"{self._wire.PATH}{method}", body=body)
+    def _message(self, method: str, body: bytes, metadata: Mapping[str, str] | None = None) -> Message:
+        return Message(path=f"{self._wire.PATH}{method}", body=body, headers=metadata or {})
 
 
 def _good(reply: Reply) -> Reply:

@@ -40,7 +40,9 @@ class GrpcWire:
         """Call a method. Raises `RequestError`."""
         call = self._channel.unary_unary(message.path)
         try:
-            return Reply(body=call(message.body, timeout=timeout_s, metadata=self._metadata))
+            return Reply(
+                body=call(message.body, timeout=timeout_s, metadata=(*self._metadata, *message.headers.items()))
+            )
         except grpc.RpcError as error:
             raise _failure(error, timeout_s) from error
 
@@ -64,7 +66,9 @@ class AsyncGrpcWire:
         """Call a method. Raises `RequestError`."""
         call = self._channel.unary_unary(message.path)
         try:
-            return Reply(body=await call(message.body, timeout=timeout_s, metadata=self._metadata))
+            return Reply(
+                body=await call(message.body, timeout=timeout_s, metadata=(*self._metadata, *message.headers.items()))
+            )
         except grpc.RpcError as error:
             raise _failure(error, timeout_s) from error
 

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from hasten.errors import RequestError, UsageError
 
@@ -57,13 +57,16 @@ class Operation(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who holds a token: the tenant for whom requests are counted, and the lane in which they go. Both may be empty."""
+    """Who asks, by token or certificate: the tenant for whom requests are counted, and the lane in which they go. Both
+    may be empty. Tokens and certificates are told apart by `client`, whosever they are.
+    """
 
     tenant: str = ""
     lane: str = ""
+    client: str = field(default="", compare=False)
 
 
-# Whoever needs no token.
+# Whoever needs no token and shows no certificate.
 NOBODY = Caller()
 
 # What changes the models of a running server; it does not exist unless it is switched on.
@@ -107,15 +110,21 @@ class Access:
         """Whether any token is good for `scope`."""
         return any(scope in scopes for scopes in self._scopes.values())
 
-    def decide(self, operation: Operation, authorization: str | None) -> Caller:
-        """Return who asks, where the operation is allowed. Raises `RequestError`: not_found where it is switched off,
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Whose the tokens are."""
+        return frozenset(caller.tenant for caller in self._callers.values())
+
+    def decide(self, operation: Operation, authorization: str | None, peer: Caller = NOBODY) -> Caller:
+        """Return who asks, where the operation is allowed: whose the token is, or where none is needed `peer`, whom the
+        certificate names. Raises `RequestError`: not_found where it is switched off,
         unauthenticated without a known token, forbidden where the token is good for something else.
         """
         if operation in self._off:
             raise RequestError("There is nothing at this path.", code="not_found")
         scope = operation.scope
         if scope is None or (not self._scopes and scope is not Scope.ADMIN):
-            return NOBODY
+            return peer
         known = self._known(authorization or "")
         if known is None:
             raise RequestError(
@@ -181,7 +190,8 @@ def _by_digest(tokens: Mapping[Scope, Iterable[str]]) -> dict[bytes, frozenset[S
 
 def _named(digest: bytes, caller: Caller) -> Caller:
     """A caller without a name gets one that nobody else has."""
-    return caller if caller.tenant else Caller(tenant=digest.hex()[:16], lane=caller.lane)
+    client = digest.hex()
+    return replace(caller, tenant=caller.tenant or client[:16], client=client)
 
 
 def _digest(token: str) -> bytes:

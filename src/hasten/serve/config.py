@@ -27,6 +27,7 @@ __all__ = [
     "Http",
     "LaneTable",
     "Limit",
+    "LimitTable",
     "Log",
     "ModelTable",
     "Scheduling",
@@ -170,10 +171,19 @@ class ModelTable(Value, frozen=True):
 
 
 class Limit(Value, frozen=True):
-    """How often each token may ask; without tokens, all clients together."""
+    """How often somebody may ask."""
 
     requests_per_s: Annotated[float, Meta(ge=0, description="For ever; 0: no limit.")] = 0.0
     burst: Annotated[int, Meta(ge=0, description="At once after a rest; 0: as many as in one second.")] = 0
+
+
+class LimitTable(Limit, frozen=True):
+    """How often each token may ask; without tokens each certificate, and without either all clients together."""
+
+    tenants: Annotated[
+        dict[str, Limit],
+        Meta(description="Rates of their own: all tokens of a tenant together, or a certificate's subject (CN=NAME)."),
+    ] = {}
 
 
 class Workers(WorkerLimits, frozen=True):
@@ -208,7 +218,7 @@ class ServeConfig(Value, frozen=True):
     tokens: TokenFiles = TokenFiles()
     size: Size = Size()
     times: Times = Times()
-    limits: Limit = Limit()
+    limits: LimitTable = LimitTable()
     workers: Workers = Workers()
     drain: Drain = Drain()
     log: Log = Log()

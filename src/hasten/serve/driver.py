@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import EngineCrashed, EngineRunError, RequestError
+from hasten.serve.answers import Answers
 from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
-from hasten.serve.cache import HIT, Cache, key_of
+from hasten.serve.cache import HIT
 from hasten.serve.choice import LaneChoice
 from hasten.serve.core import (
     Arrived,
@@ -43,6 +44,7 @@ from hasten.serve.plan import Plan, Rules, plan_of
 from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
 from hasten.serve.told import NEWS, Batch, Teller
+from hasten.serve.waker import Waker
 from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Parameter, Request, Response
 from hasten.spec.tensor import DType
@@ -99,6 +101,8 @@ class ModelService:
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
         self._choice = LaneChoice(policy.lanes, self.plan.default_lane)
+        # Of requests that name no deadline of their own.
+        self._within_s = {lane.name: lane.deadline_s for lane in policy.lanes}
         # Nobody asks for the level where there is only one.
         self._has_levels = self._core.has_levels
         self._level = 0
@@ -108,14 +112,17 @@ class ModelService:
         self._arrivals: list[Arrived] = []
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
-        self._cache = Cache(self.plan.cache_bytes) if self.plan.cache_bytes else None
         self.tally = Tally()
         self._open = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._waker = Waker(lambda: self._handle(Tick()))
         self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in bundle.manifest.signature.outputs}
         self._every_output = tuple(self._dtypes)
-        self._named: dict[str, dict[str, Parameter]] = {one: {"variant": one} for one in self.plan.variants}
+        kept = self.plan.cache_bytes
+        self._answers = Answers(kept, self._every_output, self._teller) if kept else None
+        digest = bundle.digest
+        self._named: dict[str, dict[str, Parameter]] = {
+            one: {"variant": one, "bundle": digest} for one in self.plan.variants
+        }
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -154,7 +161,7 @@ class ModelService:
             instances=self._core.wanted,
             instances_up=self._instances.up,
             level=self._core.level,
-            cache_bytes=0 if self._cache is None else self._cache.bytes,
+            cache_bytes=0 if self._answers is None else self._answers.bytes,
             capacity=self.policy.queue_capacity,
             lanes=tuple(
                 Lane(lane=lane.name, requests=waiting.length(number), work_s=waiting.work(number))
@@ -180,28 +187,34 @@ class ModelService:
         except RequestError as error:
             self._settle(id_, error)
             return functools.partial(self._cancel, ticket)
-        if self._cache is not None and self._open and self._known(ticket, self._cache):
-            return functools.partial(self._cancel, ticket)
-        deadline = now + request.timeout_us / 1e6 if request.timeout_us else None
-        if deadline is not None:
-            ticket.alarm = self._alarm(id_, deadline - now)
-        if not self._arrivals:
-            asyncio.get_running_loop().call_soon(self._admit)
-        key = shape_key(request.inputs)
-        self._arrivals.append(Arrived(id_, request.rows, key, deadline, lane, caller.tenant))
+        within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
+        deadline = None if within_s is None else now + within_s
+        if within_s is not None:
+            ticket.alarm = self._alarm(id_, within_s)
+        arrival = Arrived(id_, request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
+        if self._answers is not None and self._open:
+            self._answers.look(request, functools.partial(self._looked_up, ticket, arrival))
+        else:
+            self._arrive(arrival)
         return functools.partial(self._cancel, ticket)
 
-    def _known(self, ticket: _Ticket, cache: Cache) -> bool:
-        """Answer a request from the cache; whether its answer was there."""
-        ticket.key = key_of(ticket.request)
-        outputs = cache.get(ticket.key)
-        self._teller.cached("miss" if outputs is None else "hit")
+    def _arrive(self, arrival: Arrived) -> None:
+        if not self._arrivals:
+            asyncio.get_running_loop().call_soon(self._admit)
+        self._arrivals.append(arrival)
+
+    def _looked_up(self, ticket: _Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
+        """Answer with what is known, or else compute it."""
+        if ticket.id not in self._tickets:
+            # It had no time to wait for that.
+            return
+        ticket.key = key
         if outputs is None:
-            return False
+            self._arrive(arrival)
+            return
         at = ticket.arrived
         ticket.ran = Batch(ticket.request.rows, _CACHE, at, at, self.variant, started=at, finished=at)
         self._settle(ticket.id, outputs)
-        return True
 
     async def infer(self, request: Request) -> Response:
         """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
@@ -222,6 +235,8 @@ class ModelService:
     async def drain(self) -> None:
         """Refuse what comes, finish what waits and runs."""
         self._open = False
+        if self._answers is not None:
+            await self._answers.settle()
         self._admit()
         self._handle(Drain())
         await self._idle.wait()
@@ -231,9 +246,10 @@ class ModelService:
         self._open = False
         # Whatever still comes is refused instead of sent to an engine that is gone.
         self._core.draining = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._waker.cancel()
         await self._instances.close()
+        if self._answers is not None:
+            self._answers.close()
         self._settle_all(tuple(self._tickets), RequestError("The server stopped.", code="unavailable"))
 
     def _admit(self) -> None:
@@ -264,26 +280,11 @@ class ModelService:
             case Refuse(id_, code, message, retry_after_s):
                 self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
             case Wake(at):
-                self._wake(at)
+                self._waker.at(at)
             case StartInstance(number):
                 self._instances.begin(number)
             case StopInstance(number):
                 self._instances.end(number)
-
-    def _wake(self, at: float) -> None:
-        """Keep one timer, for the earliest time asked for; the tick asks again for what comes after."""
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        # By a difference: the loop's own clock may count from another origin.
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._tick)
-
-    def _tick(self) -> None:
-        # A loop that counts in milliseconds may be early: then the core asks again for the same time, and must get it.
-        self._timer = None
-        self._handle(Tick())
 
     def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
@@ -302,8 +303,10 @@ class ModelService:
         for ticket, result in zip(batch, results, strict=True):
             ticket.ran = ran
             settled = result_of(result)
-            if self._cache is not None and ticket.key and ran.variant == self.variant:
-                self._keep(ticket, settled, self._cache)
+            # An answer is kept also where its client did not wait for it.
+            if ticket.key and ran.variant == self.variant and not isinstance(settled, RequestError):
+                assert self._answers is not None
+                self._answers.keep(ticket.key, ticket.request, settled)
             self._settle(ticket.id, settled)
         ran.finished = time.monotonic()
         # Before any observer is told: one that fails must not keep the engine.
@@ -314,14 +317,6 @@ class ModelService:
         if answered:
             self.tally.execute(answered, seconds)
         self._teller.ran(ran, number, failed=not answered)
-
-    def _keep(self, ticket: _Ticket, outputs: Tensors | RequestError, cache: Cache) -> None:
-        """Keep a good answer, also of a request whose client did not wait for it."""
-        if isinstance(outputs, RequestError):
-            return
-        evicted = cache.put(ticket.key, {name: outputs[name] for name in self._wanted(ticket.request)})
-        if evicted is not None:
-            self._teller.cached("kept", evicted)
 
     def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
         """Answer on time also while the request runs; the core sees to it that it does not start too late."""

@@ -11,18 +11,30 @@ from pathlib import Path
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import UsageError
 from hasten.serve.access import REPOSITORY_CONTROL, Access, Caller, Scope
-from hasten.serve.config import ServeConfig
+from hasten.serve.config import Limit, ServeConfig
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.plan import Rules, check_lane, lanes_of
 from hasten.serve.policy import Lane
 from hasten.serve.pool import Isolation
 from hasten.serve.rate import Rate
-from hasten.serve.server import Front
+from hasten.serve.server import Front, Options
 from hasten.serve.tls import server_context
 from hasten.wire.base import Limits
 
-__all__ = ["front_of", "limits_of", "rules_of", "token_variable", "workers_of"]
+__all__ = ["front_of", "limits_of", "options_of", "rules_of", "token_variable", "workers_of"]
+
+
+def options_of(config: ServeConfig, environment: Mapping[str, str]) -> Options:
+    """Return all that is said, but where to listen and who observes. Raises `UserError`."""
+    isolation, workers = workers_of(config)
+    return Options(
+        rules=rules_of(config),
+        isolation=isolation,
+        workers=workers,
+        limits=limits_of(config),
+        front=front_of(config, environment),
+    )
 
 
 def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
@@ -46,9 +58,11 @@ def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
             "Repository control needs a token of scope 'admin'.",
             remedy="Give one with --admin-tokens FILE or HASTEN_ADMIN_TOKEN.",
         )
+    tenants = _tenant_rates(config, access)
     return Front(
         access=access,
-        rate=_rate(config),
+        rate=_rate(config.limits),
+        tenant_rates=tenants,
         tls=_context(config),
         grpc_tls=_context(config, "h2"),
         grpc_limits=_grpc_limits(config),
@@ -89,9 +103,20 @@ def workers_of(config: ServeConfig) -> tuple[Isolation, WorkerLimits]:
     return given.isolation, WorkerLimits(memory_mb=given.memory_mb, load_s=given.load_s, run_s=given.run_s)
 
 
-def _rate(config: ServeConfig) -> Rate | None:
-    given = config.limits
+def _rate(given: Limit) -> Rate | None:
     return Rate(requests_per_s=given.requests_per_s, burst=given.burst) if given.requests_per_s else None
+
+
+def _tenant_rates(config: ServeConfig, access: Access) -> dict[str, Rate | None]:
+    """The rates of tenants. Raises `UsageError` for one that nobody can be."""
+    given = config.limits.tenants
+    # Whom an authority names is not known before they come.
+    by_certificate = bool(config.tls.client_ca) and not access.has_tokens
+    for name in () if by_certificate else given.keys() - access.tenants:
+        raise UsageError(
+            f"limits.tenants: no token is of the tenant {name!r}.", remedy=f"Write tenant={name} behind a token."
+        )
+    return {name: _rate(limit) for name, limit in given.items()}
 
 
 def _http_limits(config: ServeConfig) -> HttpLimits:

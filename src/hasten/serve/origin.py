@@ -9,10 +9,8 @@ import secrets
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY, Caller
 
-__all__ = ["LANE_HEADER", "Origin", "new_request_id", "request_id"]
+__all__ = ["Origin", "new_request_id", "request_id"]
 
-# The header, or the metadata of a call, by which a client names a lane.
-LANE_HEADER = "hasten-lane"
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # Unlike any other process's, and cheap to count on from.
 _PREFIX = secrets.token_hex(6)

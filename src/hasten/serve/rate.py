@@ -1,4 +1,5 @@
-"""How often each client may ask: a token bucket for each. Pure: the time comes in as an argument.
+"""How often each client may ask: a token bucket for each client, or one for a tenant that has a rate of its own. Pure:
+the time comes in as an argument.
 
 A bucket is kept as one number, the time at which it would be full again (the virtual scheduling of the generic cell
 rate algorithm, ITU-T I.371 annex A), so that nothing has to be filled up from time to time.
@@ -6,12 +7,15 @@ rate algorithm, ITU-T I.371 annex A), so that nothing has to be filled up from t
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hasten.errors import UsageError
 
 __all__ = ["Bucket", "Rate", "Rates"]
+
+# Tokens are few; certificates may be as many as their authority makes.
+_MANY = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,17 +55,38 @@ class Bucket:
         self._full_at = max(self._full_at, now) + self._interval_s
         return 0.0
 
+    def is_full(self, now: float) -> bool:
+        """Whether all has come back that was taken."""
+        return self._full_at <= now
+
 
 class Rates:
-    """A bucket for each client. Whoever calls sees to it that there are only so many of them."""
+    """A bucket of `rate` for each client. `tenants` have their own rates instead: all clients of one share its bucket.
+    None is no limit.
+    """
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate | None, tenants: Mapping[str, Rate | None] | None = None) -> None:
         self._rate = rate
-        self._buckets: dict[Hashable, Bucket] = {}
+        self._tenants = {name: None if own is None else Bucket(own) for name, own in (tenants or {}).items()}
+        self._buckets: dict[str, Bucket] = {}
 
-    def take(self, client: Hashable, now: float) -> float:
-        """As `Bucket.take`, of the client's own bucket."""
-        bucket = self._buckets.get(client)
-        if bucket is None:
-            bucket = self._buckets[client] = Bucket(self._rate)
-        return bucket.take(now)
+    def take(self, client: str, tenant: str, now: float) -> float:
+        """As `Bucket.take`, of the tenant's bucket, or of the client's own."""
+        if tenant in self._tenants:
+            bucket = self._tenants[tenant]
+        elif self._rate is None:
+            return 0.0
+        else:
+            bucket = self._buckets.get(client) or self._new(client, self._rate, now)
+        return 0.0 if bucket is None else bucket.take(now)
+
+    def __len__(self) -> int:
+        """How many clients are remembered."""
+        return len(self._buckets)
+
+    def _new(self, client: str, rate: Rate, now: float) -> Bucket:
+        if len(self._buckets) >= _MANY:
+            # A full bucket is as good as a new one.
+            self._buckets = {name: bucket for name, bucket in self._buckets.items() if not bucket.is_full(now)}
+        bucket = self._buckets[client] = Bucket(rate)
+        return bucket

@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,6 @@ from hasten.serve.rate import Rate
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
-from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from hasten.serve.http.frontend import Frontend
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Front", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
+__all__ = ["Front", "Options", "Running", "allow_files", "require_guard", "serve_bundle", "serve_forever"]
 
 _log = logging.getLogger("hasten.serve")
 # Engines, libraries, logs.
@@ -54,12 +53,14 @@ _AT_ONCE_S = 0.5
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
     that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
-    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token.
+    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token or
+    certificate, `tenant_rates` those of whoever is to have a rate of its own.
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     access: Access = field(default_factory=Access)
     rate: Rate | None = None
+    tenant_rates: Mapping[str, Rate | None] = field(default_factory=dict[str, "Rate | None"])
     tls: ssl.SSLContext | None = None
     grpc: tuple[str, int] | None = None
     grpc_tls: ssl.SSLContext | None = None
@@ -71,6 +72,26 @@ class Front:
     def keeps_strangers_out(self) -> bool:
         """Whether clients must show a token or a certificate."""
         return self.access.has_tokens or (self.tls is not None and self.tls.verify_mode == ssl.CERT_REQUIRED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """All that a server can be told, but where it listens: `rules` of scheduling; `isolation` and the bounds of
+    `workers`, as of `ModelService`; the codecs' `limits`; who observes; and how it meets its clients.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    isolation: Isolation = "process"
+    workers: WorkerLimits = field(default_factory=WorkerLimits)
+    limits: Limits = field(default_factory=Limits)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    front: Front = field(default_factory=Front)
+
+    def service(self, bundle: Bundle) -> ModelService:
+        """Return a service of the bundle, not yet started."""
+        return ModelService(
+            bundle, rules=self.rules, sink=self.telemetry.sink, isolation=self.isolation, limits=self.workers
+        )
 
 
 class Running:
@@ -86,61 +107,36 @@ class Running:
 
 def serve_forever(
     bundles: Sequence[Bundle],
+    options: Options | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     insecure: bool = False,
-    rules: Rules | None = None,
-    isolation: Isolation = "process",
-    workers: WorkerLimits | None = None,
-    limits: Limits | None = None,
-    telemetry: Telemetry | None = None,
-    front: Front | None = None,
     on_ready: Callable[[Running], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what is under way and return. The second of them ends the process at
-    once. `isolation` and `workers` are for engines, as of `ModelService`.
+    once.
 
     Raises `UsageError` for an address that needs `insecure`, a taken port, two bundles of one name or rules that fit
     none, `MissingError` without the serve extra, `EngineError` where a bundle does not load here.
     """
-    front = front or Front()
+    options = options or Options()
+    front = options.front
     allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
     listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
-        _asyncio_run(
-            _main(
-                bundles,
-                lambda one, sink: ModelService(one, rules=rules, sink=sink, isolation=isolation, limits=workers),
-                listener,
-                grpc,
-                rules or Rules(),
-                limits or Limits(),
-                telemetry or Telemetry(),
-                front,
-                lambda running, _: on_ready and on_ready(running),
-            )
-        )
+        _asyncio_run(_main(bundles, options, listener, grpc, lambda running, _: on_ready and on_ready(running)))
     finally:
         _close(listener, grpc)
 
 
 @contextmanager
 def serve_bundle(
-    bundle: Bundle,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    rules: Rules | None = None,
-    isolation: Isolation = "process",
-    workers: WorkerLimits | None = None,
-    limits: Limits | None = None,
-    telemetry: Telemetry | None = None,
-    front: Front | None = None,
+    bundle: Bundle, options: Options | None = None, *, host: str = "127.0.0.1", port: int = 0
 ) -> Generator[Running]:
     """Serve in the background while the block runs; port 0 takes a free one. Ready on entry, gone on exit."""
-    front = front or Front()
-    listener, grpc = _listeners(host, port, front, front.keeps_strangers_out)
+    options = options or Options()
+    listener, grpc = _listeners(host, port, options.front, options.front.keeps_strangers_out)
     started, abandoned = threading.Event(), threading.Event()
     state: dict[str, Any] = {}
 
@@ -152,20 +148,7 @@ def serve_bundle(
 
     def body() -> None:
         try:
-            _asyncio_run(
-                _main(
-                    [bundle],
-                    lambda one, sink: ModelService(one, rules=rules, sink=sink, isolation=isolation, limits=workers),
-                    listener,
-                    grpc,
-                    rules or Rules(),
-                    limits or Limits(),
-                    telemetry or Telemetry(),
-                    front,
-                    ready,
-                    signals=False,
-                )
-            )
+            _asyncio_run(_main([bundle], options, listener, grpc, ready, signals=False))
         except BaseException as error:
             state["error"] = error
         finally:
@@ -189,24 +172,21 @@ def serve_bundle(
 
 async def _main(
     bundles: Sequence[Bundle],
-    make: Callable[[Bundle, Sink | None], ModelService],
+    options: Options,
     listener: socket.socket,
     grpc_listener: socket.socket | None,
-    rules: Rules,
-    limits: Limits,
-    telemetry: Telemetry,
-    front: Front,
     on_ready: Callable[[Running, Callable[[], object]], object],
     *,
     signals: bool = True,
 ) -> None:
-    check_models(rules, [bundle.manifest.name for bundle in bundles])
-    repository = Repository(bundles, lambda one: make(one, telemetry.sink))
+    front = options.front
+    check_models(options.rules, [bundle.manifest.name for bundle in bundles])
+    repository = Repository(bundles, options.service)
     for words in warnings_of(service.plan for service in repository.services.values()):
         _log.warning("%s", words)
-    guard = Guard(front.access, front.rate)
-    frontend, hub = _http(repository, limits, front, guard, telemetry)
-    grpc = None if grpc_listener is None else _grpc(repository, limits, front, guard, telemetry)
+    guard = Guard(front.access, front.rate, tenants=front.tenant_rates)
+    frontend, hub = _http(repository, options, guard)
+    grpc = None if grpc_listener is None else _grpc(repository, options, guard)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
@@ -239,9 +219,7 @@ def _stop(loop: asyncio.AbstractEventLoop, life: Lifecycle) -> None:
     life.stop()
 
 
-def _http(
-    repository: Repository, limits: Limits, front: Front, guard: Guard, telemetry: Telemetry
-) -> tuple[Frontend, Hub]:
+def _http(repository: Repository, options: Options, guard: Guard) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -250,11 +228,11 @@ def _http(
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(repository, limits=limits, guard=guard, telemetry=telemetry)
-    return frontend, Hub(frontend, limits.body, front.limits, refused=frontend.refused)
+    frontend = Frontend(repository, limits=options.limits, guard=guard, telemetry=options.telemetry)
+    return frontend, Hub(frontend, options.limits.body, options.front.limits, refused=frontend.refused)
 
 
-def _grpc(repository: Repository, limits: Limits, front: Front, guard: Guard, telemetry: Telemetry) -> GrpcFront:
+def _grpc(repository: Repository, options: Options, guard: Guard) -> GrpcFront:
     try:
         from hasten.serve.grpc.front import GrpcFront
     except ModuleNotFoundError as error:
@@ -262,7 +240,13 @@ def _grpc(repository: Repository, limits: Limits, front: Front, guard: Guard, te
             f"Serving gRPC needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[grpc]'",
         ) from error
-    return GrpcFront(repository, limits=limits, front=front.grpc_limits, guard=guard, sink=telemetry.sink)
+    return GrpcFront(
+        repository,
+        limits=options.limits,
+        front=options.front.grpc_limits,
+        guard=guard,
+        sink=options.telemetry.sink,
+    )
 
 
 def _url(listener: socket.socket, front: Front) -> str:

@@ -16,7 +16,10 @@ from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.spec.values import Value
 
-__all__ = ["STATUS", "Codec", "Encoded", "Limits", "codecs", "invalid"]
+__all__ = ["LANE_HEADER", "STATUS", "Codec", "Encoded", "Limits", "codecs", "invalid"]
+
+# The header, or the metadata of a call, by which a client names a lane.
+LANE_HEADER = "hasten-lane"
 
 # HTTP status of each error code (facts of the Open Inference Protocol; RFC 9110).
 STATUS: dict[str, int] = {

@@ -6,14 +6,15 @@ parts between tensors are kept, never data; both how much is kept and how much o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from hasten.spec.request import Request
+from hasten.spec.request import Parameter, Request
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import DTYPE_SIZES, DType
 from hasten.wire.tensors import Array, view_of
 
-__all__ = ["MEMORABLE_BYTES", "Memory", "Plan", "is_plannable"]
+__all__ = ["MEMORABLE_BYTES", "Memory", "Plan", "exact", "is_plannable"]
 
 MEMORABLE_BYTES = 4 * 2**10
 """How long the constant part of a request may be that is kept."""
@@ -31,6 +32,13 @@ class Memory(dict[K, V], Generic[K, V]):
         if len(self) >= _MOST:
             self.clear()
         self[key] = value
+
+
+def exact(parameters: Mapping[str, Parameter]) -> tuple[tuple[str, str], ...]:
+    """Return parameters as a part of a key. As values True would equal 1, 1 would equal 1.0 and 0.0 would equal -0.0,
+    which are written differently.
+    """
+    return tuple([(name, repr(value)) for name, value in parameters.items()])
 
 
 class Plan:

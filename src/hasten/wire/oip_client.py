@@ -9,18 +9,19 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 from urllib.parse import quote
 
 import msgspec
 
 from hasten.errors import DataError, RequestError
+from hasten.spec.request import Parameter
 from hasten.spec.tensor import NUMPY_NAMES, DType
-from hasten.wire.base import STATUS, Limits, invalid
+from hasten.wire.base import LANE_HEADER, STATUS, Limits, invalid
 from hasten.wire.oip_http import HEADER_LENGTH
 from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes
 
-__all__ = ["Ask", "dtype_of", "failure", "http_infer", "model_path", "read_http_infer"]
+__all__ = ["Ask", "Outputs", "dtype_of", "failure", "http_infer", "model_path", "read_http_infer"]
 
 _DTYPES: dict[str, DType] = {name: dtype for dtype, name in NUMPY_NAMES.items() if dtype not in ("BF16", "BYTES")}
 _CODES = {status: code for code, status in STATUS.items()}
@@ -30,7 +31,9 @@ _LIMITS = Limits(body=2**40)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """What a client wants inferred. `timeout_us` is what the server may take, 0 for any time."""
+    """What a client wants inferred. `timeout_us` is what the server may take, 0 for any time. A lane travels beside the
+    request, as `LANE_HEADER`, and a priority in it; empty and 0 are no wish.
+    """
 
     model: str
     inputs: Mapping[str, Array]
@@ -38,7 +41,22 @@ class Ask:
     outputs: tuple[str, ...] = ()
     id: str = ""
     priority: int = 0
+    lane: str = ""
     timeout_us: int = 0
+
+
+@final
+class Outputs(dict[str, Array]):
+    """Outputs by name, and the `parameters` of the answer."""
+
+    def __init__(self, outputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> None:
+        super().__init__(outputs)
+        self.parameters = parameters
+
+    @property
+    def variant(self) -> str:
+        """The variant of the model that computed them, as a server of hasten says; empty where the server does not."""
+        return str(self.parameters.get("variant", ""))
 
 
 def dtype_of(name: str, array: Array) -> DType:
@@ -81,16 +99,19 @@ def http_infer(ask: Ask) -> tuple[dict[str, str], bytes]:
         head["id"] = ask.id
     text = msgspec.json.encode(head)
     headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream"}
+    if ask.lane:
+        headers[LANE_HEADER] = ask.lane
     return headers, b"".join([text, *blobs])
 
 
-def read_http_infer(headers: Mapping[str, str], body: bytes) -> dict[str, Array]:
+def read_http_infer(headers: Mapping[str, str], body: bytes) -> Outputs:
     """Return the outputs of a 200 answer; header names are lower-case. Raises `RequestError` for what is no answer."""
     try:
         size = int(headers.get(HEADER_LENGTH, len(body)))
         blobs, offset = memoryview(body)[size:], 0
         outputs: dict[str, Array] = {}
-        for item in msgspec.json.decode(body[:size])["outputs"]:
+        head = msgspec.json.decode(body[:size])
+        for item in head["outputs"]:
             name, dtype = item["name"], item["datatype"]
             shape = checked_shape(name, item["shape"], _LIMITS)
             length = item.get("parameters", {}).get("binary_data_size")
@@ -99,7 +120,7 @@ def read_http_infer(headers: Mapping[str, str], body: bytes) -> dict[str, Array]
             else:
                 outputs[name] = from_bytes(name, dtype, shape, blobs[offset : offset + length])
                 offset += length
-        return outputs
+        return Outputs(outputs, dict(head.get("parameters", {})))
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise invalid(f"The server's answer cannot be read: {error}.") from error
 

@@ -17,7 +17,7 @@ from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.contents import fill_contents, from_contents, has_contents
-from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, exact, is_plannable
 from hasten.wire.messages import POOL, message_type
 from hasten.wire.oip_rules import (
     check_input,
@@ -174,7 +174,7 @@ class OipGrpc:
         if response.id:
             return _message(response, True).SerializeToString()
         shapes = [(name, response.dtypes[name], array.shape) for name, array in response.outputs.items()]
-        key = (response.model, response.version, *response.parameters.items(), *shapes)
+        key = (response.model, response.version, exact(response.parameters), *shapes)
         head = self._answers.get(key)
         if head is None:
             head = _message(response, True).SerializeToString()

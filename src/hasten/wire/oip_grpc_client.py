@@ -12,7 +12,7 @@ from hasten.wire.base import Limits, invalid
 from hasten.wire.contents import from_contents
 from hasten.wire.grpc_framing import GRPC_STATUS
 from hasten.wire.messages import message_type
-from hasten.wire.oip_client import Ask, dtype_of
+from hasten.wire.oip_client import Ask, Outputs, dtype_of
 from hasten.wire.oip_grpc import parse
 from hasten.wire.tensors import Array, checked_shape, from_bytes, to_bytes
 
@@ -40,7 +40,7 @@ def grpc_infer(ask: Ask) -> bytes:
     return message.SerializeToString()
 
 
-def read_grpc_infer(body: bytes) -> dict[str, Array]:
+def read_grpc_infer(body: bytes) -> Outputs:
     """Return the outputs of an infer response. Raises `RequestError` for what is no answer."""
     message = parse(message_type("inference.ModelInferResponse"), body)
     raw = message.raw_output_contents
@@ -53,7 +53,8 @@ def read_grpc_infer(body: bytes) -> dict[str, Array]:
             outputs[item.name] = from_bytes(item.name, item.datatype, shape, memoryview(raw[number]))
         else:
             outputs[item.name] = from_contents(item.name, item.datatype, shape, item.contents)
-    return outputs
+    told = {key: (value, value.WhichOneof("parameter_choice")) for key, value in message.parameters.items()}
+    return Outputs(outputs, {key: getattr(value, which) for key, (value, which) in told.items() if which})
 
 
 def named(kind: str, model: str, version: str = "") -> bytes:

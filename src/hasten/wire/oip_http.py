@@ -21,7 +21,7 @@ from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
-from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, exact, is_plannable
 from hasten.wire.oip_rules import (
     check_input,
     check_inputs_count,
@@ -203,7 +203,7 @@ class OipHttp:
         """The JSON of an answer up to its outputs."""
         if response.id:
             return _begin(response)
-        key = (response.model, response.version, *response.parameters.items())
+        key = (response.model, response.version, exact(response.parameters))
         found = self._beginnings.get(key)
         if found is None:
             found = _begin(response)

@@ -20,6 +20,7 @@ from hasten.serve.guard import Guard
 from hasten.wire.grpc_framing import GRPC_STATUS
 
 ECHO, STREAM, HOLD, BUG = b"/test/Echo", b"/test/Stream", b"/test/Hold", b"/test/Bug"
+ECHOES, TALK = b"/test/Echoes", b"/test/Talk"
 MESSAGE_LIMIT = 4 * 2**20
 TOKEN = "a-token-that-is-long-enough"
 PATIENCE_S = 15.0
@@ -31,12 +32,15 @@ class Backend:
     def __init__(self) -> None:
         self.held: list[Call] = []
         self.cancelled = 0
+        self.echoed = 0
 
     def table(self) -> dict[bytes, Method]:
         return {
             ECHO: Method(operation=Operation.INFER, take=lambda call, message: call.reply([message])),
             STREAM: Method(operation=Operation.INFER, take=self._hold, end=lambda call: None, streaming=True),
             HOLD: Method(operation=Operation.INFER, take=self._hold),
+            ECHOES: Method(operation=Operation.INFER, take=self._echo, end=Call.finish, streaming=True),
+            TALK: Method(operation=Operation.INFER, take=_talk, streaming=True),
             BUG: Method(operation=Operation.INFER, take=_fail),
         }
 
@@ -45,8 +49,17 @@ class Backend:
         call.ahead += 1
         call.cancel = self._cancel
 
+    def _echo(self, call: Call, message: bytes) -> None:
+        self.echoed += 1
+        call.send([message])
+
     def _cancel(self) -> None:
         self.cancelled += 1
+
+
+def _talk(call: Call, message: bytes) -> None:
+    for _ in range(100):
+        call.send([message])
 
 
 def _fail(call: Call, message: bytes) -> None:
@@ -74,12 +87,14 @@ class Reply:
 
 
 class Client:
-    """A bare HTTP/2 client: it sends what it is told, right or wrong."""
+    """A bare HTTP/2 client: it sends what it is told, right or wrong. With a `window` it takes so many bytes of a
+    stream, and more when they are acknowledged.
+    """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int | None = None) -> None:
         self._reader, self.writer = reader, writer
-        self.http = ngh2.Connection(ngh2.Role.CLIENT)
-        self.http.initiate_connection({ngh2.Setting.INITIAL_WINDOW_SIZE: 2**24})
+        self.http = ngh2.Connection(ngh2.Role.CLIENT, ngh2.Configuration(auto_window_update=window is None))
+        self.http.initiate_connection({ngh2.Setting.INITIAL_WINDOW_SIZE: window or 2**24})
         self.http.set_local_window_size(2**24)
         self.replies: dict[int, Reply] = {}
         self.goaway: int | None = None
@@ -163,7 +178,14 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 Scene = Callable[[Client, Backend, Hub], Awaitable[None]]
 
 
-def play(scene: Scene, *, limits: GrpcLimits | None = None, guard: Guard | None = None, greet: bool = True) -> None:
+def play(
+    scene: Scene,
+    *,
+    limits: GrpcLimits | None = None,
+    guard: Guard | None = None,
+    greet: bool = True,
+    window: int | None = None,
+) -> None:
     """Run a scene between a client and a hub on one loop."""
 
     async def main() -> None:
@@ -173,7 +195,7 @@ def play(scene: Scene, *, limits: GrpcLimits | None = None, guard: Guard | None 
         host, port = door.sockets[0].getsockname()[:2]
         reader, writer = await asyncio.open_connection(host, port)
         try:
-            client = Client(reader, writer)
+            client = Client(reader, writer, window)
             if greet:
                 client.flush()
             await scene(client, backend, hub)
@@ -361,6 +383,66 @@ def test_a_streaming_client_is_held_back_while_its_requests_are_under_way() -> N
             await client.ask(framed(b""))
 
     play(scene, limits=GrpcLimits(stream_ahead=2, window=2**16))
+
+
+def test_a_client_that_does_not_read_a_stream_is_not_read_from_until_it_does() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        stream = client.begin(ECHOES)
+        client.http.send_data(stream, framed(bytes(9_995)) * 100, end_stream=True)
+        await client.ask(framed(b""))
+        await client.ask(framed(b""))
+        # One window full at the client, 50,000 bytes here, and one answer that found room before it was too much.
+        assert backend.echoed <= (2**16 + 50_000) // 10_000 + 1
+        reply, acknowledged = client.replies[stream], 0
+        while not reply.closed:
+            client.http.acknowledge_received_data(len(reply.body) - acknowledged, stream)
+            acknowledged = len(reply.body)
+            await client.until(lambda had=acknowledged: reply.closed or len(reply.body) > had)
+        assert (reply.status, reply.body) == (0, framed(bytes(9_995)) * 100)
+
+    play(scene, limits=GrpcLimits(unread=50_000), window=2**16)
+
+
+def test_a_stream_with_too_much_unread_is_ended_and_only_it() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        reply = await client.ask(framed(bytes(10_000)), TALK)
+        # gRPC's mapping of HTTP/2 errors makes RESOURCE_EXHAUSTED of it.
+        assert reply.reset == ngh2.ErrorCode.ENHANCE_YOUR_CALM
+        assert len(reply.body) <= 2**16
+        assert (await client.ask(framed(b"on"))).message == b"on"
+
+    play(scene, limits=GrpcLimits(unread_most=200_000), window=2**16)
+
+
+def test_a_stream_whose_answers_stay_unread_is_ended_in_time() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        stream = client.begin(ECHOES)
+        client.http.send_data(stream, framed(bytes(100_000)))
+        await client.ask(framed(b""))
+        now = asyncio.get_running_loop().time()
+        hub.sweep(now)
+        hub.sweep(now + 59)
+        await client.ask(framed(b""))
+        assert client.replies[stream].reset is None
+        hub.sweep(now + 61)
+        assert (await client.reply(stream)).reset == ngh2.ErrorCode.ENHANCE_YOUR_CALM
+
+    play(scene, window=2**16)
+
+
+def test_a_client_that_reads_nothing_at_all_loses_its_connection_in_time() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        client.begin(ECHOES)
+        await client.ask(framed(b""))
+        [connection] = hub._connections
+        connection.pause_writing()
+        now = asyncio.get_running_loop().time()
+        hub.sweep(now + 59)
+        assert len(hub) == 1
+        hub.sweep(now + 61)
+        assert len(hub) == 0
+
+    play(scene)
 
 
 def test_unfinished_messages_of_all_clients_together_are_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.errors import UsageError
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, serve_bundle
+from hasten.serve.rate import Rate
+from hasten.serve.server import Front, Options, serve_bundle
 from hasten.serve.tls import server_context
 
 grpc = pytest.importorskip("grpc", reason="gRPC's own library calls the server")
@@ -57,7 +59,7 @@ def test_a_client_that_trusts_the_authority_is_served_over_tls(
     bundle: Bundle, files: tuple[Path, Path, Path], authority: Any
 ) -> None:
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    with serve_bundle(bundle, front=front(files, mutual=False)) as server:
+    with serve_bundle(bundle, Options(front=front(files, mutual=False))) as server:
         assert ask(grpc.secure_channel(server.grpc, credentials)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError):
             ask(grpc.insecure_channel(server.grpc))
@@ -69,15 +71,37 @@ def test_a_client_needs_a_certificate_where_clients_have_some(
     own = authority.issue_cert("client@example.org")
     chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
     known = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), own.private_key_pem.bytes(), chain)
-    with serve_bundle(bundle, front=front(files, mutual=True)) as server:
+    with serve_bundle(bundle, Options(front=front(files, mutual=True))) as server:
         assert ask(grpc.secure_channel(server.grpc, known)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError):
             ask(grpc.secure_channel(server.grpc, grpc.ssl_channel_credentials(authority.cert_pem.bytes())))
 
 
+def test_each_certificate_has_an_allowance_of_its_own(
+    bundle: Bundle, files: tuple[Path, Path, Path], authority: Any
+) -> None:
+    channels: list[Any] = []
+    limited = replace(front(files, mutual=True), rate=Rate(requests_per_s=1e-3, burst=2))
+    with serve_bundle(bundle, Options(front=limited)) as server:
+        for name in ("one", "other"):
+            own = authority.issue_cert("client@example.org", common_name=name)
+            chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
+            known = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), own.private_key_pem.bytes(), chain)
+            channels.append(grpc.secure_channel(server.grpc, known, [("grpc.use_local_subchannel_pool", 1)]))
+        one, other = (channel.unary_unary(METADATA) for channel in channels)
+        assert all(b"hasten" in one(b"", timeout=PATIENCE_S) for _ in range(2))
+        with pytest.raises(grpc.RpcError) as caught:
+            one(b"", timeout=PATIENCE_S)
+        assert b"hasten" in other(b"", timeout=PATIENCE_S)
+        for channel in channels:
+            channel.close()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ("hasten-code", "rate_limited") in [(key, value) for key, value in caught.value.trailing_metadata()]
+
+
 def test_a_token_is_asked_for_as_over_http_but_not_by_probes(bundle: Bundle) -> None:
     guarded = Front(access=Access({Scope.INFER: [TOKEN]}), grpc=("127.0.0.1", 0))
-    with serve_bundle(bundle, front=guarded) as server:
+    with serve_bundle(bundle, Options(front=guarded)) as server:
         assert ask(grpc.insecure_channel(server.grpc)) == b"\x08\x01"
         with pytest.raises(grpc.RpcError) as caught:
             ask(grpc.insecure_channel(server.grpc), METADATA)
@@ -88,7 +112,7 @@ def test_a_token_is_asked_for_as_over_http_but_not_by_probes(bundle: Bundle) -> 
 def test_an_address_that_others_reach_needs_a_guard(bundle: Bundle) -> None:
     with (
         pytest.raises(UsageError, match="keep strangers out"),
-        serve_bundle(bundle, front=Front(grpc=("0.0.0.0", 0))),
+        serve_bundle(bundle, Options(front=Front(grpc=("0.0.0.0", 0)))),
     ):
         pass
 
@@ -96,5 +120,5 @@ def test_an_address_that_others_reach_needs_a_guard(bundle: Bundle) -> None:
 def test_tls_for_one_protocol_alone_is_refused(bundle: Bundle, files: tuple[Path, Path, Path]) -> None:
     certificate, key, _ = files
     half = Front(tls=server_context(certificate, key), grpc=("127.0.0.1", 0))
-    with pytest.raises(UsageError, match="grpc_tls"), serve_bundle(bundle, front=half):
+    with pytest.raises(UsageError, match="grpc_tls"), serve_bundle(bundle, Options(front=half)):
         pass

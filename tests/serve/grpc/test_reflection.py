@@ -78,7 +78,7 @@ class Line:
     def send(self, call: Call, parts: Parts) -> None:
         self.waiting += sum(map(len, parts))
 
-    def unsent(self, call: Call) -> int:
+    def unsent(self, call: Call | None = None) -> int:
         return self.waiting
 
     def finish(self, call: Call, error: RequestError | None) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hasten.bundle.manifest import MANIFEST
 from hasten.bundle.read import Bundle, open_bundle
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, Running, serve_bundle
+from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import UNKNOWN_MODEL, Changed, Event
 
@@ -37,7 +37,7 @@ def controlled(own_bundle: Bundle) -> Iterator[Running]:
     TOLD.clear()
     access = Access({Scope.ADMIN: [ADMIN], Scope.INFER: [INFER]}, off=())
     front = Front(access=access, grpc=("127.0.0.1", 0))
-    with serve_bundle(own_bundle, front=front, telemetry=Telemetry(sink=TOLD.append)) as running:
+    with serve_bundle(own_bundle, Options(front=front, telemetry=Telemetry(sink=TOLD.append))) as running:
         yield running
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hasten.bundle.read import Bundle
 from hasten.serve.access import Access, Scope
-from hasten.serve.server import Front, serve_bundle
+from hasten.serve.server import Front, Options, serve_bundle
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL, Event, Ran, Refused, Served
 
@@ -28,7 +28,9 @@ def tensor(columns: int = 4) -> list[Any]:
 def test_every_call_ends_in_one_event_with_its_sizes_and_ids(bundle: Bundle) -> None:
     told: list[Event] = []
     with (
-        serve_bundle(bundle, telemetry=Telemetry(sink=told.append), front=Front(grpc=("127.0.0.1", 0))) as server,
+        serve_bundle(
+            bundle, Options(telemetry=Telemetry(sink=told.append), front=Front(grpc=("127.0.0.1", 0)))
+        ) as server,
         triton.InferenceServerClient(server.grpc) as client,
     ):
         client.infer("tiny", tensor(), headers={"x-request-id": "mine:1", "traceparent": TRACE})
@@ -47,7 +49,9 @@ def test_requests_of_a_stream_are_told_one_by_one(bundle: Bundle) -> None:
     told: list[Event] = []
     answers: list[Any] = []
     with (
-        serve_bundle(bundle, telemetry=Telemetry(sink=told.append), front=Front(grpc=("127.0.0.1", 0))) as server,
+        serve_bundle(
+            bundle, Options(telemetry=Telemetry(sink=told.append), front=Front(grpc=("127.0.0.1", 0)))
+        ) as server,
         triton.InferenceServerClient(server.grpc) as client,
     ):
         client.start_stream(lambda result, error: answers.append(error or result))
@@ -63,7 +67,7 @@ def test_who_is_not_let_in_is_told_too(bundle: Bundle) -> None:
     told: list[Event] = []
     front = Front(grpc=("127.0.0.1", 0), access=Access({Scope.INFER: ["a-token-of-a-test"]}))
     with (
-        serve_bundle(bundle, telemetry=Telemetry(sink=told.append), front=front) as server,
+        serve_bundle(bundle, Options(telemetry=Telemetry(sink=told.append), front=front)) as server,
         triton.InferenceServerClient(server.grpc) as client,
         pytest.raises(triton.InferenceServerException),
     ):
@@ -76,7 +80,9 @@ def test_who_is_not_let_in_is_told_too(bundle: Bundle) -> None:
 def test_calls_beside_inference_that_fail_are_told_and_those_that_do_not_are_not(bundle: Bundle) -> None:
     told: list[Event] = []
     with (
-        serve_bundle(bundle, telemetry=Telemetry(sink=told.append), front=Front(grpc=("127.0.0.1", 0))) as server,
+        serve_bundle(
+            bundle, Options(telemetry=Telemetry(sink=told.append), front=Front(grpc=("127.0.0.1", 0)))
+        ) as server,
         triton.InferenceServerClient(server.grpc) as client,
     ):
         assert client.is_server_live() and client.get_model_metadata("tiny")

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY, Operation
+from hasten.serve.grpc.backlog import Backlog
 from hasten.spec.event import NO_MODEL
 from hasten.wire.base import invalid
 from hasten.wire.grpc_framing import MessageReader
@@ -31,8 +32,8 @@ class Line(Protocol):
         """End the call with a status; what its client still sends is not read."""
         ...
 
-    def unsent(self, call: Call) -> int:
-        """Return how many bytes of answers wait for the client to read."""
+    def unsent(self, call: Call | None = None) -> int:
+        """Return how many bytes of answers wait for the client to read: of a call, or of all of them."""
         ...
 
     def resume(self, call: Call) -> None:
@@ -60,16 +61,16 @@ class Call:
     """The state of one call. Times are seconds on the event loop's clock.
 
     `cancel` gives back the call's places in queues. A call that `watches` stays open without being under way. `ahead`
-    are the requests of a streaming call that are under way; at `most_ahead` it takes no more, and its client is held
-    back by flow control. `authorization` is what its client shows, `caller` whom the access let in, `lane` the one that
-    the client named; `request_id` and `trace` are what it calls it; `model` and `bytes_in`, the size of its last
-    message, are what observers are told of it.
+    are the requests of a streaming call that are under way; at `most_ahead` it takes no more, nor while its `backlog`
+    of answers is long, and its client is held back by flow control. `authorization` is what its client shows, `caller`
+    whom the access let in, `lane` the one that the client named; `request_id` and `trace` are what it calls it; `model`
+    and `bytes_in`, the size of its last message, are what observers are told of it.
     """
 
     __slots__ = (
-        "_ended", "_line", "ahead", "authorization", "begun", "bytes_in", "caller", "cancel", "counted", "deadline",
-        "done", "finished", "half_closed", "id", "lane", "messages", "method", "model", "most_ahead", "reader",
-        "request_id", "state", "trace", "unread", "watches",
+        "_ended", "_line", "ahead", "authorization", "backlog", "begun", "bytes_in", "caller", "cancel", "counted",
+        "deadline", "done", "finished", "half_closed", "id", "lane", "messages", "method", "model", "most_ahead",
+        "reader", "request_id", "state", "trace", "unread", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Call:
         self.reader = reader
         self.begun = begun
         self.most_ahead = most_ahead
+        self.backlog: Backlog | None = None
         self.deadline: float | None = None
         self.authorization: str | None = None
         self.caller = NOBODY
@@ -97,7 +99,9 @@ class Call:
     @property
     def has_room(self) -> bool:
         """Whether further messages are taken."""
-        return self.ahead < self.most_ahead
+        if self.ahead >= self.most_ahead:
+            return False
+        return self.backlog is None or self.backlog.has_room(self._line.unsent(self), self.ahead)
 
     @property
     def resting(self) -> bool:
@@ -123,8 +127,8 @@ class Call:
 
     @property
     def unsent(self) -> int:
-        """Bytes of the connection's answers that wait for the client to read."""
-        return self._line.unsent(self)
+        """Bytes of answers, of all calls of the connection, that wait for the client to read."""
+        return self._line.unsent()
 
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""

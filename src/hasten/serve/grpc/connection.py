@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import ngh2
 
 from hasten.errors import RequestError
+from hasten.serve.access import NOBODY
+from hasten.serve.grpc.backlog import Backlog
 from hasten.serve.grpc.call import Call, Parts
 from hasten.serve.grpc.headers import Opening, check_headers, encoding_of, no_grpc, opening_of
+from hasten.serve.tls import peer_of
 from hasten.wire.grpc_framing import ENCODINGS, OK_TRAILERS, MessageReader, error_trailers, frame
 
 if TYPE_CHECKING:
@@ -37,15 +40,20 @@ class Connection(asyncio.Protocol):
         self._http = hub.new_http()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._peer = NOBODY
         self._calls: dict[int, Call] = {}
         self._flush_planned = False
         self._paused = False
+        self._paused_at = 0.0
+        # Streams that are read from again once their client has read.
+        self._held: set[Call] = set()
         self._greeted = False
         self._active = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, unless there are too many already."""
         self._transport = cast(asyncio.Transport, transport)
+        self._peer = peer_of(transport)
         if self._hub.admit(self):
             self._flush()
         else:
@@ -57,7 +65,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop reading too: a client that does not read must not fill our memory with answers."""
-        self._paused = True
+        self._paused, self._paused_at = True, self._loop.time()
         if self._transport is not None:
             self._transport.pause_reading()
 
@@ -85,7 +93,11 @@ class Connection(asyncio.Protocol):
         if call.done or self._transport is None:
             return
         framed = frame(parts)
-        if sum(map(len, framed)) <= _SMALL:
+        size = sum(map(len, framed))
+        if call.backlog is not None and not call.backlog.put(size, self.unsent(call)):
+            self._cut_off(call)
+            return
+        if size <= _SMALL:
             framed = [b"".join(framed)]
         # The client may have reset the stream in the same bytes that asked for the answer.
         with suppress(ngh2.StreamProtocolError):
@@ -113,9 +125,9 @@ class Connection(asyncio.Protocol):
             self._reset(call.id, ngh2.ErrorCode.NO_ERROR)
         self._plan_flush()
 
-    def unsent(self, call: Call) -> int:
-        """Return how many bytes of answers, of all calls, wait for the client to read."""
-        return self._http.queued_body_size()
+    def unsent(self, call: Call | None = None) -> int:
+        """Return how many bytes of answers wait for the client to read: of a call, or of all of them."""
+        return self._http.queued_body_size(None if call is None else call.id)
 
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
@@ -156,7 +168,11 @@ class Connection(asyncio.Protocol):
         """Give up on what took too long."""
         limits = self._hub.limits
         quiet_s = now - self._active
-        if (not self._greeted and quiet_s > limits.handshake_s) or (not self._calls and quiet_s > limits.idle_s):
+        stalled = self._paused and now - self._paused_at > limits.delivery_s
+        if stalled or (not self._greeted and quiet_s > limits.handshake_s):
+            self.close()
+            return
+        if not self._calls and quiet_s > limits.idle_s:
             self.close()
             return
         for call in list(self._calls.values()):
@@ -166,6 +182,8 @@ class Connection(asyncio.Protocol):
                 (self._refuse if call.cancel is None else self.finish)(call, error)
             elif call.done and now - call.finished > limits.delivery_s:
                 self._reset(call.id, ngh2.ErrorCode.CANCEL)
+            elif call.backlog is not None and call.backlog.is_late(self.unsent(call), now, limits.delivery_s):
+                self._cut_off(call)
         self._plan_flush()
 
     def _overdue(self, call: Call, now: float) -> RequestError | None:
@@ -243,11 +261,15 @@ class Connection(asyncio.Protocol):
         """Give a call what its headers say, and decide whether it may. Raises `RequestError`."""
         call.request_id, call.trace, call.lane = opening.request_id, opening.trace, opening.lane
         call.authorization = opening.authorization
+        if opening.method.streaming:
+            call.backlog = Backlog(self._hub.limits.unread, self._hub.limits.unread_most, call.begun)
         if opening.timeout_s is not None:
             call.deadline = call.begun + opening.timeout_s
         method = opening.method
         # Of a stream each request counts, and the call itself does not.
-        call.caller = self._hub.guard.decide(method.operation, call.authorization, counts=not method.streaming)
+        call.caller = self._hub.guard.decide(
+            method.operation, call.authorization, self._peer, counts=not method.streaming
+        )
 
     def _data(self, stream: int, data: bytes, ended: bool) -> None:
         call = self._calls.get(stream)
@@ -275,7 +297,27 @@ class Connection(asyncio.Protocol):
         if call.unread and (call.has_room or call.done):
             self._acknowledge(call.id, call.unread)
             call.unread = 0
+        if call.backlog is not None and not call.done and not call.has_room:
+            self._held.add(call)
         self._hub.account(call)
+
+    def _go_on(self) -> None:
+        """Read on from streams whose client has read."""
+        for call in [call for call in self._held if call.done or call.has_room]:
+            self._held.discard(call)
+            # Not from here: this may be in the middle of an answer.
+            self._loop.call_soon(self.resume, call)
+
+    def _cut_off(self, call: Call) -> None:
+        """End a stream whose client does not read. A status would wait behind the answers; this reset is
+        RESOURCE_EXHAUSTED to gRPC ("gRPC over HTTP/2", Errors).
+        """
+        if call.done:
+            return
+        self._hub.refused(call, RequestError("The answers so far were not read.", code="too_large"))
+        self._settle(call)
+        self._reset(call.id, ngh2.ErrorCode.ENHANCE_YOUR_CALM)
+        self._plan_flush()
 
     def _refuse(self, call: Call, error: RequestError) -> None:
         """Answer with an error, and tell the observer."""
@@ -305,8 +347,10 @@ class Connection(asyncio.Protocol):
 
     def _drop(self, stream: int) -> None:
         call = self._calls.pop(stream, None)
-        if call is not None and not call.done:
-            self._settle(call)
+        if call is not None:
+            self._held.discard(call)
+            if not call.done:
+                self._settle(call)
         if not self._calls:
             self._hub.idle()
 
@@ -334,3 +378,5 @@ class Connection(asyncio.Protocol):
         if data:
             self._transport.write(data)
             self._act()
+            if self._held:
+                self._go_on()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hasten.errors import RequestError
 from hasten.serve.grpc.call import Method
-from hasten.serve.origin import LANE_HEADER
+from hasten.wire.base import LANE_HEADER
 from hasten.wire.grpc_framing import ENCODINGS, timeout_us
 
 __all__ = ["Opening", "check_headers", "encoding_of", "no_grpc", "opening_of"]

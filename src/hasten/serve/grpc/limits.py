@@ -13,7 +13,9 @@ class GrpcLimits:
 
     `metadata` are the bytes of names and values of one call's headers. `buffered` bounds the bytes of unfinished
     messages of all clients together. `stream_ahead` requests of one streaming call may be under way; more of them wait
-    at the client, by flow control. `resets` are how many calls a connection may cancel at once, and each second after
+    at the client, by flow control, and so do those whose answers would leave more than `unread` bytes for it to read; a
+    stream with more than `unread_most` unread is ended, and so is one that leaves an answer unread for `delivery_s`.
+    `resets` are how many calls a connection may cancel at once, and each second after
     that: cancelling is cheap for a client and not for a server (CVE-2023-44487).
     """
 
@@ -22,6 +24,8 @@ class GrpcLimits:
     metadata: int = 16 * 1024
     buffered: int = 256 * 2**20
     stream_ahead: int = 64
+    unread: int = 8 * 2**20
+    unread_most: int = 64 * 2**20
     window: int = 2**20
     frame: int = 128 * 1024
     resets: tuple[int, int] = (10_000, 1_000)

@@ -163,7 +163,7 @@ class Methods:
             stream = call.state = Stream(call)
         place = stream.place()
         try:
-            self._guard.count(Operation.INFER, call.authorization)
+            self._guard.count(Operation.INFER, call.caller)
             cancel = self._submit(call, message, functools.partial(self._answered_on, stream, place))
         except RequestError as error:
             self.refused(call, error)

@@ -43,7 +43,7 @@ class Stream:
             self._call.ahead -= 1
         if self._ended:
             self._finish_if_done()
-        elif full and self._call.has_room:
+        elif full:
             self._call.resume()
 
     def end(self) -> None:

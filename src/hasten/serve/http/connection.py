@@ -15,6 +15,7 @@ from hasten.errors import RequestError
 from hasten.serve.bugs import internal
 from hasten.serve.http.message import Cancel, refusal, render
 from hasten.serve.http.reader import Exchange, Phase, Reader
+from hasten.serve.tls import peer_of
 from hasten.wire.base import Encoded
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """A client is there; one too many is told so and sent away."""
         self._transport = transport
+        self._reader.peer = peer_of(transport)
         if self._hub.enter(self):
             return
         if len(self._hub) > 2 * self._limits.connections:

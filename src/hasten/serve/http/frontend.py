@@ -68,7 +68,7 @@ class Frontend:
         """
         self._guard.admit_page(request.headers)
         route = request.route = self._routes.get(request.target) or resolve(request.target)
-        request.caller = self._guard.decide(route.operation, request.headers.get("authorization"))
+        request.caller = self._guard.decide(route.operation, request.headers.get("authorization"), request.caller)
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
         if route.model and route.operation not in REPOSITORY_CONTROL:

@@ -12,9 +12,9 @@ from hasten.errors import RequestError
 from hasten.serve.bugs import internal
 from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, refusal
-from hasten.serve.origin import LANE_HEADER, Origin
+from hasten.serve.origin import Origin
 from hasten.spec.request import Request, Response
-from hasten.wire.base import Encoded
+from hasten.wire.base import LANE_HEADER, Encoded
 from hasten.wire.oip_http import HEADER_LENGTH, OipHttp
 
 __all__ = ["Inference", "origin_of"]

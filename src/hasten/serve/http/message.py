@@ -23,7 +23,8 @@ _JOINED = 64 * 2**10
 
 class HttpRequest:
     """One request: the target as sent, headers by lower-case name, and the body once it is complete. `old` is HTTP/1.0,
-    `route` what the application found, `caller` whom it let in, `id` the client's own or one of ours.
+    `route` what the application found, `caller` whom the certificate names and then whom the application let in, `id`
+    the client's own or one of ours.
     """
 
     __slots__ = ("body", "caller", "headers", "id", "method", "old", "route", "target")

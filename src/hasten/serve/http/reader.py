@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httptools
 
 from hasten.errors import RequestError
+from hasten.serve.access import NOBODY
 from hasten.serve.bugs import internal
 from hasten.serve.http.message import Handler, HttpRequest, Reply
 from hasten.wire.base import invalid
@@ -95,6 +96,7 @@ class Reader:
         self._hub = hub
         self._limits = hub.limits
         self._receiver = receiver
+        self.peer = NOBODY
         self._parser: Any = httptools.HttpRequestParser(self)
         self.phase = Phase.IDLE
         self.deadline = hub.now + self._limits.header_s
@@ -149,6 +151,7 @@ class Reader:
     def _again(self, head: _Head, data: bytes) -> None:
         """The remembered header has come once more, with its body and nothing else."""
         request = HttpRequest(head.method, head.target, head.headers)
+        request.caller = self.peer
         try:
             handler = self._hub.application.open(request)
         except RequestError as error:
@@ -230,6 +233,7 @@ class Reader:
     def _open(self) -> None:
         headers, version = self._headers, self._parser.get_http_version()
         request = self._request = HttpRequest(self._parser.get_method().decode(), self._url, headers)
+        request.caller = self.peer
         request.old = version == "1.0"
         announced = _check_framing(headers, version)
         self.phase = Phase.BODY
