@@ -15,10 +15,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+try:
+    # Four times as fast with arrays as msgspec with lists of their numbers.
+    import orjson
+except ModuleNotFoundError:
+    orjson = None
+
+from hasten.errors import RequestError
 from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
 from hasten.wire.base import Limits, invalid
 
-__all__ = ["checked_shape", "from_bytes", "from_json", "from_json_text", "to_bytes", "to_json", "view_of"]
+__all__ = ["checked_shape", "from_bytes", "from_json", "from_json_text", "to_bytes", "to_json", "to_json_text", "view_of"]
 
 Array = np.ndarray[Any, Any]
 _LENGTH = struct.Struct("<I")
@@ -30,6 +37,7 @@ _FLAT_FLOATS = msgspec.json.Decoder(list[float]).decode
 _FLAT_INTEGERS = msgspec.json.Decoder(list[int]).decode
 _INTEGERS = frozenset(dtype for dtype in NUMPY_NAMES if dtype.lstrip("U").startswith("INT"))
 _ANYTHING = msgspec.json.Decoder().decode
+_to_text = msgspec.json.Encoder().encode
 # More numbers than this are not worth handing over one by one; smaller tensors are copied rather than viewed.
 _FEW, _SMALL_BYTES = 4096, 2048
 
@@ -109,6 +117,19 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: object) -> 
     return _typed(name, dtype, flat).reshape(shape)
 
 
+def to_json_text(name: str, array: Array, dtype: DType) -> bytes:
+    """Return the JSON text of flat values, row-major: numbers in as few digits as their own type needs to come back.
+    Raises as `to_json`.
+    """
+    if orjson is None or dtype in ("BF16", "BYTES") or not array.dtype.isnative:
+        return _to_text(to_json(name, array, dtype))
+    text = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    # What no JSON number says becomes null, which no number looks like.
+    if array.dtype.kind == "f" and b"null" in text:
+        raise _not_finite(name)
+    return text
+
+
 def to_json(name: str, array: Array, dtype: DType) -> list[Any]:
     """Return flat JSON values, row-major. Raises `RequestError` for what JSON cannot carry."""
     if dtype == "BF16":
@@ -119,8 +140,12 @@ def to_json(name: str, array: Array, dtype: DType) -> list[Any]:
         except UnicodeDecodeError as error:
             raise invalid(f"The output {name!r} is not UTF-8; use binary tensor data.") from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise invalid(f"The output {name!r} holds NaN or infinity; use binary tensor data.")
+        raise _not_finite(name)
     return array.ravel().tolist()
+
+
+def _not_finite(name: str) -> RequestError:
+    return invalid(f"The output {name!r} holds NaN or infinity; use binary tensor data.")
 
 
 def _typed(name: str, dtype: DType, flat: list[Any]) -> Array:

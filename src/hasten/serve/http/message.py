@@ -68,7 +68,7 @@ def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) 
     HEAD is `bodiless`: it tells the length and sends nothing.
     """
     size = sum([len(part) for part in answer.parts])
-    fields = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+    fields = answer.lines or "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
     head = f"{_LINES[status]}{extra}{fields}content-length: {size}\r\n\r\n".encode("latin-1")
     if bodiless:
         return [head]
