@@ -82,7 +82,7 @@ class Plan:
             timeout_us=self._timeout_us,
         )
 
-    def views(self, body: bytes, start: int) -> dict[str, Array]:
+    def views(self, body: bytes | memoryview, start: int) -> dict[str, Array]:
         """Return the inputs whose data lie one after another in `body` from `start` on, `size` bytes in all."""
         inputs: dict[str, Array] = {}
         for name, dtype, shape, size in self.tensors:

@@ -159,20 +159,20 @@ class OipHttp:
         self._frames: Memory[tuple[object, ...], _Frame] = Memory()
 
     def decode(
-        self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
+        self, model: str, version: str, headers: Mapping[str, str], body: bytes | memoryview, signature: Signature
     ) -> Request:
         """Return the request after checking it against the signature. Raises `RequestError`."""
         encoding = headers.get("content-encoding")
-        content = decompress(body, encoding, self.limits.body) if encoding else body
+        content = decompress(bytes(body), encoding, self.limits.body) if encoding else body
         announced = headers.get(HEADER_LENGTH)
         if announced is None:
-            return self._json(model, version, content, signature)
+            return self._json(model, version, bytes(content), signature)
         head_size = _head_size(announced, len(content))
         if head_size == 0:
             return check_request(_raw_request(model, version, content, signature), signature)
         if head_size == len(content):
-            return self._json(model, version, content, signature)
-        head = content[:head_size]
+            return self._json(model, version, bytes(content), signature)
+        head = bytes(content[:head_size])
         plan = self._plans.get((model, version, head))
         if plan is not None and plan.signature is signature and head_size + plan.size == len(content):
             return plan.request(plan.views(content, head_size))
@@ -369,7 +369,7 @@ def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], si
     )
 
 
-def _raw_request(model: str, version: str, content: bytes, signature: Signature) -> Request:
+def _raw_request(model: str, version: str, content: bytes | memoryview, signature: Signature) -> Request:
     """A raw body: one input, at most one free dimension besides the batch of one, all outputs as binary."""
     if len(signature.inputs) != 1:
         raise invalid("A raw body needs a model with one input.")

@@ -34,7 +34,7 @@ class HttpRequest:
         self.target = target
         self.headers = headers
         self.id = request_id(headers.get("x-request-id"))
-        self.body = b""
+        self.body: bytes | memoryview = b""
         self.old = False
         self.route: Route | None = None
         self.caller = NOBODY
