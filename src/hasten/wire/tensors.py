@@ -79,8 +79,13 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
     if dtype == "BYTES":
         items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
         return b"".join(_LENGTH.pack(len(item)) + item for item in items)
-    if array.nbytes <= _SMALL_BYTES and array.dtype == _LITTLE[dtype]:
-        return array.tobytes()
+    if array.dtype == _LITTLE[dtype]:
+        if array.nbytes <= _SMALL_BYTES:
+            return array.tobytes()
+        base = array.base
+        if type(base) is bytes and len(base) == array.nbytes and array.flags.c_contiguous:
+            # All of it, and in the form that can be held on to without a copy.
+            return base
     ordered = np.ascontiguousarray(array, _LITTLE[dtype])
     return ordered.reshape(-1).view(np.uint8).data if ordered.size else b""
 
