@@ -23,8 +23,6 @@ __all__ = ["Hub"]
 _SWEEP_S = 1.0
 _CROSSING_S = 0.1
 _MEMORABLE = 2048
-# As much as one read of a socket gives.
-_INCOMING_BYTES = 256 * 2**10
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -49,7 +47,6 @@ class Hub:
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
-        self.incoming = memoryview(bytearray(_INCOMING_BYTES))
         # Clients send the same headers with every call.
         self.known: Memory[Fields, Opening] = Memory()
         self._methods = methods
