@@ -18,7 +18,7 @@ from hasten.spec.signature import Signature
 from hasten.spec.tensor import DType
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.contents import fill_contents, from_contents, has_contents
-from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, exact, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Plan, is_plannable
 from hasten.wire.messages import POOL, message_type
 from hasten.wire.oip_rules import (
     check_input,
@@ -65,10 +65,7 @@ class _Recognisable(Plan):
 
     def fits(self, body: bytes) -> bool:
         """Whether a message of the right length is this one, with data of its own."""
-        for at, piece in self._pieces:
-            if not body.startswith(piece, at):
-                return False
-        return True
+        return all([body.startswith(piece, at) for at, piece in self._pieces])
 
     def inputs(self, body: bytes) -> dict[str, Array]:
         """The data of a message that fits."""
@@ -100,6 +97,7 @@ class OipGrpc:
         self.limits = limits or Limits()
         # By length: what comes again has the same.
         self._plans: Memory[int, list[_Recognisable]] = Memory()
+        self._exact = Exact()
         self._answers: Memory[tuple[object, ...], list[bytes]] = Memory()
 
     def parse(self, body: bytes) -> InferMessage | Recognised:
@@ -181,7 +179,7 @@ class OipGrpc:
         """What comes before each of an answer's blobs; kept where no id makes it different each time."""
         if response.id:
             return _frame(response, shapes)
-        key = (response.model, response.version, exact(response.parameters), *shapes)
+        key = (response.model, response.version, self._exact.of(response.parameters), *shapes)
         frame = self._answers.get(key)
         if frame is None:
             frame = _frame(response, shapes)

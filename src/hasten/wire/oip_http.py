@@ -21,7 +21,7 @@ from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
-from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, exact, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Plan, is_plannable
 from hasten.wire.oip_rules import (
     check_input,
     check_inputs_count,
@@ -31,7 +31,7 @@ from hasten.wire.oip_rules import (
     wanted_outputs,
     whole,
 )
-from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json_text, to_bytes, to_json_text
+from hasten.wire.tensors import Array, checked_shape, from_bytes, from_flat_text, from_json_text, to_bytes, to_json_text
 
 __all__ = [
     "HEADER_LENGTH",
@@ -94,10 +94,17 @@ class _Text(Plan):
         super().__init__(request, signature)
         self.rest = rest
 
-    def read(self, data: bytes) -> Request:
-        """Return the request with other data. Raises `RequestError`, and `DecodeError` for what is no JSON value."""
+    def read(self, data: bytes, depth: int) -> Request:
+        """Return the request with other data, nested at most to `depth`. Raises `RequestError`, and `DecodeError` for
+        what is no JSON value.
+        """
         [(name, dtype, shape, _)] = self.tensors
-        return self.request({name: from_json_text(name, dtype, shape, data)})
+        # Most are flat, which is seen while they are read.
+        array = from_flat_text(name, dtype, shape, data)
+        if array is None:
+            check_depth(data, depth)
+            array = from_json_text(name, dtype, shape, data)
+        return self.request({name: array})
 
 
 # Name, type and shape of an output, and the size of its blob where it is sent as one.
@@ -156,6 +163,7 @@ class OipHttp:
         self.limits = limits or Limits()
         self._plans: Memory[tuple[str, str, bytes], Plan] = Memory()
         self._texts: Memory[tuple[str, str, bytes], list[_Text]] = Memory()
+        self._exact = Exact()
         self._frames: Memory[tuple[object, ...], _Frame] = Memory()
 
     def decode(
@@ -186,10 +194,9 @@ class OipHttp:
         for plan in self._texts.get((model, version, text[:start]), ()) if start else ():
             if plan.signature is signature and text.endswith(plan.rest):
                 data = text[start : len(text) - len(plan.rest)]
-                check_depth(data, self.limits.depth)
                 # More or less than one value: that is another request, which is found out by reading it all.
                 with suppress(msgspec.DecodeError):
-                    return plan.read(data)
+                    return plan.read(data, self.limits.depth)
         parsed = self._parse(text)
         inputs = self._inputs(parsed, memoryview(b""), signature)
         request = check_request(_request(model, version, parsed, inputs, signature), signature)
@@ -246,7 +253,7 @@ class OipHttp:
         """What surrounds the data of an answer; kept where no id makes it different each time."""
         if response.id:
             return _Frame(response, shapes)
-        key = (response.model, response.version, exact(response.parameters), *shapes)
+        key = (response.model, response.version, self._exact.of(response.parameters), *shapes)
         found = self._frames.get(key)
         if found is None:
             found = _Frame(response, shapes)

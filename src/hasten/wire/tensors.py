@@ -15,18 +15,26 @@ from typing import Any
 import msgspec
 import numpy as np
 
-try:
-    # Four times as fast with arrays as msgspec with lists of their numbers.
-    import orjson
-except ModuleNotFoundError:
-    orjson = None
-
 from hasten.errors import RequestError
 from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
 from hasten.wire.base import Limits, invalid
 
-__all__ = ["checked_shape", "from_bytes", "from_json", "from_json_text", "to_bytes", "to_json", "to_json_text", "view_of"]
+__all__ = [
+    "checked_shape", "from_bytes", "from_flat_text", "from_json", "from_json_text", "to_bytes", "to_json",
+    "to_json_text", "view_of",
+]  # fmt: skip
 
+
+def _optional_orjson() -> Any:
+    """orjson, which writes an array in a fourth of the time that msgspec takes for a list of its numbers; or None."""
+    try:
+        import orjson  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        return None
+    return orjson
+
+
+_orjson = _optional_orjson()
 Array = np.ndarray[Any, Any]
 _LENGTH = struct.Struct("<I")
 # Made once: making a dtype takes longer than reading a small tensor.
@@ -92,20 +100,32 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
 
 def from_json_text(name: str, dtype: DType, shape: tuple[int, ...], text: bytes | memoryview | msgspec.Raw) -> Array:
     """Return an array from the JSON text of its data. Raises as `from_json`, and `DecodeError` for what is no JSON."""
-    if dtype in _FLOATS or dtype in _INTEGERS:
-        try:
-            flat = _FLAT_FLOATS(text) if dtype in _FLOATS else _FLAT_INTEGERS(text)
-        except (msgspec.ValidationError, UnicodeDecodeError):
-            pass  # nested, or wrong: what exactly is told below
-        else:
-            _require_count(name, len(flat), shape)
-            return _numbers(name, dtype, flat).reshape(shape)
+    array = from_flat_text(name, dtype, shape, text)
+    if array is not None:
+        return array
     try:
         data = _ANYTHING(text)
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
         # Whoever cut the text out of a request did not look into its strings.
         raise invalid(f"The data of {name!r} is not valid: {error}.") from error
     return from_json(name, dtype, shape, data)
+
+
+def from_flat_text(
+    name: str, dtype: DType, shape: tuple[int, ...], text: bytes | memoryview | msgspec.Raw
+) -> Array | None:
+    """The same for a flat list of numbers; None for anything else. Never nests, so that no depth has to be bounded."""
+    if dtype not in _FLOATS and dtype not in _INTEGERS:
+        return None
+    try:
+        flat = _FLAT_FLOATS(text) if dtype in _FLOATS else _FLAT_INTEGERS(text)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return None
+    _require_count(name, len(flat), shape)
+    if dtype in _FLOATS and len(flat) <= _FEW:
+        # Neither lets pass what is beyond the range of its type, so that all are finite.
+        return _packed(name, dtype, flat).reshape(shape)
+    return _numbers(name, dtype, flat).reshape(shape)
 
 
 def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: object) -> Array:
@@ -126,9 +146,9 @@ def to_json_text(name: str, array: Array, dtype: DType) -> bytes:
     """Return the JSON text of flat values, row-major: numbers in as few digits as their own type needs to come back.
     Raises as `to_json`.
     """
-    if orjson is None or dtype in ("BF16", "BYTES") or not array.dtype.isnative:
+    if _orjson is None or dtype in ("BF16", "BYTES") or not array.dtype.isnative:
         return _to_text(to_json(name, array, dtype))
-    text = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = _orjson.dumps(array.ravel(), option=_orjson.OPT_SERIALIZE_NUMPY)
     # What no JSON number says becomes null, which no number looks like.
     if array.dtype.kind == "f" and b"null" in text:
         raise _not_finite(name)
@@ -176,18 +196,28 @@ def _numbers(name: str, dtype: DType, flat: list[Any]) -> Array:
 
 
 def _floats(name: str, dtype: DType, flat: list[Any]) -> Array:
-    kind = _LITTLE[dtype]
-    try:
-        if len(flat) <= _FEW:
-            array = np.frombuffer(_packer(f"<{len(flat)}{_FLOATS[dtype]}")(*flat), kind)
-        else:
+    if len(flat) <= _FEW:
+        array = _packed(name, dtype, flat)
+    else:
+        try:
             with np.errstate(over="ignore"):
-                array = np.array(flat, dtype=np.float64).astype(kind)
-    except (OverflowError, struct.error) as error:
-        raise invalid(f"The data of {name!r} does not fit its type.") from error
+                array = np.array(flat, dtype=np.float64).astype(_LITTLE[dtype])
+        except OverflowError as error:
+            raise _too_wide(name) from error
     if np.count_nonzero(np.isfinite(array)) != len(flat):
         raise invalid(f"The data of {name!r} does not fit its type; for infinity use binary tensor data.")
     return array
+
+
+def _packed(name: str, dtype: DType, flat: list[Any]) -> Array:
+    try:
+        return np.frombuffer(_packer(f"<{len(flat)}{_FLOATS[dtype]}")(*flat), _LITTLE[dtype])
+    except (OverflowError, struct.error) as error:
+        raise _too_wide(name) from error
+
+
+def _too_wide(name: str) -> RequestError:
+    return invalid(f"The data of {name!r} does not fit its type.")
 
 
 @functools.lru_cache(64)
