@@ -53,6 +53,11 @@ def test_requests_of_one_moment_go_together() -> None:
     assert core.arrive([Arrived(0), Arrived(1), Arrived(2)], now=0.0) == [Dispatch((0, 1, 2), 3)]
 
 
+def test_one_that_comes_alone_is_an_event_like_any_other() -> None:
+    for event in (Arrived(0), Arrived(0, deadline=-1.0), Arrived(0, lane="none")):
+        assert make_core().arrive([event], now=0.0) == make_core().handle(event, now=0.0)
+
+
 @pytest.mark.parametrize(("max_batch", "queue_capacity"), [(2, 256), (8, 2)], ids=["batch", "queue"])
 def test_a_batch_or_a_queue_that_is_full_goes_though_more_of_the_moment_follows(
     max_batch: int, queue_capacity: int

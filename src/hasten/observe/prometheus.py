@@ -50,7 +50,7 @@ _STAGES = ("wire", "queue", "batch", "engine")
 class _Requests:
     """Answered requests of one model, version, variant and lane."""
 
-    __slots__ = ("batch", "bytes_in", "bytes_out", "engine", "counts", "queue", "rows", "total", "wire")
+    __slots__ = ("batch", "bytes_in", "bytes_out", "counts", "engine", "queue", "rows", "total", "wire")
 
     def __init__(self) -> None:
         self.total, self.wire, self.queue = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)

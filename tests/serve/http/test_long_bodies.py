@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_long_body_cut_anywhere_arrives_as_it_was_sent_between_its_neighbours(
     client = world.connect()
     sent = ask("/echo", b"a") * ahead + ask("/echo", LONG) + ask("/echo", b"b") * behind
     places = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         client.receive(sent[start:stop])
     assert [bytes(body) for body in world.application.seen] == [b"a"] * ahead + [LONG] + [b"b"] * behind
     assert world.hub.buffered == 0

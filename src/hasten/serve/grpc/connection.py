@@ -338,7 +338,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._http.acknowledge_received_data(size, stream)
             except ngh2.StreamProtocolError:
-                pass  # the stream is gone
+                return  # the stream is gone
 
     def _reset(self, stream: int, code: int) -> None:
         if self._transport is not None:

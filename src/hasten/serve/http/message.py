@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY
 from hasten.serve.http.routes import MethodNotAllowed, Route
-from hasten.serve.origin import request_id
+from hasten.serve.origin import new_request_id, request_id
 from hasten.wire.base import STATUS, Encoded
 from hasten.wire.oip_http import encode_error
 
@@ -33,7 +33,8 @@ class HttpRequest:
         self.method = method
         self.target = target
         self.headers = headers
-        self.id = request_id(headers.get("x-request-id"))
+        given = headers.get("x-request-id")
+        self.id = new_request_id() if given is None else request_id(given)
         self.body: bytes | memoryview = b""
         self.old = False
         self.route: Route | None = None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 import numpy as np
+from msgspec import Struct
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY
@@ -54,15 +55,12 @@ class Phase(enum.Enum):
     DEAF = enum.auto()
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """A request and who answers it; `last` closes the connection afterwards."""
 
-    __slots__ = ("handler", "last", "request")
-
-    def __init__(self, request: HttpRequest, handler: Handler, last: bool) -> None:
-        self.request = request
-        self.handler = handler
-        self.last = last
+    request: HttpRequest
+    handler: Handler
+    last: bool
 
 
 class _Head:
@@ -95,7 +93,7 @@ class Receiver(Protocol):
         ...
 
     def turn_straight(self, straight: bool) -> None:
-        """From now on bytes go to where `Reader.room` says and are told of by `Reader.fill`, or to `Reader.feed` again."""
+        """From now on bytes go to `Reader.room`, and `Reader.fill` hears of them; or to `Reader.feed` again."""
         ...
 
 
