@@ -50,9 +50,12 @@ def test_a_lone_request_goes_to_an_idle_engine_at_once() -> None:
 
 def test_requests_of_one_moment_go_together() -> None:
     core = make_core()
-    assert core.handle(Arrived(0), now=0.0, more=True) == []
-    assert core.handle(Arrived(1), now=0.0, more=True) == []
-    assert core.handle(Arrived(2), now=0.0) == [Dispatch((0, 1, 2), 3)]
+    assert core.arrive([Arrived(0), Arrived(1), Arrived(2)], now=0.0) == [Dispatch((0, 1, 2), 3)]
+
+
+def test_one_that_comes_alone_is_an_event_like_any_other() -> None:
+    for event in (Arrived(0), Arrived(0, deadline=-1.0), Arrived(0, lane="none")):
+        assert make_core().arrive([event], now=0.0) == make_core().handle(event, now=0.0)
 
 
 @pytest.mark.parametrize(("max_batch", "queue_capacity"), [(2, 256), (8, 2)], ids=["batch", "queue"])
@@ -60,8 +63,7 @@ def test_a_batch_or_a_queue_that_is_full_goes_though_more_of_the_moment_follows(
     max_batch: int, queue_capacity: int
 ) -> None:
     core = make_core(max_batch, queue_capacity=queue_capacity)
-    core.handle(Arrived(0), now=0.0, more=True)
-    assert core.handle(Arrived(1), now=0.0, more=True) == [Dispatch((0, 1), 2)]
+    assert core.arrive([Arrived(0), Arrived(1), Arrived(2)], now=0.0)[0] == Dispatch((0, 1), 2)
 
 
 def test_a_request_waits_while_the_engine_is_busy() -> None:

@@ -89,6 +89,19 @@ def test_one_large_request_is_carried_whole(bundle: Bundle, expected: Any, isola
     np.testing.assert_allclose(asyncio.run(body()).outputs["y"], expected(x), rtol=1e-4, atol=1e-5)
 
 
+def test_large_answers_of_one_batch_stay_as_they_are_while_later_batches_run(
+    bundle: Bundle, expected: Any, isolation: str
+) -> None:
+    xs = [np.full((1 + i % 3, 4), i, np.float32).repeat(8000, axis=0) for i in range(8)]
+
+    async def body() -> list[Response]:
+        async with running(fake(bundle, max_batch=10**6), isolation=isolation) as service:
+            return await asyncio.gather(*(service.infer(Request(model="tiny", inputs={"x": x})) for x in xs))
+
+    for x, answer in zip(xs, asyncio.run(body()), strict=True):
+        np.testing.assert_allclose(answer.outputs["y"], expected(x), rtol=1e-6)
+
+
 def test_a_bad_input_fails_alone_and_the_engine_stays(bundle: Bundle, isolation: str) -> None:
     async def body() -> None:
         async with running(fake(bundle, poison="fail"), isolation=isolation) as service:

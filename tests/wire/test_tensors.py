@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from hasten.errors import RequestError
 from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
+from hasten.wire import tensors
 from hasten.wire.base import Limits
-from hasten.wire.tensors import checked_shape, from_bytes, from_json, from_json_text, to_bytes, to_json
+from hasten.wire.tensors import (
+    checked_shape,
+    from_bytes,
+    from_json,
+    from_json_text,
+    to_bytes,
+    to_json,
+    to_json_text,
+)
 
 DTYPES: tuple[DType, ...] = get_args(DType)
 IN_JSON: tuple[DType, ...] = tuple(dtype for dtype in DTYPES if dtype != "BF16")
@@ -47,6 +56,27 @@ def test_every_type_but_bf16_survives_the_trip_as_flat_json(dtype: DType, arrays
     assert back.shape == array.shape
     assert back.dtype == array.dtype
     assert back.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("writer", ["orjson", "msgspec"])
+@pytest.mark.parametrize("dtype", IN_JSON)
+@EXAMPLES
+@given(data=st.data())
+def test_every_type_but_bf16_survives_the_trip_as_json_text(
+    dtype: DType, writer: str, arrays: Any, data: st.DataObject
+) -> None:
+    if writer == "orjson":
+        pytest.importorskip("orjson")
+    array = data.draw(arrays.of(dtype, finite=True, text=True))
+    with pytest.MonkeyPatch.context() as patch:
+        if writer == "msgspec":
+            patch.setattr(tensors, "_orjson", None)
+        text = to_json_text("x", array, dtype)
+    back = from_json_text("x", dtype, array.shape, text)
+    assert back.shape == array.shape
+    assert back.dtype == array.dtype
+    assert back.tolist() == array.tolist() if dtype == "BYTES" else back.tobytes() == array.tobytes()
+    assert from_json("x", dtype, array.shape, json.loads(text)).tolist() == array.tolist(), "for other readers too"
 
 
 @pytest.mark.parametrize("dtype", IN_JSON)
@@ -202,6 +232,20 @@ def test_bf16_travels_in_bytes_only() -> None:
 def test_an_output_that_json_cannot_carry_says_what_to_use(dtype: DType, value: float) -> None:
     array = np.array([value], NUMPY_NAMES[dtype])
     assert "use binary tensor data" in refusal(to_json, "y", array, dtype)
+    assert "use binary tensor data" in refusal(to_json_text, "y", array, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("FP16", b"[1e5]"), ("FP32", b"[1e39]"), ("FP64", b"[1e400]")])
+def test_a_flat_number_beyond_its_type_is_refused(dtype: DType, value: bytes) -> None:
+    assert "x" in refusal(from_json_text, "x", dtype, (1,), value)
+
+
+def test_large_data_that_lie_in_bytes_go_out_as_they_are() -> None:
+    raw = bytes(8000)
+    whole = np.ndarray((2, 1000), np.float32, raw)
+    assert to_bytes(whole, "FP32") is raw
+    for part in (whole[1:], whole.T, whole[:, ::-1]):
+        assert bytes(to_bytes(part, "FP32")) == part.tobytes()
 
 
 def test_an_output_that_is_not_utf_8_says_what_to_use() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hasten.observe.records import Record, as_line, of_event, of_logging
 from hasten.observe.writer import Writer
-from hasten.spec.event import Event
+from hasten.spec.event import Event, Served
 
 __all__ = ["Log", "logging_to"]
 
@@ -30,6 +30,9 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Write the event's record, where it has one."""
+        if type(event) is Served and not self._requests:
+            # Most events by far, and not one of them has a record then.
+            return
         record = of_event(event, requests=self._requests)
         if record is not None:
             self.put(record)

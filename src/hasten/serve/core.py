@@ -7,7 +7,7 @@ tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
 from hasten.serve.admit import Door, refuse
@@ -101,22 +101,41 @@ class Core:
         """Whether an instance runs a batch."""
         return bool(self._roster.instances[instance].batch)
 
-    def handle(self, event: Event, now: float, *, more: bool = False) -> list[Command]:
-        """Take one event at time `now` (seconds) and return commands, in the order to carry them out.
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take one event at time `now` (seconds) and return commands, in the order to carry them out."""
+        self._commands = []
+        self._pass_time(now)
+        self._takes[type(event)](event, now)
+        return self._decided(now)
 
-        `more` says that another event of the same moment follows: what arrives together then goes together, instead of
-        the first request alone and the others behind it. Whatever fills a batch or the queue goes regardless.
+    def arrive(self, events: Sequence[Arrived], now: float) -> list[Command]:
+        """Take requests that came at the same moment: they go together, instead of the first alone and the others
+        behind it. Whatever fills a batch or the queue goes regardless of those that follow.
         """
-        commands, lanes = [], self.lanes
-        self._commands = commands
+        self._commands = []
+        self._pass_time(now)
+        lanes, most, capacity = self.lanes, self.policy.max_batch, self.policy.queue_capacity
+        last = len(events) - 1
+        for number, event in enumerate(events):
+            self._arrived(event, now)
+            full = lanes.rows >= most or lanes.count >= capacity
+            if full and number < last and self._roster.free:
+                self._dispatch(now)
+        return self._decided(now)
+
+    def _pass_time(self, now: float) -> None:
+        """Give up what has waited too long, and look at windows that ended."""
+        lanes = self.lanes
         if lanes.next_limit() <= now:
             for request in lanes.expired(now):
                 self._give_up(request, "expired" if request.deadline <= now else "too old")
         if self._outlook.ends <= now:
             self._scale(self._outlook.end_windows(now))
-        self._takes[type(event)](event, now)
-        held = more and lanes.rows < self.policy.max_batch and lanes.count < self.policy.queue_capacity
-        at = self._dispatch(now) if lanes.count and not held and self._roster.free else math.inf
+
+    def _decided(self, now: float) -> list[Command]:
+        """Send what can go; return all commands, and when to ask again."""
+        commands, lanes = self._commands, self.lanes
+        at = self._dispatch(now) if lanes.count and self._roster.free else math.inf
         limit, ends = lanes.next_limit(), self._outlook.next_end()
         if limit < at:
             at = limit

@@ -10,7 +10,8 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
@@ -58,8 +59,7 @@ _CACHE = "cache"
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
 
-@dataclass(slots=True, eq=False)
-class _Ticket:
+class _Ticket(Struct, eq=False):
     """A request under way, its `answer` to call, and what that will be called with once it is `settled`."""
 
     id: int
@@ -179,8 +179,9 @@ class ModelService:
         id_, now = next(self._ids), time.monotonic()
         origin = origin or Origin(now)
         ticket = _Ticket(id_, request, answer, now, origin)
+        if not self._tickets:
+            self._idle.clear()
         self._tickets[id_] = ticket
-        self._idle.clear()
         caller = origin.caller
         try:
             lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
@@ -257,22 +258,25 @@ class ModelService:
         # Who left at once is not told of.
         arrivals = [event for event in self._arrivals if event.id in self._tickets]
         self._arrivals = []
-        for left, event in enumerate(arrivals, 1 - len(arrivals)):
-            self._handle(event, more=left < 0)
+        if arrivals:
+            self._carry_out(self._core.arrive(arrivals, time.monotonic()))
 
-    def _handle(self, event: Event, *, more: bool = False) -> None:
+    def _handle(self, event: Event) -> None:
         now, kind = time.monotonic(), type(event)
         if kind in _FREEING and not self._core.free:
             self._free_since = now
-        for command in self._core.handle(event, now, more=more):
-            self._carry_out(command)
+        self._carry_out(self._core.handle(event, now))
         if kind in NEWS:
             self._teller.happened(event)
+
+    def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self._do(command)
         if self._has_levels and self._core.level != self._level:
             self._teller.moved(self._level, self._core.level, self.plan.variants)
             self._level = self._core.level
 
-    def _carry_out(self, command: Command) -> None:
+    def _do(self, command: Command) -> None:
         match command:
             case Dispatch(ids, rows, number, variant, closed):
                 now = time.monotonic()
@@ -300,6 +304,7 @@ class ModelService:
         """Answer a batch. Only what was running fails where the engine died."""
         if isinstance(results, EngineCrashed):
             results = [EngineRunError("its process ended, and a new one is started.", code="unavailable")] * len(batch)
+        now = ran.finished = time.monotonic()
         for ticket, result in zip(batch, results, strict=True):
             ticket.ran = ran
             settled = result_of(result)
@@ -307,8 +312,7 @@ class ModelService:
             if ticket.key and ran.variant == self.variant and not isinstance(settled, RequestError):
                 assert self._answers is not None
                 self._answers.keep(ticket.key, ticket.request, settled)
-            self._settle(ticket.id, settled)
-        ran.finished = time.monotonic()
+            self._settle(ticket.id, settled, now)
         # Before any observer is told: one that fails must not keep the engine.
         up = self._instances.all[number].up
         seconds = ran.finished - ran.started
@@ -327,7 +331,7 @@ class ModelService:
         for id_ in ids:
             self._settle(id_, error)
 
-    def _settle(self, id_: int, result: Tensors | RequestError) -> None:
+    def _settle(self, id_: int, result: Tensors | RequestError, now: float | None = None) -> None:
         """Note what came of a request. Callers are told all together, after the engine got its next batch."""
         ticket = self._tickets.pop(id_, None)
         if ticket is None:
@@ -335,7 +339,7 @@ class ModelService:
         ticket.settled = result
         if ticket.alarm is not None:
             ticket.alarm.cancel()
-        total_s = time.monotonic() - ticket.arrived
+        total_s = (time.monotonic() if now is None else now) - ticket.arrived
         if isinstance(result, RequestError):
             self.tally.fail(result.code, total_s)
         else:
@@ -389,11 +393,12 @@ class ModelService:
         parameters = self._named[ticket.ran.variant]
         if ticket.ran.closed == _CACHE:
             parameters = {**parameters, "cache": HIT}
+        wanted = self._wanted(request)
         return Response(
             model=request.model,
             version=request.version,
             id=request.id,
-            outputs={name: outputs[name] for name in self._wanted(request)},
+            outputs=outputs if len(wanted) == len(outputs) == 1 else {name: outputs[name] for name in wanted},
             dtypes=self._dtypes,
             parameters=parameters,
         )

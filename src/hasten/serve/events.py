@@ -1,6 +1,7 @@
 """What goes into the scheduler and what comes out of it, and what a request is while it waits inside.
 
 Plain values, so that a recorded run can be played again. Times are seconds on the caller's clock, never read here.
+What is made for every request is a Struct, which takes a fourth of the time of a dataclass.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 __all__ = [
     "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event", "Finished",
     "Refuse", "StartInstance", "StopInstance", "Tick", "Waiting", "Wake",
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """A request came in. `deadline` is on the same clock as `now`; `lane` "" is the policy's first lane. Requests with
     equal `key` can be stacked.
     """
@@ -127,8 +129,7 @@ Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Ti
 Command = Dispatch | Refuse | Wake | StartInstance | StopInstance
 
 
-@dataclass(eq=False, slots=True)
-class Waiting:
+class Waiting(Struct, eq=False):
     """A request in the queue: `lane` is its place in the policy's order of lanes.
 
     `deadline` is when its answer is worthless (infinite where never), `limit` when it has to be out of the queue one

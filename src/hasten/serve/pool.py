@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
+import numpy as np
 
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
@@ -26,6 +27,8 @@ from hasten.spec.target import Target
 __all__ = ["Died", "Done", "Isolation", "Loading", "ProcessRunner", "Runner"]
 
 _log = logging.getLogger("hasten.serve")
+# Below, one copy of a batch takes less time than a copy for each of its requests.
+_LARGE_BYTES = 64 * 2**10
 
 Isolation = Literal["process", "none"]
 Done = Callable[[Sequence[Outcome] | EngineCrashed], None]
@@ -132,10 +135,12 @@ class ProcessRunner:
             if isinstance(answer, EngineCrashed):
                 done(answer)
                 return
+            # What is large is copied request by request: each answer is then a piece of its own.
+            apart = isinstance(answer, Frame) and len(batch) > 1 and _size(answer) > _LARGE_BYTES
             try:
-                following = steps.send(_outcome(answer))
+                following = steps.send(answer.tensors if apart else _outcome(answer))
             except StopIteration as end:
-                done(end.value)
+                done([_kept(one) for one in end.value] if apart else end.value)
             else:
                 self._step(args, steps, following, done)
 
@@ -143,8 +148,22 @@ class ProcessRunner:
         self._link.ask("run", answered, timeout_s=self._limits.run_s, args=args, parts=parts_of(batch))
 
 
+def _size(answer: Frame) -> int:
+    return sum(array.nbytes for array in answer.tensors.values())
+
+
+def _kept(outputs: Tensors) -> Tensors:
+    """Copies that last. Large ones lie in bytes, which go out without a further copy and can only be read."""
+    return {
+        name: np.ndarray(array.shape, array.dtype, array.tobytes())
+        if array.nbytes > _LARGE_BYTES and array.dtype != object
+        else array.copy()
+        for name, array in outputs.items()
+    }
+
+
 def _outcome(answer: Frame | EngineError) -> Outcome:
     """Copy the outputs once: the next batch overwrites them while these are still on their way to clients."""
     if isinstance(answer, Frame):
-        return {name: array.copy() for name, array in answer.tensors.items()}
+        return _kept(answer.tensors)
     return answer if isinstance(answer, EngineRunError) else EngineRunError(answer.message, code=answer.code)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
+from hasten.engine.memory import keep_freed_memory
 from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
 from hasten.serve.driver import ModelService
@@ -45,6 +46,8 @@ __all__ = ["Front", "Options", "Running", "allow_files", "require_guard", "serve
 _log = logging.getLogger("hasten.serve")
 # Engines, libraries, logs.
 _OWN_FILES = 512
+# Free memory that the server's process keeps for the next large tensors.
+_KEPT_BYTES = 128 * 2**20
 # How long what is left may take to end after the second signal; a thread in native code could take for ever.
 _AT_ONCE_S = 0.5
 
@@ -123,6 +126,7 @@ def serve_forever(
     options = options or Options()
     front = options.front
     allow_files(front.limits.connections + (front.grpc_limits.connections if front.grpc else 0))
+    keep_freed_memory(_KEPT_BYTES)
     listener, grpc = _listeners(host, port, front, insecure or front.keeps_strangers_out)
     try:
         _asyncio_run(_main(bundles, options, listener, grpc, lambda running, _: on_ready and on_ready(running)))

@@ -62,21 +62,25 @@ class Teller:
         if origin.error is not None:
             self.refused(origin, origin.error)
             return
-        now = time.monotonic()
-        batch_s = max(0.0, ran.closed_at - max(arrived, ran.free_since))
+        now, received = time.monotonic(), origin.received
+        free_since, started, decode_s = ran.free_since, ran.started, arrived - received
+        batch_s = ran.closed_at - (arrived if arrived > free_since else free_since)
+        if batch_s < 0.0:
+            batch_s = 0.0
+        queue_s = started - arrived - batch_s
         event = Served(
             model=self._model,
             variant=ran.variant,
             lane=origin.lane,
             batch=ran.requests,
-            queue_s=max(0.0, ran.started - arrived - batch_s),
-            engine_s=ran.finished - ran.started,
+            queue_s=queue_s if queue_s > 0.0 else 0.0,
+            engine_s=ran.finished - started,
             rows=request.rows,
             closed=ran.closed,
-            wire_s=arrived - origin.received + now - answering,
-            decode_s=arrived - origin.received,
+            wire_s=decode_s + now - answering,
+            decode_s=decode_s,
             batch_s=batch_s,
-            total_s=now - origin.received,
+            total_s=now - received,
             bytes_in=origin.bytes_in,
             bytes_out=origin.bytes_out,
             transport=origin.transport,

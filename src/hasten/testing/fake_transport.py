@@ -12,7 +12,7 @@ class FakeTransport(asyncio.Transport):
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
-        self.protocol = protocol
+        self.protocol: asyncio.Protocol | asyncio.BufferedProtocol = protocol
         self.written = b""
         self.reading = True
         self.ended = False
@@ -23,8 +23,19 @@ class FakeTransport(asyncio.Transport):
     def receive(self, data: bytes) -> None:
         """The other side sends; nothing comes through after the end, or while reading is paused."""
         assert self.reading, "reading is paused: a real transport would keep the bytes"
-        if not self.closed:
-            self.protocol.data_received(data)
+        while data and not self.closed:
+            if isinstance(self.protocol, asyncio.Protocol):
+                self.protocol.data_received(data)
+                return
+            room = self.protocol.get_buffer(len(data))
+            part, data = data[: len(room)], data[len(room) :]
+            room[: len(part)] = part
+            self.protocol.buffer_updated(len(part))
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """What comes next goes to another protocol."""
+        assert isinstance(protocol, asyncio.Protocol | asyncio.BufferedProtocol)
+        self.protocol = protocol
 
     def hang_up(self) -> None:
         """The other side is gone."""

@@ -51,10 +51,13 @@ class Limits:
 
 
 class Encoded(Value, frozen=True):
-    """An answer on its way out: parts of the body in order, and headers."""
+    """An answer on its way out: parts of the body in order, and headers; `lines` are these as HTTP/1.1 writes them,
+    where the codec has them ready.
+    """
 
     parts: list[bytes | memoryview]
     headers: dict[str, str] = {}
+    lines: str = ""
 
 
 class Codec(Protocol):

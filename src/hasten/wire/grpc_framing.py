@@ -66,6 +66,13 @@ class MessageReader:
 
     def next(self) -> bytes | None:
         """Return the next whole message, or None until more bytes come. Raises as `look` does."""
+        if len(self._parts) == 1 and self._need == _PREFIX.size <= self._have:
+            # Most often a small message has come alone and whole.
+            [data] = self._parts
+            compressed, size = _PREFIX.unpack_from(data)
+            if not compressed and size + _PREFIX.size == self._have and size <= self._limit:
+                self._parts, self._have = [], 0
+                return data[_PREFIX.size :]
         if not self.look():
             return None
         compressed = self._parts[0][0]
@@ -108,7 +115,7 @@ class MessageReader:
 
 def frame(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
     """Return the parts of a message with its length in front."""
-    return [_PREFIX.pack(0, sum(len(part) for part in parts)), *parts]
+    return [_PREFIX.pack(0, sum(map(len, parts))), *parts]
 
 
 def timeout_us(value: bytes) -> int:

@@ -14,7 +14,7 @@ from hasten.spec.signature import Signature
 from hasten.spec.tensor import DTYPE_SIZES, DType
 from hasten.wire.tensors import Array, view_of
 
-__all__ = ["MEMORABLE_BYTES", "Memory", "Plan", "exact", "is_plannable"]
+__all__ = ["MEMORABLE_BYTES", "Exact", "Memory", "Plan", "exact", "is_plannable"]
 
 MEMORABLE_BYTES = 4 * 2**10
 """How long the constant part of a request may be that is kept."""
@@ -39,6 +39,24 @@ def exact(parameters: Mapping[str, Parameter]) -> tuple[tuple[str, str], ...]:
     which are written differently.
     """
     return tuple([(name, repr(value)) for name, value in parameters.items()])
+
+
+class Exact:
+    """`exact`, remembered for the mapping that was asked about last: an answer's parameters are the same with every
+    answer of a variant, and no one changes them.
+    """
+
+    __slots__ = ("_key", "_of")
+
+    def __init__(self) -> None:
+        self._of: Mapping[str, Parameter] = {}
+        self._key = exact(self._of)
+
+    def of(self, parameters: Mapping[str, Parameter]) -> tuple[tuple[str, str], ...]:
+        """Return parameters as a part of a key."""
+        if parameters is not self._of:
+            self._of, self._key = parameters, exact(parameters)
+        return self._key
 
 
 class Plan:
@@ -82,7 +100,7 @@ class Plan:
             timeout_us=self._timeout_us,
         )
 
-    def views(self, body: bytes, start: int) -> dict[str, Array]:
+    def views(self, body: bytes | memoryview, start: int) -> dict[str, Array]:
         """Return the inputs whose data lie one after another in `body` from `start` on, `size` bytes in all."""
         inputs: dict[str, Array] = {}
         for name, dtype, shape, size in self.tensors:

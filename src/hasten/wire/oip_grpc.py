@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 from hasten.errors import RequestError
 from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
+from hasten.spec.tensor import DType
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.contents import fill_contents, from_contents, has_contents
-from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, exact, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Plan, is_plannable
 from hasten.wire.messages import POOL, message_type
 from hasten.wire.oip_rules import (
     check_input,
@@ -96,7 +97,8 @@ class OipGrpc:
         self.limits = limits or Limits()
         # By length: what comes again has the same.
         self._plans: Memory[int, list[_Recognisable]] = Memory()
-        self._answers: Memory[tuple[object, ...], bytes] = Memory()
+        self._exact = Exact()
+        self._answers: Memory[tuple[object, ...], list[bytes]] = Memory()
 
     def parse(self, body: bytes) -> InferMessage | Recognised:
         """Return the message after a look at its bytes; its model and version are `model_name` and `model_version`.
@@ -163,23 +165,26 @@ class OipGrpc:
         raw = bool(request.binary_outputs) or not all(has_contents(response.dtypes[name]) for name in response.outputs)
         if not raw:
             return Encoded(parts=[_message(response, raw).SerializeToString()])
-        parts: list[bytes | memoryview] = [self._head(response)]
+        parts: list[bytes | memoryview] = []
+        shapes: list[tuple[str, DType, tuple[int, ...], int]] = []
         for name, array in response.outputs.items():
-            blob = to_bytes(array, response.dtypes[name])
-            parts += [_RAW_OUTPUT + varint(len(blob)), blob]
+            dtype = response.dtypes[name]
+            blob = to_bytes(array, dtype)
+            shapes.append((name, dtype, array.shape, len(blob)))
+            parts += (b"", blob)
+        parts[::2] = self._frame(response, shapes)
         return Encoded(parts=parts)
 
-    def _head(self, response: Response) -> bytes:
-        """All of an answer but its raw data; kept where no id makes it different each time."""
+    def _frame(self, response: Response, shapes: list[tuple[str, DType, tuple[int, ...], int]]) -> list[bytes]:
+        """What comes before each of an answer's blobs; kept where no id makes it different each time."""
         if response.id:
-            return _message(response, True).SerializeToString()
-        shapes = [(name, response.dtypes[name], array.shape) for name, array in response.outputs.items()]
-        key = (response.model, response.version, exact(response.parameters), *shapes)
-        head = self._answers.get(key)
-        if head is None:
-            head = _message(response, True).SerializeToString()
-            self._answers.keep(key, head)
-        return head
+            return _frame(response, shapes)
+        key = (response.model, response.version, self._exact.of(response.parameters), *shapes)
+        frame = self._answers.get(key)
+        if frame is None:
+            frame = _frame(response, shapes)
+            self._answers.keep(key, frame)
+        return frame
 
     def _inputs(self, message: InferMessage, signature: Signature) -> dict[str, Array]:
         check_inputs_count(len(message.inputs), signature)
@@ -232,6 +237,12 @@ def _around(body: bytes, blobs: Sequence[bytes]) -> list[tuple[int, bytes]] | No
         return None
     pieces[-1] = (0, body[:end] + pieces[-1][1])
     return pieces[::-1]
+
+
+def _frame(response: Response, shapes: Sequence[tuple[str, DType, tuple[int, ...], int]]) -> list[bytes]:
+    pieces = [_RAW_OUTPUT + varint(size) for *_, size in shapes]
+    pieces[0] = _message(response, True).SerializeToString() + pieces[0]
+    return pieces
 
 
 def _message(response: Response, raw: bool) -> Any:

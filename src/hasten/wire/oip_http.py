@@ -21,7 +21,7 @@ from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
-from hasten.wire.known import MEMORABLE_BYTES, Memory, Plan, exact, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Plan, is_plannable
 from hasten.wire.oip_rules import (
     check_input,
     check_inputs_count,
@@ -31,7 +31,7 @@ from hasten.wire.oip_rules import (
     wanted_outputs,
     whole,
 )
-from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json_text, to_bytes, to_json
+from hasten.wire.tensors import Array, checked_shape, from_bytes, from_flat_text, from_json_text, to_bytes, to_json_text
 
 __all__ = [
     "HEADER_LENGTH",
@@ -94,10 +94,64 @@ class _Text(Plan):
         super().__init__(request, signature)
         self.rest = rest
 
-    def read(self, data: bytes) -> Request:
-        """Return the request with other data. Raises `RequestError`, and `DecodeError` for what is no JSON value."""
+    def read(self, data: bytes, depth: int) -> Request:
+        """Return the request with other data, nested at most to `depth`. Raises `RequestError`, and `DecodeError` for
+        what is no JSON value.
+        """
         [(name, dtype, shape, _)] = self.tensors
-        return self.request({name: from_json_text(name, dtype, shape, data)})
+        # Most are flat, which is seen while they are read.
+        array = from_flat_text(name, dtype, shape, data)
+        if array is None:
+            check_depth(data, depth)
+            array = from_json_text(name, dtype, shape, data)
+        return self.request({name: array})
+
+
+# Name, type and shape of an output, and the size of its blob where it is sent as one.
+_Sent = tuple[str, DType, tuple[int, ...], int | None]
+
+
+class _Frame:
+    """The JSON of an answer but for the data of its outputs, which come between the `pieces`. `fixed` are the headers
+    and `lines` the same for HTTP/1.1, where all data are in blobs, so that the JSON is always the same.
+    """
+
+    __slots__ = ("fixed", "lines", "pieces")
+
+    def __init__(self, response: Response, shapes: list[_Sent]) -> None:
+        self.pieces: list[bytes] = []
+        text = _begin(response) + b',"outputs":['
+        for place, (name, dtype, shape, size) in enumerate(shapes):
+            described: dict[str, Any] = {"name": name, "datatype": dtype, "shape": shape}
+            if size is not None:
+                described["parameters"] = {"binary_data_size": size}
+            text += (b"," if place else b"") + _encode_json(described)[:-1]
+            if size is None:
+                self.pieces.append(text + b',"data":')
+                text = b""
+            text += b"}"
+        self.pieces.append(text + b"]}")
+        binary = any(size is not None for *_, size in shapes)
+        self.fixed = {"content-type": BINARY if binary else JSON}
+        self.lines = ""
+        if binary:
+            self.fixed[HEADER_LENGTH] = str(sum(map(len, self.pieces)))
+            if len(self.pieces) == 1:
+                self.lines = "".join(f"{name}: {value}\r\n" for name, value in self.fixed.items())
+
+    def head(self, texts: list[bytes]) -> bytes:
+        """The JSON with its data."""
+        parts = [self.pieces[0]]
+        for text, piece in zip(texts, self.pieces[1:], strict=True):
+            parts += text, piece
+        return b"".join(parts)
+
+    def headers(self, texts: list[bytes]) -> dict[str, str]:
+        """The headers of an answer with these data."""
+        if not texts or HEADER_LENGTH not in self.fixed:
+            return self.fixed
+        size = sum(map(len, self.pieces)) + sum(map(len, texts))
+        return {**self.fixed, HEADER_LENGTH: str(size)}
 
 
 class OipHttp:
@@ -109,21 +163,24 @@ class OipHttp:
         self.limits = limits or Limits()
         self._plans: Memory[tuple[str, str, bytes], Plan] = Memory()
         self._texts: Memory[tuple[str, str, bytes], list[_Text]] = Memory()
-        self._outputs: Memory[tuple[str, DType, tuple[int, ...], int | None], bytes] = Memory()
-        self._beginnings: Memory[tuple[object, ...], bytes] = Memory()
+        self._exact = Exact()
+        self._frames: Memory[tuple[object, ...], _Frame] = Memory()
 
     def decode(
-        self, model: str, version: str, headers: Mapping[str, str], body: bytes, signature: Signature
+        self, model: str, version: str, headers: Mapping[str, str], body: bytes | memoryview, signature: Signature
     ) -> Request:
         """Return the request after checking it against the signature. Raises `RequestError`."""
         encoding = headers.get("content-encoding")
-        content = decompress(body, encoding, self.limits.body) if encoding else body
-        head_size = _head_size(headers, len(content))
-        if head_size == 0 and HEADER_LENGTH in headers:
+        content = decompress(bytes(body), encoding, self.limits.body) if encoding else body
+        announced = headers.get(HEADER_LENGTH)
+        if announced is None:
+            return self._json(model, version, bytes(content), signature)
+        head_size = _head_size(announced, len(content))
+        if head_size == 0:
             return check_request(_raw_request(model, version, content, signature), signature)
-        head = content[:head_size]
         if head_size == len(content):
-            return self._json(model, version, content, signature)
+            return self._json(model, version, bytes(content), signature)
+        head = bytes(content[:head_size])
         plan = self._plans.get((model, version, head))
         if plan is not None and plan.signature is signature and head_size + plan.size == len(content):
             return plan.request(plan.views(content, head_size))
@@ -137,10 +194,9 @@ class OipHttp:
         for plan in self._texts.get((model, version, text[:start]), ()) if start else ():
             if plan.signature is signature and text.endswith(plan.rest):
                 data = text[start : len(text) - len(plan.rest)]
-                check_depth(data, self.limits.depth)
                 # More or less than one value: that is another request, which is found out by reading it all.
                 with suppress(msgspec.DecodeError):
-                    return plan.read(data)
+                    return plan.read(data, self.limits.depth)
         parsed = self._parse(text)
         inputs = self._inputs(parsed, memoryview(b""), signature)
         request = check_request(_request(model, version, parsed, inputs, signature), signature)
@@ -172,42 +228,36 @@ class OipHttp:
 
     def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
         """Return JSON, or JSON and blobs where any output is wanted as binary."""
-        heads: list[bytes] = []
+        texts: list[bytes] = []
         blobs: list[bytes | memoryview] = []
+        shapes: list[_Sent] = []
         for name, array in response.outputs.items():
             dtype = response.dtypes[name]
             if name in request.binary_outputs:
                 blob = to_bytes(array, dtype)
                 blobs.append(blob)
-                heads.append(b"%b}" % self._described(name, dtype, array.shape, len(blob)))
+                shapes.append((name, dtype, array.shape, len(blob)))
             else:
-                data = _encode_json(to_json(name, array, dtype))
-                heads.append(b'%b,"data":%b}' % (self._described(name, dtype, array.shape), data))
-        head = b'%b,"outputs":[%b]}' % (self._begun(response), b",".join(heads))
+                texts.append(to_json_text(name, array, dtype))
+                shapes.append((name, dtype, array.shape, None))
+        frame = self._frame(response, shapes)
         wanted = headers.get("accept-encoding")
-        return _finish(head, blobs, accepted(wanted) if wanted else None)
+        encoding = accepted(wanted) if wanted else None
+        if encoding is not None:
+            return _compressed([frame.head(texts), *blobs], frame.headers(texts), encoding)
+        if frame.lines:
+            return Encoded(parts=[frame.pieces[0], *blobs], headers=frame.fixed, lines=frame.lines)
+        return Encoded(parts=[frame.head(texts), *blobs], headers=frame.headers(texts))
 
-    def _described(self, name: str, dtype: DType, shape: tuple[int, ...], size: int | None = None) -> bytes:
-        """The JSON of an output up to its closing brace; `size` is that of its blob."""
-        key = (name, dtype, shape, size)
-        found = self._outputs.get(key)
-        if found is None:
-            head: dict[str, Any] = {"name": name, "datatype": dtype, "shape": shape}
-            if size is not None:
-                head["parameters"] = {"binary_data_size": size}
-            found = _encode_json(head)[:-1]
-            self._outputs.keep(key, found)
-        return found
-
-    def _begun(self, response: Response) -> bytes:
-        """The JSON of an answer up to its outputs."""
+    def _frame(self, response: Response, shapes: list[_Sent]) -> _Frame:
+        """What surrounds the data of an answer; kept where no id makes it different each time."""
         if response.id:
-            return _begin(response)
-        key = (response.model, response.version, exact(response.parameters))
-        found = self._beginnings.get(key)
+            return _Frame(response, shapes)
+        key = (response.model, response.version, self._exact.of(response.parameters), *shapes)
+        found = self._frames.get(key)
         if found is None:
-            found = _begin(response)
-            self._beginnings.keep(key, found)
+            found = _Frame(response, shapes)
+            self._frames.keep(key, found)
         return found
 
     def _parse(self, head: bytes) -> _Body:
@@ -281,13 +331,11 @@ def _address(buffer: bytes | msgspec.Raw) -> int:
     return np.frombuffer(buffer, np.uint8).ctypes.data
 
 
-def _head_size(headers: Mapping[str, str], total: int) -> int:
-    text = headers.get(HEADER_LENGTH)
-    if text is None:
-        return total
-    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) > total:
+def _head_size(text: str, total: int) -> int:
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else -1
+    if not 0 <= size <= total:
         raise invalid(f"Inference-Header-Content-Length must be a number from 0 to {total}, not {text[:40]!r}.")
-    return int(text)
+    return size
 
 
 def _binary_size(item: _Input) -> int | None:
@@ -328,7 +376,7 @@ def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], si
     )
 
 
-def _raw_request(model: str, version: str, content: bytes, signature: Signature) -> Request:
+def _raw_request(model: str, version: str, content: bytes | memoryview, signature: Signature) -> Request:
     """A raw body: one input, at most one free dimension besides the batch of one, all outputs as binary."""
     if len(signature.inputs) != 1:
         raise invalid("A raw body needs a model with one input.")
@@ -364,14 +412,8 @@ def _begin(response: Response) -> bytes:
     return _encode_json(head)[:-1]
 
 
-def _finish(head: bytes, blobs: list[bytes | memoryview], encoding: str | None) -> Encoded:
-    headers = {"content-type": BINARY if blobs else JSON}
-    if blobs:
-        headers[HEADER_LENGTH] = str(len(head))
-    if encoding is None:
-        return Encoded(parts=[head, *blobs], headers=headers)
-    headers["content-encoding"] = encoding
-    return Encoded(parts=[compress(b"".join([head, *blobs]), encoding)], headers=headers)
+def _compressed(parts: list[bytes | memoryview], headers: dict[str, str], encoding: str) -> Encoded:
+    return Encoded(parts=[compress(b"".join(parts), encoding)], headers={**headers, "content-encoding": encoding})
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

@@ -59,10 +59,10 @@ class Application:
 class World:
     """A hub, and as many clients as the test wants."""
 
-    def __init__(self, limits: HttpLimits | None = None) -> None:
+    def __init__(self, limits: HttpLimits | None = None, body_limit: int = BODY_LIMIT) -> None:
         self.clock = ManualClock()
         self.application = Application()
-        self.hub = Hub(self.application, BODY_LIMIT, limits, clock=self.clock.now)
+        self.hub = Hub(self.application, body_limit, limits, clock=self.clock.now)
 
     def connect(self) -> FakeTransport:
         return FakeTransport(self.hub.connection())

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import ngh2
+from ngh2 import DataReceived, RequestReceived, StreamClosed
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY
@@ -30,6 +31,8 @@ _HEAD = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _ACCEPTED = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
 # Below this, one copy is cheaper than one more frame.
 _SMALL = 16 * 1024
+# Bytes that are written at a time.
+_PIECE = 128 * 1024
 
 
 class Connection(asyncio.Protocol):
@@ -99,13 +102,15 @@ class Connection(asyncio.Protocol):
             return
         if size <= _SMALL:
             framed = [b"".join(framed)]
-        # The client may have reset the stream in the same bytes that asked for the answer.
-        with suppress(ngh2.StreamProtocolError):
+        # Not suppress(), here and below: it takes longer than what it is around.
+        try:
             if not call.messages:
                 self._http.send_response(call.id, _HEAD)
             call.messages += 1
             for part in framed:
                 self._http.send_data(call.id, part)
+        except ngh2.StreamProtocolError:
+            pass  # the client may have reset the stream in the same bytes that asked for the answer
         self._plan_flush()
 
     def finish(self, call: Call, error: RequestError | None) -> None:
@@ -114,11 +119,13 @@ class Connection(asyncio.Protocol):
             return
         self._settle(call)
         trailers = OK_TRAILERS if error is None else error_trailers(error)
-        with suppress(ngh2.StreamProtocolError):
+        try:
             if call.messages:
                 self._http.send_trailers(call.id, trailers)
             else:
                 self._http.send_response(call.id, [*_HEAD, _ACCEPTED, *trailers], end_stream=True)
+        except ngh2.StreamProtocolError:
+            pass  # as above
         if not call.half_closed:
             # The status must be on its way before the reset takes the stream away.
             self._flush()
@@ -199,13 +206,13 @@ class Connection(asyncio.Protocol):
         event: Any
         for event in self._http.events():
             kind = event.__class__
-            if kind is ngh2.RequestReceived:
+            if kind is RequestReceived:
                 self._begin(event)
-            elif kind is ngh2.DataReceived:
+            elif kind is DataReceived:
                 self._data(event.stream_id, event.data, event.end_stream)
             elif kind is ngh2.TrailersReceived:
                 self._data(event.stream_id, b"", True)
-            elif kind is ngh2.StreamClosed:
+            elif kind is StreamClosed:
                 self._drop(event.stream_id)
             elif kind is ngh2.SettingsReceived:
                 self._greeted = True
@@ -281,7 +288,7 @@ class Connection(asyncio.Protocol):
         # In the middle of a large message there is nothing to do for most of its frames.
         if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
             self._read(call, ended)
-        if not self._hub.account(call):
+        if call.reader.buffered and not self._hub.account(call):
             self._refuse(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
 
     def _read(self, call: Call, ended: bool) -> None:
@@ -299,7 +306,8 @@ class Connection(asyncio.Protocol):
             call.unread = 0
         if call.backlog is not None and not call.done and not call.has_room:
             self._held.add(call)
-        self._hub.account(call)
+        if call.counted or call.reader.buffered:
+            self._hub.account(call)
 
     def _go_on(self) -> None:
         """Read on from streams whose client has read."""
@@ -327,8 +335,10 @@ class Connection(asyncio.Protocol):
 
     def _acknowledge(self, stream: int, size: int) -> None:
         if size:
-            with suppress(ngh2.StreamProtocolError):
+            try:
                 self._http.acknowledge_received_data(size, stream)
+            except ngh2.StreamProtocolError:
+                return  # the stream is gone
 
     def _reset(self, stream: int, code: int) -> None:
         if self._transport is not None:
@@ -343,7 +353,8 @@ class Connection(asyncio.Protocol):
         if cancel is not None:
             cancel()
         call.reader.clear()
-        self._hub.account(call)
+        if call.counted:
+            self._hub.account(call)
 
     def _drop(self, stream: int) -> None:
         call = self._calls.pop(stream, None)
@@ -370,13 +381,16 @@ class Connection(asyncio.Protocol):
         self._flush_planned = False
         if self._transport is None or self._paused:
             return
+        wrote = False
         try:
-            data = self._http.data_to_send()
+            # In pieces: what grows to the size of all large answers would be copied many times over.
+            while data := self._http.data_to_send(_PIECE):
+                self._transport.write(data)
+                wrote = True
         except ngh2.NGH2Error:
             self.close()
             return
-        if data:
-            self._transport.write(data)
+        if wrote:
             self._act()
             if self._held:
                 self._go_on()

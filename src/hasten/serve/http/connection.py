@@ -24,6 +24,25 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 
+class _Straight(asyncio.BufferedProtocol):
+    """A connection while a long body arrives."""
+
+    def __init__(self, connection: Connection, reader: Reader) -> None:
+        self._connection = connection
+        self._reader = reader
+        self.connection_lost = connection.connection_lost
+        self.pause_writing = connection.pause_writing
+        self.resume_writing = connection.resume_writing
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._reader.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many went there."""
+        self._reader.fill(nbytes)
+
+
 class Connection(asyncio.Protocol):
     """The protocol that asyncio drives; made by the hub. `Reader` is its incoming half."""
 
@@ -138,6 +157,11 @@ class Connection(asyncio.Protocol):
             last.last = True
         elif not self._transport.is_closing():
             self._linger()
+
+    def turn_straight(self, straight: bool) -> None:
+        """Let bytes of a long body go straight to where they stay, or come here again."""
+        if not self._transport.is_closing():
+            self._transport.set_protocol(_Straight(self, self._reader) if straight else self)
 
     # Answering.
 

@@ -67,13 +67,15 @@ class Frontend:
         `RequestError`.
         """
         self._guard.admit_page(request.headers)
-        route = request.route = self._routes.get(request.target) or resolve(request.target)
+        known = self._routes.get(request.target)
+        route = request.route = known or resolve(request.target)
         request.caller = self._guard.decide(route.operation, request.headers.get("authorization"), request.caller)
         if request.method != route.method:
             raise MethodNotAllowed(request.method, route.method)
         if route.model and route.operation not in REPOSITORY_CONTROL:
             self._service(route)
-        self._remember(request.target, route)
+        if known is None:
+            self._remember(request.target, route)
         return self._handlers[route.operation]
 
     def refused(self, request: HttpRequest, error: RequestError) -> None:
@@ -86,10 +88,9 @@ class Frontend:
 
     def _remember(self, target: bytes, route: Route) -> None:
         """Targets repeat, so that what they name is kept, within bounds."""
-        if target not in self._routes:
-            if len(self._routes) >= _KNOWN_TARGETS:
-                self._routes.clear()
-            self._routes[target] = route
+        if len(self._routes) >= _KNOWN_TARGETS:
+            self._routes.clear()
+        self._routes[target] = route
 
     def _service(self, route: Route) -> ModelService:
         service = self._services.get(route.model)

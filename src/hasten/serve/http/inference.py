@@ -14,7 +14,7 @@ from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, refusal
 from hasten.serve.origin import Origin
 from hasten.spec.request import Request, Response
-from hasten.wire.base import LANE_HEADER, Encoded
+from hasten.wire.base import LANE_HEADER
 from hasten.wire.oip_http import HEADER_LENGTH, OipHttp
 
 __all__ = ["Inference", "origin_of"]
@@ -71,22 +71,18 @@ class Inference:
         reply: Reply,
         result: Response | RequestError,
     ) -> None:
-        status, answer = (
-            refusal(result) if isinstance(result, RequestError) else self._encoded(request, result, headers, origin)
-        )
-        reply(status, answer)
-
-    def _encoded(
-        self, request: Request, response: Response, headers: Mapping[str, str], origin: Origin
-    ) -> tuple[int, Encoded]:
+        if isinstance(result, RequestError):
+            reply(*refusal(result))
+            return
         try:
-            answer = self._codec.encode(request, response, headers)
+            answer = self._codec.encode(request, result, headers)
         except Exception as error:
             # Outputs that JSON cannot carry, or a bug of ours.
             origin.error = error if isinstance(error, RequestError) else internal(error)
-            return refusal(origin.error)
+            reply(*refusal(origin.error))
+            return
         origin.bytes_out = sum([len(part) for part in answer.parts])
-        return 200, answer
+        reply(200, answer)
 
 
 class _Later:

@@ -106,10 +106,11 @@ def _tensor(spec: Any, batches: bool) -> dict[str, Any]:
 
 
 def _object(request: HttpRequest) -> dict[str, Any]:
-    if request.body in _EMPTY:
+    body = bytes(request.body)
+    if body in _EMPTY:
         return {}
     try:
-        return msgspec.json.decode(request.body, type=dict[str, Any])
+        return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError("The body is no JSON object.", code="invalid") from error
 

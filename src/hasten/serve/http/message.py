@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY
 from hasten.serve.http.routes import MethodNotAllowed, Route
-from hasten.serve.origin import request_id
+from hasten.serve.origin import new_request_id, request_id
 from hasten.wire.base import STATUS, Encoded
 from hasten.wire.oip_http import encode_error
 
@@ -33,8 +33,9 @@ class HttpRequest:
         self.method = method
         self.target = target
         self.headers = headers
-        self.id = request_id(headers.get("x-request-id"))
-        self.body = b""
+        given = headers.get("x-request-id")
+        self.id = new_request_id() if given is None else request_id(given)
+        self.body: bytes | memoryview = b""
         self.old = False
         self.route: Route | None = None
         self.caller = NOBODY
@@ -68,7 +69,7 @@ def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) 
     HEAD is `bodiless`: it tells the length and sends nothing.
     """
     size = sum([len(part) for part in answer.parts])
-    fields = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+    fields = answer.lines or "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
     head = f"{_LINES[status]}{extra}{fields}content-length: {size}\r\n\r\n".encode("latin-1")
     if bodiless:
         return [head]

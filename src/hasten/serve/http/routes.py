@@ -7,7 +7,7 @@ decoded afterwards. One slash at the end is fine. Whatever else reads like a pat
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from hasten.errors import RequestError
@@ -48,11 +48,11 @@ class Route:
     operation: Operation
     model: str = ""
     version: str = ""
+    # The one method that the operation takes.
+    method: str = field(init=False)
 
-    @property
-    def method(self) -> str:
-        """The one method that this operation takes."""
-        return "POST" if self.operation in _POST else "GET"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", "POST" if self.operation in _POST else "GET")
 
 
 class MethodNotAllowed(RequestError):

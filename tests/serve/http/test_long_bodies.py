@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hasten.serve.http.limits import HttpLimits
+
+LONG = bytes(range(251)) * 2000
+LIMIT = 2**20
+
+
+@pytest.fixture
+def world(make_world: Any) -> Any:
+    return make_world(body_limit=LIMIT)
+
+
+def is_straight(client: Any) -> bool:
+    return isinstance(client.protocol, asyncio.BufferedProtocol)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, len(LONG) + 300), max_size=6), ahead=st.integers(0, 2), behind=st.integers(0, 2))
+def test_a_long_body_cut_anywhere_arrives_as_it_was_sent_between_its_neighbours(
+    make_world: Any, ask: Any, cuts: list[int], ahead: int, behind: int
+) -> None:
+    world = make_world(body_limit=LIMIT)
+    client = world.connect()
+    sent = ask("/echo", b"a") * ahead + ask("/echo", LONG) + ask("/echo", b"b") * behind
+    places = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
+    for start, stop in itertools.pairwise(places):
+        client.receive(sent[start:stop])
+    assert [bytes(body) for body in world.application.seen] == [b"a"] * ahead + [LONG] + [b"b"] * behind
+    assert world.hub.buffered == 0
+    assert not client.closed and not is_straight(client)
+
+
+def test_the_rest_of_a_long_body_is_received_straight(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    sent = ask("/echo", LONG)
+    client.receive(sent[:1000])
+    assert is_straight(client)
+    client.receive(sent[1000:-1])
+    assert world.application.seen == [] and world.hub.buffered == len(LONG) - 1
+    client.receive(sent[-1:] + ask("/echo", b"next"))
+    assert [answer.body for answer in answers(client.written)] == [LONG, b"next"]
+
+
+def test_a_long_body_may_wait_behind_other_answers(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/later", b"1") + ask("/echo", LONG)[:500])
+    client.receive(ask("/echo", LONG)[500:])
+    assert client.written == b""
+    world.application.replies[0]()
+    assert [answer.body for answer in answers(client.written)] == [b"later:1", LONG]
+
+
+def test_the_last_request_of_a_connection_may_have_a_long_body(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    sent = ask("/echo", LONG, "Connection: close")
+    client.receive(sent[:500])
+    client.receive(sent[500:])
+    assert answers(client.written)[0].body == LONG
+    assert client.closed
+
+
+def test_a_long_body_that_does_not_arrive_in_time_is_refused(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/echo", LONG)[:5000])
+    world.after(1000)
+    assert answers(client.written)[0].status == 408
+    assert world.hub.buffered == 0
+    client.receive(LONG)
+    assert world.application.seen == []
+
+
+def test_a_client_that_leaves_within_a_long_body_gives_its_place_back(world: Any, ask: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/echo", LONG)[:5000])
+    client.hang_up()
+    assert world.hub.buffered == 0 and len(world.hub) == 0
+
+
+def test_long_bodies_count_against_the_bound_of_all(make_world: Any, ask: Any, answers: Any) -> None:
+    world = make_world(HttpLimits(buffered_bytes=len(LONG) + 1000), body_limit=LIMIT)
+    first, second = world.connect(), world.connect()
+    first.receive(ask("/echo", LONG)[:-1])
+    second.receive(ask("/echo", LONG)[:500])
+    second.receive(LONG[:2000])
+    assert answers(second.written)[0].status == 503
+    first.receive(LONG[-1:])
+    assert answers(first.written)[0].body == LONG
+    assert world.hub.buffered == 0
+
+
+def test_a_long_body_waits_for_the_word_that_its_client_expects(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    head = ask("/echo", LONG, "Expect: 100-continue")[: -len(LONG)]
+    client.receive(head)
+    assert client.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.receive(LONG)
+    assert answers(client.written)[0].body == LONG
