@@ -136,11 +136,11 @@ class ProcessRunner:
                 done(answer)
                 return
             # What is large is copied request by request: each answer is then a piece of its own.
-            apart = isinstance(answer, Frame) and len(batch) > 1 and _size(answer) > _LARGE_BYTES
+            apart = _large(answer) if len(batch) > 1 else None
             try:
-                following = steps.send(answer.tensors if apart else _outcome(answer))
+                following = steps.send(_outcome(answer) if apart is None else apart)
             except StopIteration as end:
-                done([_kept(one) for one in end.value] if apart else end.value)
+                done(end.value if apart is None else [_kept(one) for one in end.value])
             else:
                 self._step(args, steps, following, done)
 
@@ -148,8 +148,11 @@ class ProcessRunner:
         self._link.ask("run", answered, timeout_s=self._limits.run_s, args=args, parts=parts_of(batch))
 
 
-def _size(answer: Frame) -> int:
-    return sum(array.nbytes for array in answer.tensors.values())
+def _large(answer: Frame | EngineError) -> Tensors | None:
+    """The outputs as they lie in shared memory, where they are large."""
+    if isinstance(answer, EngineError) or sum(array.nbytes for array in answer.tensors.values()) <= _LARGE_BYTES:
+        return None
+    return answer.tensors
 
 
 def _kept(outputs: Tensors) -> Tensors:

@@ -27,7 +27,7 @@ class FakeTransport(asyncio.Transport):
             if isinstance(self.protocol, asyncio.Protocol):
                 self.protocol.data_received(data)
                 return
-            room = self.protocol.get_buffer(len(data))
+            room = memoryview(self.protocol.get_buffer(len(data)))
             part, data = data[: len(room)], data[len(room) :]
             room[: len(part)] = part
             self.protocol.buffer_updated(len(part))

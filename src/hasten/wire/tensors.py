@@ -90,7 +90,7 @@ def to_bytes(array: Array, dtype: DType) -> bytes | memoryview:
     if array.dtype == _LITTLE[dtype]:
         if array.nbytes <= _SMALL_BYTES:
             return array.tobytes()
-        base = array.base
+        base: Any = array.base
         if type(base) is bytes and len(base) == array.nbytes and array.flags.c_contiguous:
             # All of it, and in the form that can be held on to without a copy.
             return base
