@@ -4,12 +4,13 @@ import pytest
 
 from hasten.serve.admit import REASONS, Door, refuse
 from hasten.serve.events import Arrived, Waiting
+from hasten.serve.lanes import Lanes
 from hasten.serve.policy import Lane, Policy
 from hasten.wire.base import STATUS
 
 
-def waiting(id_: int, lane: int = 0, tenant: str = "") -> Waiting:
-    return Waiting(id_, 1, None, 0.0, lane=lane, tenant=tenant)
+def waiting(id_: int, lane: int = 0) -> Waiting:
+    return Waiting(id_, 1, None, 0.0, lane=lane)
 
 
 def test_every_reason_has_a_code_of_the_protocol() -> None:
@@ -23,26 +24,28 @@ def test_who_may_come_back_is_told_when_and_never_at_once() -> None:
 
 
 def test_the_bounds_of_the_model_a_lane_and_a_tenant_are_told_apart() -> None:
-    lanes = (Lane(name="a"), Lane(name="b", capacity=1))
-    door = Door(Policy(queue_capacity=3, lanes=lanes, tenant_capacity=2))
-    door.entered(waiting(1, lane=1))
+    policy = Policy(queue_capacity=3, lanes=(Lane(name="a"), Lane(name="b", capacity=1)), tenant_capacity=2)
+    queue = Lanes(policy.lanes)
+    door = Door(policy, queue)
+    queue.add(waiting(1, lane=1))
     assert (door.full(1, ""), door.full(0, "")) == ("lane full", None)
-    door.entered(waiting(2, tenant="x"))
+    door.entered("x")
     assert door.full(0, "x") is None
-    door.left(waiting(1, lane=1))
-    door.entered(waiting(3, tenant="x"))
-    assert (door.full(0, "x"), door.full(0, "y"), door.full(1, "")) == ("tenant full", None, None)
-    door.entered(waiting(4))
+    door.entered("x")
+    assert (door.full(0, "x"), door.full(0, "y"), door.full(1, "")) == ("tenant full", None, "lane full")
+    queue.add(waiting(2))
+    queue.add(waiting(3))
     assert door.full(0, "y") == "queue full"
-    door.left(waiting(2, tenant="x"))
+    queue.remove(3)
+    door.left("x")
     assert door.full(0, "x") is None
 
 
 def test_tenants_that_left_are_forgotten() -> None:
-    door = Door(Policy(tenant_capacity=1))
+    door = Door(Policy(tenant_capacity=1), Lanes((Lane(),)))
     for number in range(100):
-        door.entered(waiting(number, tenant=str(number)))
-        door.left(waiting(number, tenant=str(number)))
+        door.entered(str(number))
+        door.left(str(number))
     assert not door._tenants
 
 
@@ -51,5 +54,5 @@ def test_tenants_that_left_are_forgotten() -> None:
     [(4, 4, 2.0, None), (5, 4, 2.0, "too many rows"), (5, 1, 2.0, None), (1, 4, 1.0, "late on arrival")],
 )
 def test_what_no_server_could_take_is_refused(rows: int, max_batch: int, deadline: float, reason: str | None) -> None:
-    refusal = Door(Policy(max_batch=max_batch)).malformed(Arrived(1, rows), deadline, now=1.0)
+    refusal = Door(Policy(max_batch=max_batch), Lanes((Lane(),))).malformed(Arrived(1, rows), deadline, now=1.0)
     assert (refusal and refusal.reason) == reason

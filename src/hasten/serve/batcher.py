@@ -77,32 +77,39 @@ class Batcher:
         `company` are requests of other lines that may fill the batch up. `strict` gives up what would be late,
         `at_once` waits for nobody, `idle` says that no engine runs anything.
         """
-        batch, rows = self._fit(line)
-        if strict and min([request.deadline for request in batch]) < now + seconds(rows):
+        batch, rows, earliest = self._fit(line)
+        run = seconds(rows)
+        if strict and earliest < now + run:
             timely = self._timely(batch, rows, now, seconds)
             if not timely:
                 return Formed([], late=(batch[0],))
             if len(timely) < len(batch):
                 return Formed(timely, closed="deadline")
-        if rows < self._max_batch:
-            rows = self._fill(batch, rows, company, now, seconds, strict)
+        if rows < self._max_batch and company:
+            fitted, rows = rows, self._fill(batch, rows, company, now, seconds, strict)
+            if rows > fitted:
+                run = seconds(rows)
         if at_once or rows >= self._max_batch or not self._max_delay_s:
             return Formed(batch, closed="full" if rows >= self._max_batch else "drain" if at_once else "free")
-        until = self._until(batch, rows, seconds, idle)
-        return Formed(batch, closed="delay") if now >= until else Formed([], until=until)
+        until = self._until(batch, rows, run, seconds, idle)
+        return Formed(batch, closed="delay") if now >= until else Formed([], until)
 
-    def _fit(self, line: Iterable[Waiting]) -> tuple[list[Waiting], int]:
-        """The first requests that fit; a later, smaller one may join where one does not."""
+    def _fit(self, line: Iterable[Waiting]) -> tuple[list[Waiting], int, float]:
+        """The first requests that fit, their rows and first deadline; a later, smaller one may join where one does
+        not.
+        """
         batch: list[Waiting] = []
-        rows = 0
+        rows, earliest = 0, math.inf
         for request in line:
             if batch and rows + request.rows > self._max_batch:
                 continue
             batch.append(request)
             rows += request.rows
+            if request.deadline < earliest:
+                earliest = request.deadline
             if rows >= self._max_batch:
                 break
-        return batch, rows
+        return batch, rows, earliest
 
     def _fill(
         self,
@@ -151,9 +158,9 @@ class Batcher:
             return []
         return batch[:best]
 
-    def _until(self, batch: list[Waiting], rows: int, seconds: Callable[[int], float], idle: bool) -> float:
-        """Until when company is waited for: the past for not at all."""
-        expected, run = math.inf, seconds(rows)
+    def _until(self, batch: list[Waiting], rows: int, run: float, seconds: Callable[[int], float], idle: bool) -> float:
+        """Until when company is waited for, where the batch takes `run` seconds: the past for not at all."""
+        expected = math.inf
         if self._adaptive:
             if idle:
                 return -math.inf

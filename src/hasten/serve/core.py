@@ -7,7 +7,7 @@ tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from hasten.serve.admit import Door, refuse
@@ -31,7 +31,7 @@ from hasten.serve.events import (
     Wake,
 )
 from hasten.serve.lanes import Lanes
-from hasten.serve.latency import LatencyTable
+from hasten.serve.latency import LatencyTable, Times
 from hasten.serve.outcomes import Outcomes
 from hasten.serve.outlook import Outlook
 from hasten.serve.policy import Lane, Policy, Rung
@@ -51,10 +51,11 @@ class Core:
         self.draining = False
         self.table = table or LatencyTable(ladder=policy.ladder)
         self.lanes = Lanes(policy.lanes)
-        self.outcomes = Outcomes()
+        self.outcomes = Outcomes(len(policy.lanes))
         self._roster = Roster(policy, engine_up)
         self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
-        self._door = Door(policy)
+        self._door = Door(policy, self.lanes)
+        self._first = policy.ladder[0].variant
         self._batcher = Batcher(policy)
         self._numbers = policy.lane_numbers
         self._held: Waiting | None = None
@@ -107,19 +108,22 @@ class Core:
         `more` says that another event of the same moment follows: what arrives together then goes together, instead of
         the first request alone and the others behind it. Whatever fills a batch or the queue goes regardless.
         """
-        commands, lanes = [], self.lanes
+        commands, lanes, outlook, roster = [], self.lanes, self._outlook, self._roster
         self._commands = commands
-        if lanes.next_limit() <= now:
+        if lanes.limits and lanes.limits[0][0] <= now:
             for request in lanes.expired(now):
                 self._give_up(request, "expired" if request.deadline <= now else "too old")
-        if self._outlook.ends <= now:
-            self._scale(self._outlook.end_windows(now))
+        if outlook.ends <= now:
+            self._scale(outlook.end_windows(now))
         self._takes[type(event)](event, now)
-        held = more and lanes.rows < self.policy.max_batch and lanes.count < self.policy.queue_capacity
-        at = self._dispatch(now) if lanes.count and not held and self._roster.free else math.inf
-        limit, ends = lanes.next_limit(), self._outlook.next_end()
-        if limit < at:
-            at = limit
+        at = math.inf
+        if lanes.count:
+            held = more and lanes.rows < self.policy.max_batch and lanes.count < self.policy.queue_capacity
+            if roster.free and not held:
+                at = self._dispatch(now)
+            if lanes.limits and lanes.limits[0][0] < at:
+                at = lanes.limits[0][0]
+        ends = outlook.next_end()
         if ends < at:
             at = ends
         if at != math.inf:
@@ -140,7 +144,8 @@ class Core:
             return
         self._batcher.arrived(event.key, now)
         self.lanes.add(request)
-        self._door.entered(request)
+        if request.tenant:
+            self._door.entered(request.tenant)
         self.outcomes.move(number, "arriving", "admit")
 
     def _request(self, event: Arrived, number: int, now: float) -> Waiting:
@@ -151,8 +156,11 @@ class Core:
         limit = deadline
         if lane.max_age_s is not None and now + lane.max_age_s < deadline:
             limit = now + lane.max_age_s
-        work = self._outlook.work(event.rows, event.key)
-        return Waiting(event.id, event.rows, event.key, now, deadline, limit, math.inf, number, work, event.tenant)
+        rows, key, most = event.rows, event.key, self.policy.max_batch
+        times = self.table.of(key)
+        # Engine seconds of the first variant that so many rows take in full batches.
+        work = times[self._first].mean(most) * rows / most
+        return Waiting(event.id, rows, key, now, deadline, limit, math.inf, number, work, event.tenant, False, times)
 
     def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
         if self.draining:
@@ -186,7 +194,8 @@ class Core:
 
     def _leave(self, request: Waiting) -> None:
         self.lanes.remove(request.id)
-        self._door.left(request)
+        if request.tenant:
+            self._door.left(request.tenant)
 
     def _cancelled(self, event: Cancelled, now: float) -> None:
         request = self.lanes.get(event.id)
@@ -248,22 +257,27 @@ class Core:
         """Send batches to the instances that are free; return until when what is left waits for company, infinite where
         it does not.
         """
-        lanes, roster = self.lanes, self._roster
+        lanes, roster, ladder, most = self.lanes, self._roster, self.policy.ladder, self.policy.max_batch
         while lanes.count and roster.free:
             head = lanes.pick(now, self._bound)
             if head is self._held and now < self._held_until and self._may_rest(head):
                 return self._held_until
-            instance = roster.best(now, partial(self._bound, head), lone=lanes.rows <= self.policy.max_batch)
+            instance = (
+                roster.first_idle()
+                if roster.alike
+                else roster.best(now, partial(self._bound, head), lone=lanes.rows <= most)
+            )
             if instance is None:
                 return math.inf
             rung = self._outlook.rung(head, now)
-            variant = self.policy.ladder[rung].variant
+            variant = ladder[rung].variant
+            times = head.times[variant]
             formed = self._batcher.form(
                 lanes.line(head),
                 now,
-                self._seconds(variant, head.key, instance.slowness),
-                company=self._company(head, rung),
-                strict=self.table.knows(variant),
+                times.bound if instance.slowness == 1.0 else _slower(times, instance.slowness),
+                company=self._company(head, rung) if len(lanes.waiting) > 1 else (),
+                strict=times.known,
                 at_once=self.draining,
                 idle=not roster.runs,
             )
@@ -275,11 +289,6 @@ class Core:
                 self._hold(head, formed.until)
                 return formed.until
         return math.inf
-
-    def _seconds(self, variant: str, key: Hashable, slowness: float) -> Callable[[int], float]:
-        """How long so many rows of a shape take at most on an instance."""
-        bounds = self.table.bounds(variant, key)
-        return bounds if slowness == 1.0 else lambda rows: bounds(rows) * slowness
 
     def _may_rest(self, head: Waiting) -> bool:
         """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""
@@ -295,9 +304,10 @@ class Core:
         self._held, self._held_until = (head, until) if roomy else (None, -math.inf)
 
     def _send(self, formed: Formed, instance: Instance, variant: str, now: float) -> None:
-        batch = formed.batch
-        rows = sum(request.rows for request in batch)
-        seconds = self.table.seconds(variant, rows, batch[0].key) * instance.slowness
+        batch, rows = formed.batch, 0
+        for request in batch:
+            rows += request.rows
+        seconds = batch[0].times[variant].mean(rows) * instance.slowness
         shares: dict[int, float] = {}
         for request in batch:
             shares[request.lane] = shares.get(request.lane, 0.0) + seconds * request.rows / rows
@@ -315,12 +325,15 @@ class Core:
 
         Company makes a batch longer. A lane without deadlines goes alone, for then nothing says how long it may take.
         """
-        if len(self.policy.lanes) == 1:
-            return ()
         if head.deadline == math.inf and not self.policy.lanes[head.lane].background:
             return ()
         return self.lanes.company(head, self._outlook.served_by(rung))
 
     def _bound(self, request: Waiting) -> float:
         """How long a full batch like this request takes at most on the first instance."""
-        return self.table.bound(self._outlook.variant(request.lane), self.policy.max_batch, request.key)
+        return request.times[self._outlook.variant(request.lane)].bound(self.policy.max_batch)
+
+
+def _slower(times: Times, slowness: float) -> Callable[[int], float]:
+    """How long so many rows take at most on an instance of this slowness."""
+    return lambda rows: times.bound(rows) * slowness
