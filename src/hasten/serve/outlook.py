@@ -159,7 +159,7 @@ class Outlook:
         if self.ends == -math.inf:
             self.ends = now + window
         # After a long rest only as many empty windows count as can change anything.
-        longest = 2 * max(self._policy.calm_s, self._policy.idle_s) + window
+        longest = 2 * max(self._policy.calm_s, self._policy.settle_s, self._policy.idle_s) + window
         while self.ends <= now:
             self._end_window(self.ends)
             if self._scales:
