@@ -3,14 +3,9 @@ from __future__ import annotations
 import pytest
 
 from hasten.serve.admit import REASONS, Door, refuse
-from hasten.serve.events import Arrived, Waiting
-from hasten.serve.lanes import Lanes
+from hasten.serve.events import Arrived
 from hasten.serve.policy import Lane, Policy
 from hasten.wire.base import STATUS
-
-
-def waiting(id_: int, lane: int = 0) -> Waiting:
-    return Waiting(id_, 1, None, 0.0, lane=lane)
 
 
 def test_every_reason_has_a_code_of_the_protocol() -> None:
@@ -24,25 +19,22 @@ def test_who_may_come_back_is_told_when_and_never_at_once() -> None:
 
 
 def test_the_bounds_of_the_model_a_lane_and_a_tenant_are_told_apart() -> None:
-    policy = Policy(queue_capacity=3, lanes=(Lane(name="a"), Lane(name="b", capacity=1)), tenant_capacity=2)
-    queue = Lanes(policy.lanes)
-    door = Door(policy, queue)
-    queue.add(waiting(1, lane=1))
-    assert (door.full(1, ""), door.full(0, "")) == ("lane full", None)
+    lanes = (Lane(name="a"), Lane(name="b", capacity=1))
+    door = Door(Policy(queue_capacity=3, lanes=lanes, tenant_capacity=2))
+    assert door.full(1, "", waiting=1, alike=1) == "lane full"
+    assert door.full(0, "", waiting=1, alike=1) is None
     door.entered("x")
-    assert door.full(0, "x") is None
+    assert door.full(0, "x", waiting=2, alike=1) is None
     door.entered("x")
-    assert (door.full(0, "x"), door.full(0, "y"), door.full(1, "")) == ("tenant full", None, "lane full")
-    queue.add(waiting(2))
-    queue.add(waiting(3))
-    assert door.full(0, "y") == "queue full"
-    queue.remove(3)
+    assert door.full(0, "x", waiting=2, alike=1) == "tenant full"
+    assert door.full(0, "y", waiting=2, alike=1) is None
+    assert door.full(0, "y", waiting=3, alike=1) == "queue full"
     door.left("x")
-    assert door.full(0, "x") is None
+    assert door.full(0, "x", waiting=2, alike=1) is None
 
 
 def test_tenants_that_left_are_forgotten() -> None:
-    door = Door(Policy(tenant_capacity=1), Lanes((Lane(),)))
+    door = Door(Policy(tenant_capacity=1))
     for number in range(100):
         door.entered(str(number))
         door.left(str(number))
@@ -54,5 +46,5 @@ def test_tenants_that_left_are_forgotten() -> None:
     [(4, 4, 2.0, None), (5, 4, 2.0, "too many rows"), (5, 1, 2.0, None), (1, 4, 1.0, "late on arrival")],
 )
 def test_what_no_server_could_take_is_refused(rows: int, max_batch: int, deadline: float, reason: str | None) -> None:
-    refusal = Door(Policy(max_batch=max_batch), Lanes((Lane(),))).malformed(Arrived(1, rows), deadline, now=1.0)
+    refusal = Door(Policy(max_batch=max_batch)).malformed(Arrived(1, rows), deadline, now=1.0)
     assert (refusal and refusal.reason) == reason

@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hasten.serve.events import Arrived, Refuse
-from hasten.serve.lanes import Lanes
 from hasten.serve.policy import Policy
 
 __all__ = ["REASONS", "Door", "Reason", "refuse"]
@@ -56,9 +55,8 @@ def refuse(id_: int, reason: str, wait_s: float | None = None, message: str = ""
 class Door:
     """Bounds of the queue and what is predicted, held against one request. Counts who of each tenant is inside."""
 
-    def __init__(self, policy: Policy, lanes: Lanes) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._lanes = lanes
         self._tenants: Counter[str] = Counter()
 
     def entered(self, tenant: str) -> None:
@@ -82,13 +80,13 @@ class Door:
             return refuse(event.id, "too many rows", message=words)
         return None
 
-    def full(self, lane: int, tenant: str) -> str | None:
-        """The reason of the bound that one more request would break."""
+    def full(self, lane: int, tenant: str, waiting: int, alike: int) -> str | None:
+        """The reason of the bound that one more request would break; so many wait, and so many in its lane."""
         policy = self._policy
-        if self._lanes.count >= policy.queue_capacity:
+        if waiting >= policy.queue_capacity:
             return "queue full"
         capacity = policy.lanes[lane].capacity
-        if capacity is not None and self._lanes.length(lane) >= capacity:
+        if capacity is not None and alike >= capacity:
             return "lane full"
         if tenant and policy.tenant_capacity is not None and self._tenants[tenant] >= policy.tenant_capacity:
             return "tenant full"

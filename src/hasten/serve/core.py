@@ -27,11 +27,12 @@ from hasten.serve.events import (
     StartInstance,
     StopInstance,
     Tick,
+    Times,
     Waiting,
     Wake,
 )
 from hasten.serve.lanes import Lanes
-from hasten.serve.latency import LatencyTable, Times
+from hasten.serve.latency import LatencyTable
 from hasten.serve.outcomes import Outcomes
 from hasten.serve.outlook import Outlook
 from hasten.serve.policy import Lane, Policy, Rung
@@ -50,11 +51,12 @@ class Core:
         self.policy = policy
         self.draining = False
         self.table = table or LatencyTable(ladder=policy.ladder)
+        self.table.bind(policy.max_batch, compare=policy.company == "adaptive")
         self.lanes = Lanes(policy.lanes)
         self.outcomes = Outcomes(len(policy.lanes))
         self._roster = Roster(policy, engine_up)
         self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
-        self._door = Door(policy, self.lanes)
+        self._door = Door(policy)
         self._first = policy.ladder[0].variant
         self._batcher = Batcher(policy)
         self._numbers = policy.lane_numbers
@@ -156,10 +158,11 @@ class Core:
         limit = deadline
         if lane.max_age_s is not None and now + lane.max_age_s < deadline:
             limit = now + lane.max_age_s
-        rows, key, most = event.rows, event.key, self.policy.max_batch
+        rows, key = event.rows, event.key
         times = self.table.of(key)
+        first = times[self._first]
         # Engine seconds of the first variant that so many rows take in full batches.
-        work = times[self._first].mean(most) * rows / most
+        work = first.mean(first.full) * rows / first.full
         return Waiting(event.id, rows, key, now, deadline, limit, math.inf, number, work, event.tenant, False, times)
 
     def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
@@ -173,8 +176,9 @@ class Core:
             return malformed
         if self._outlook.watches:
             self._outlook.offer(request.lane, request.work)
-        reason = self._door.full(request.lane, request.tenant)
-        last = self.lanes.last_below(request.lane) if reason == "queue full" else None
+        lanes = self.lanes
+        reason = self._door.full(request.lane, request.tenant, lanes.count, lanes.length(request.lane))
+        last = lanes.last_below(request.lane) if reason == "queue full" else None
         if reason is None or last is not None:
             reason = self._outlook.unlikely(request, now)
         if reason is None and last is not None:
@@ -257,7 +261,7 @@ class Core:
         """Send batches to the instances that are free; return until when what is left waits for company, infinite where
         it does not.
         """
-        lanes, roster, ladder, most = self.lanes, self._roster, self.policy.ladder, self.policy.max_batch
+        lanes, roster, ladder = self.lanes, self._roster, self.policy.ladder
         while lanes.count and roster.free:
             head = lanes.pick(now, self._bound)
             if head is self._held and now < self._held_until and self._may_rest(head):
@@ -265,17 +269,19 @@ class Core:
             instance = (
                 roster.first_idle()
                 if roster.alike
-                else roster.best(now, partial(self._bound, head), lone=lanes.rows <= most)
+                else roster.best(now, partial(self._bound, head), lone=lanes.rows <= self.policy.max_batch)
             )
             if instance is None:
                 return math.inf
             rung = self._outlook.rung(head, now)
             variant = ladder[rung].variant
             times = head.times[variant]
+            most = times.next(lanes.rows_of(head.key)) if times.due else times.full
             formed = self._batcher.form(
                 lanes.line(head),
                 now,
                 times.bound if instance.slowness == 1.0 else _slower(times, instance.slowness),
+                most,
                 company=self._company(head, rung) if len(lanes.waiting) > 1 else (),
                 strict=times.known,
                 at_once=self.draining,
@@ -292,7 +298,7 @@ class Core:
 
     def _may_rest(self, head: Waiting) -> bool:
         """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""
-        full = self.lanes.rows_of(head.key) >= self.policy.max_batch
+        full = self.lanes.rows_of(head.key) >= head.times[self._outlook.variants[head.lane]].full
         return not full and (self._roster.runs or self.policy.company == "window")
 
     def _hold(self, head: Waiting, until: float) -> None:
@@ -304,16 +310,17 @@ class Core:
         self._held, self._held_until = (head, until) if roomy else (None, -math.inf)
 
     def _send(self, formed: Formed, instance: Instance, variant: str, now: float) -> None:
-        batch, rows = formed.batch, 0
-        for request in batch:
-            rows += request.rows
+        batch = formed.batch
+        rows = sum([request.rows for request in batch])
         seconds = batch[0].times[variant].mean(rows) * instance.slowness
         shares: dict[int, float] = {}
         for request in batch:
             shares[request.lane] = shares.get(request.lane, 0.0) + seconds * request.rows / rows
         self.lanes.charge(batch[0].lane, shares)
         for request in batch:
-            self._leave(request)
+            self.lanes.remove(request.id)
+            if request.tenant:
+                self._door.left(request.tenant)
         self.outcomes.move_all(batch, "waiting", "dispatch")
         self._roster.move(instance, "dispatch")
         instance.batch, instance.rows, instance.variant = batch, rows, variant
@@ -331,7 +338,8 @@ class Core:
 
     def _bound(self, request: Waiting) -> float:
         """How long a full batch like this request takes at most on the first instance."""
-        return request.times[self._outlook.variant(request.lane)].bound(self.policy.max_batch)
+        times = request.times[self._outlook.variants[request.lane]]
+        return times.bound(times.full)
 
 
 def _slower(times: Times, slowness: float) -> Callable[[int], float]:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hasten.serve.latency import Times
+from typing import Protocol
 
 __all__ = [
     "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event", "Finished",
-    "Refuse", "StartInstance", "StopInstance", "Tick", "Waiting", "Wake",
+    "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Waiting", "Wake",
 ]  # fmt: skip
 
 
@@ -132,6 +129,32 @@ Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Ti
 Command = Dispatch | Refuse | Wake | StartInstance | StopInstance
 
 
+class Times(Protocol):
+    """How long batches of one variant and shape take. `full` is how many rows make a full batch, `due` whether another
+    number may be due to be tried.
+    """
+
+    full: int
+    due: bool
+
+    @property
+    def known(self) -> bool:
+        """Whether this is more than a guess."""
+        ...
+
+    def mean(self, rows: int) -> float:
+        """Seconds of so many rows on average."""
+        ...
+
+    def bound(self, rows: int) -> float:
+        """Seconds of so many rows at most, but for rare cases."""
+        ...
+
+    def next(self, waiting: int) -> int:
+        """How many rows make a full batch now, so many being there."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Waiting:
     """A request in the queue: `lane` is its place in the policy's order of lanes.
@@ -153,4 +176,4 @@ class Waiting:
     work: float = 0.0
     tenant: str = ""
     trial: bool = False
-    times: Mapping[str, Times] = field(default_factory=dict[str, "Times"])
+    times: Mapping[str, Times] = field(default_factory=dict[str, Times])

@@ -12,9 +12,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import mean, median
 
 from hasten.serve.policy import Rung
+from hasten.serve.sizes import Sizes, compared
 from hasten.spec.serving import ServiceTimes, Serving
 
-__all__ = ["GUESS_S", "LatencyTable", "Times"]
+__all__ = ["GUESS_S", "LatencyTable"]
 
 # What a row is taken to cost before anything is known, in seconds.
 GUESS_S = 0.01
@@ -89,21 +90,39 @@ class _Curve:
         return below + (above - below) * (rows - below_rows) / (above_rows - below_rows)
 
 
-class Times:
+class _Times:
     """The batches of one variant and shape: a cell for each size that was seen, and for the others the curve, corrected
-    by what the variant's batches were like on the whole.
+    by what the variant's batches were like on the whole. `sizes` finds out how many rows make a full batch, where that
+    is asked for.
     """
 
-    __slots__ = ("cells", "curve")
+    __slots__ = ("cells", "curve", "due", "full", "sizes")
 
-    def __init__(self, curve: _Curve) -> None:
+    def __init__(self, curve: _Curve, most: int, *, compare: bool) -> None:
         self.curve = curve
         self.cells: dict[int, _Cell] = {}
+        measured = {rows: curve.seconds(rows) for rows in compared(most)} if curve.seeded else {}
+        self.sizes = Sizes(most, measured) if compare and most > 1 else None
+        self.full = self.sizes.best if self.sizes else most
+        self.due = self.sizes is not None and self.sizes.due
 
     @property
     def known(self) -> bool:
         """Whether anything of the variant was measured or seen: a guess refuses nobody."""
         return self.curve.known
+
+    def learn(self, rows: int, seconds: float) -> None:
+        if self.sizes is not None:
+            self.sizes.learn(rows, seconds)
+            self.full, self.due = self.sizes.best, self.sizes.due
+
+    def next(self, waiting: int) -> int:
+        """How many rows make a full batch now, so many being there."""
+        if self.sizes is None:
+            return self.full
+        rows = self.sizes.next(waiting)
+        self.due = self.sizes.due
+        return rows
 
     def mean(self, rows: int) -> float:
         """How long so many rows take on average, in seconds."""
@@ -137,7 +156,8 @@ class LatencyTable:
             self._curves[rung.variant] = _Curve(points, spread if points else _UNMEASURED)
         # In the order in which they were first seen.
         self._cells: dict[tuple[str, int, Hashable], _Cell] = {}
-        self._shapes: dict[Hashable, dict[str, Times]] = {}
+        self._shapes: dict[Hashable, dict[str, _Times]] = {}
+        self._most, self._compare = 1, False
 
     @classmethod
     def of_times(
@@ -150,7 +170,15 @@ class LatencyTable:
         spreads = [mean(abs(ms / median(t.busy_ms) - 1) for ms in t.busy_ms) for some in mine.values() for t in some]
         return cls(measured, ladder, spread=max(spreads, default=0.05))
 
-    def of(self, key: Hashable) -> Mapping[str, Times]:
+    def bind(self, max_batch: int, *, compare: bool) -> None:
+        """Batches have at most so many rows; `compare` finds out how many are worth their time. Call it before anything
+        is learned.
+        """
+        self._most, self._compare = max_batch, compare
+        self._cells.clear()
+        self._shapes.clear()
+
+    def of(self, key: Hashable) -> Mapping[str, _Times]:
         """What is known of batches of one shape, by variant: to be kept by whoever asks more than once."""
         found = self._shapes.get(key)
         if found is None:
@@ -158,7 +186,9 @@ class LatencyTable:
                 self._shapes = {
                     shape: some for shape, some in self._shapes.items() if any(times.cells for times in some.values())
                 }
-            found = self._shapes[key] = {variant: Times(curve) for variant, curve in self._curves.items()}
+            found = self._shapes[key] = {
+                variant: _Times(curve, self._most, compare=self._compare) for variant, curve in self._curves.items()
+            }
         return found
 
     def knows(self, variant: str) -> bool:
@@ -177,7 +207,9 @@ class LatencyTable:
         """A batch took so long."""
         if seconds <= 0:
             return
-        curve, cells = self._curves[variant], self.of(key)[variant].cells
+        times = self.of(key)[variant]
+        curve, cells = times.curve, times.cells
+        times.learn(rows, seconds)
         if not curve.seeded and len(curve.points) < _MOST_SIZES and all(size != rows for size, _ in curve.points):
             curve.add(rows, seconds)
         cell = cells.get(rows)

@@ -48,8 +48,8 @@ class Outlook:
         ]
         self._trial = -math.inf
         self._lane_costs = [1.0] * len(policy.lanes)
-        self._variants = [policy.ladder[0].variant] * len(policy.lanes)
-        # The place on the ladder that serves each lane now.
+        self.variants = [policy.ladder[0].variant] * len(policy.lanes)
+        # The place on the ladder, above its variant, that serves each lane now.
         self.rungs = [0] * len(policy.lanes)
         # Nobody asks for loads where nothing depends on them.
         self.watches = self._scales or self.ladder.moves or len(policy.lanes) > 1
@@ -57,10 +57,6 @@ class Outlook:
         self._came = False
         # When the present window ends; it begins with the first event.
         self.ends = -math.inf if self.watches else math.inf
-
-    def variant(self, lane: int) -> str:
-        """The variant that serves a lane now."""
-        return self._variants[lane]
 
     def rung(self, head: Waiting, now: float) -> int:
         """The place on the ladder of the variant for a batch of this head.
@@ -101,12 +97,12 @@ class Outlook:
     def answered_in(self, request: Waiting, now: float) -> tuple[float, float]:
         """Return seconds until the request would start, and how long its batch then takes at most."""
         number, rows = request.lane, request.rows
-        size, costs, lanes = self._policy.max_batch, self._lane_costs, self._lanes
-        lane, times = self._policy.lanes[number], request.times[self._variants[number]]
+        costs, lanes = self._lane_costs, self._lanes
+        lane, times = self._policy.lanes[number], request.times[self.variants[number]]
         own = lanes.work_before(request) * costs[number]
         if own and len(lanes.queues[number].lines) == 1:
             # What does not fill a batch before this request goes together with it.
-            own -= math.fmod(own, times.mean(size))
+            own -= math.fmod(own, times.mean(times.full))
         before, rate = own, 1.0
         for other, queue, what, weight, share in self._rivals[number]:
             if what < 0:
@@ -120,8 +116,8 @@ class Outlook:
         rate = max(rate, lane.min_share, _LEAST_RATE)
         # Other lanes fill batches up: then only an empty queue gives a small one.
         batch = rows + (lanes.rows if len(costs) > 1 else lanes.line_rows(number, request.key))
-        if batch > size:
-            batch = max(size, rows)
+        if batch > times.full:
+            batch = max(times.full, rows)
         return self._roster.starts_in(now) + before / self._roster.sharing / rate, times.bound(batch)
 
     def unlikely(self, request: Waiting, now: float) -> str | None:
@@ -132,7 +128,7 @@ class Outlook:
         """
         if self.ladder.shedding and self.takes_little(request.lane):
             return "shed"
-        times, deadline = request.times[self._variants[request.lane]], request.deadline
+        times, deadline = request.times[self.variants[request.lane]], request.deadline
         if request.limit == math.inf or not times.known:
             return None
         if now + times.bound(request.rows) > deadline:
@@ -191,7 +187,7 @@ class Outlook:
             self.ladder.observe(at, loads, waiting, self._costs)
             self.rungs = [self.ladder.rung(lane) for lane in self._numbers]
             self._lane_costs = [self._costs[rung] for rung in self.rungs]
-            self._variants = [self._policy.ladder[rung].variant for rung in self.rungs]
+            self.variants = [self._policy.ladder[rung].variant for rung in self.rungs]
 
     def _cost(self, lane: int) -> float:
         """The time of the variant that serves a lane now, relative to the first one's."""
