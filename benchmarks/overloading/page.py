@@ -150,7 +150,10 @@ def _batcher(found: Found) -> list[str]:
     ):
         rates = found.throughput(setting)
         marks = ["**" if best_fixed(found, load)[0] == setting else "" for load in loads]
-        cells = [f"{mark}{rates[load]:.1f}{mark}" for mark, load in zip(marks, loads, strict=True)]
+        # A run that was ended early has not all of them.
+        cells = [
+            f"{mark}{rates[load]:.1f}{mark}" if load in rates else "" for mark, load in zip(marks, loads, strict=True)
+        ]
         lines.append(f"| {setting} | {' | '.join(cells)} |")
     return [*lines, ""]
 

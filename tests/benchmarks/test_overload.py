@@ -207,6 +207,7 @@ def test_a_run_that_was_ended_early_still_gives_a_page(tmp_path: Path) -> None:
     bare = Found("m", 100.0, 0.08)
     bare.troubles.append("triton, round 1: triton did not start")
     bare.batcher[ADAPTIVE, 1.0] = [90.0]
+    bare.batcher[Setting(8, 0.0), 0.5] = [50.0]
     given = argparse.Namespace(rounds=2, seconds=5.0, note="", out=tmp_path / "overload.md")
     text = page([bare], draw([bare], tmp_path), {}, given)
     assert "Not run: triton, round 1: triton did not start" in text
