@@ -82,7 +82,7 @@ soak: setup
 bench-core: setup
 	$(BIN)/python benchmarks/core.py
 
-# Hours; `make bench-overload OVERLOAD='--seconds 5 --rounds 1 --models ppocr-rec'` takes ten minutes. Triton as above.
+# Two hours; `make bench-overload OVERLOAD=--short` takes about twelve minutes. Triton as above.
 bench-overload: zoo
 	$(BIN)/python benchmarks/overload.py $(OVERLOAD)
 

@@ -1,17 +1,21 @@
 """Overload on the real server, beside Triton. Writes docs/overload.md and its plots.
 
 One command: make bench-overload. Servers run pinned to the first core together with their engines, one at a time under
-load; requests come in an open loop from the second. Rounds repeat everything in random order. Exit status 1 where a bar
-is missed. A short run: --seconds 5 --models ppocr-rec, ten minutes; the whole takes hours.
+load; requests come in an open loop from the second. Rounds repeat everything in random order, beginning with what the
+server carries. The page is written after each round, and with what there is where the run is ended early (Ctrl-C,
+SIGTERM). Exit status 1 where a bar is missed. About two hours; with --short about twelve minutes. The first run
+optimizes each model besides, for the ladder.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +26,7 @@ import numpy as np
 
 from hasten.bundle.read import open_bundle
 from hasten.measure.circumstances import Machine, circumstances
-from hasten.serve.policy import Lane
+from hasten.serve.policy import Lane, Policy
 from hasten.spec.variant import REFERENCE
 from overloading import subjects
 from overloading.alone import alone
@@ -32,52 +36,75 @@ from overloading.page import page
 from overloading.plots import draw
 from overloading.sender import Message, closed, send
 from overloading.subjects import BATCH, MIX, lanes_of, serve_toml, subject
-from overloading.verdict import ADAPTIVE, LADDER_LOAD, Cell, Found, Setting, bars
+from overloading.verdict import ADAPTIVE, LADDER_LOAD, TELLING, Cell, Found, Setting, bars
 from servers import hasten, triton, triton_onnx
 from servers.bundle import MODEL
 from servers.process import Server
 
 PAGE = Path(__file__).parent.parent / "docs" / "overload.md"
 SERVER_CORE, LOAD_CORE = 0, 1
-LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)
+LOADS, SHORT_LOADS = (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 3.0)
 LADDER = "hasten, ladder"
 SERVERS = ("hasten", LADDER, "triton")
 # Critical work at 0.3 of the capacity beside background work at three times it.
 CROWD_LOAD, CROWD = 3.3, (0.3, 0.0, 3.0)
 FIXED = (Setting(1, 0.0), *(Setting(rows, ms) for rows in (4, 8) for ms in (0.0, 5.0, 20.0)))
+SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 5.0))
 LONE = 40
 # A step run must be long enough for the level to come back.
-STEP_S, CALM_S = 45.0, 10.0
+STEP_S, CALM_S = 36.0, Policy().settle_s
 ONE_LANE = (Lane(max_age_s=10.0),)
 T = TypeVar("T")
 
 
 def main() -> int:
+    given = _given()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    machine = Machine()
+    before = machine.snapshot()
+    found: list[Found] = []
+
+    def write() -> None:
+        around = circumstances(before, machine.snapshot())
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(page(found, draw(found, given.out.with_suffix("")), around, given))
+
+    ended = False
+    try:
+        for name in given.models:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    _Judge(name, Path(folder), given).judge(found, write)
+                except (SystemExit, OSError, subprocess.CalledProcessError) as error:
+                    print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        ended = True
+        print("ended early: the page shows what there is", file=sys.stderr, flush=True)
+    finally:
+        write()
+    judged = [bar for one in found for bar in bars(one)]
+    for bar in judged:
+        print(f"{bar.model}: {bar.name}: {bar.found}; {bar.asked}: {_word(bar.met)}")
+    return 130 if ended else 0 if judged and all(bar.met for bar in judged) else 1
+
+
+def _given() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of a run under load")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--short", action="store_true", help="a quick look at both models: about 12 minutes")
+    parser.add_argument("--seconds", type=float, help="length of a run under load  [default: 15]")
+    parser.add_argument("--rounds", type=int, help="[default: 2]")
     parser.add_argument("--models", nargs="+", default=["ppocr-rec", "minilm"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--loads", nargs="+", type=float, default=list(LOADS))
+    parser.add_argument("--loads", nargs="+", type=float, help="[default: 0.5, 1, 1.5, 2, 3]")
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--ladder-budget", type=float, default=300.0, help="seconds for hasten optimize, once a model")
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
-    machine = Machine()
-    before = machine.snapshot()
-    found: list[Found] = []
-    for name in given.models:
-        with tempfile.TemporaryDirectory() as folder:
-            found.append(_Judge(name, Path(folder), given).judge())
-    around = circumstances(before, machine.snapshot())
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    drawings = draw(found, given.out.with_suffix(""))
-    given.out.write_text(page(found, drawings, around, given))
-    judged = [bar for one in found for bar in bars(one)]
-    for bar in judged:
-        print(f"{bar.model}: {bar.name}: {bar.found}; {bar.asked}: {_word(bar.met)}")
-    return 0 if all(bar.met for bar in judged) else 1
+    given.seconds = given.seconds or (2.5 if given.short else 15.0)
+    given.rounds = given.rounds or (1 if given.short else 2)
+    given.loads = given.loads or (SHORT_LOADS if given.short else LOADS)
+    return given
 
 
 def _word(met: bool | None) -> str:
@@ -92,31 +119,52 @@ class _Judge:
         self._rng = np.random.default_rng(0)
         self._servers = list(given.servers)
         self._subject = subject(name, work)
-        self._climbing = subjects.climbing(name, given.ladder_budget) if LADDER in self._servers else None
-        if LADDER in self._servers and self._climbing is None:
-            self._say("no variant was proven to be faster: no ladder")
-            self._servers.remove(LADDER)
+        self._climbing: Path | None = None
+        if LADDER in self._servers:
+            self._climbing = subjects.climbing(name, given.ladder_budget)
+            if self._climbing is None:
+                self._say("no variant was proven to be faster: no ladder")
+                self._servers.remove(LADDER)
         self._round = 0
 
-    def judge(self) -> Found:
-        found = self._capacity()
-        lanes = lanes_of(found.batch_s)
+    def judge(self, all_found: list[Found], write: Callable[[], None]) -> None:
+        """Add what is found to `all_found`; `write` is called after each round."""
+        found: Found | None = None
         for number in range(self._given.rounds):
             self._round = number
             self._say(f"round {number + 1} of {self._given.rounds}")
-            self._lone(found)
+            rate = self._capacity()
+            if found is None:
+                found = Found(self._subject.name, rate, BATCH / rate)
+                all_found.append(found)
+            # Loads are multiples of what the server carries now: an old figure would make them something else.
+            found.capacities.append(rate)
+            found.capacity, found.batch_s = rate, BATCH / rate
+            lanes = lanes_of(found.batch_s)
+            self._try(found, "a lone request", lambda one=found: self._lone(one))
             self._batcher(found)
             for name in self._permuted(self._servers):
-                self._under_load(name, found, lanes)
-        return found
+                self._try(found, name, lambda name=name, one=found, lanes=lanes: self._under_load(name, one, lanes))
+            found.capacity = float(np.median(found.capacities))
+            found.batch_s = BATCH / found.capacity
+            write()
 
-    def _capacity(self) -> Found:
-        """What the server carries in a closed loop, with its queue filled once over."""
+    def _try(self, found: Found, what: str, step: Callable[[], None]) -> None:
+        """One server that does not start is no reason to lose what the others would have shown."""
+        try:
+            step()
+        except (SystemExit, OSError, subprocess.CalledProcessError) as error:
+            words = str(error).strip().splitlines()
+            found.troubles.append(f"{what}, round {self._round + 1}: {words[0] if words else type(error).__name__}")
+            self._say(f"{what} failed: {error}")
+
+    def _capacity(self) -> float:
+        """Requests per second that the server carries in a closed loop, with its queue filled once over."""
         with self._hasten(self._subject.bundle, serve_toml([])) as server:
             # What disturbs a server makes it slower only, and a capacity that is too low would be no overload.
             rate = max(self._closed(server, self._subject.messages[1]) for _ in range(3))
         self._say(f"capacity {rate:.1f} requests/s")
-        return Found(self._subject.name, rate, BATCH / rate, {"hasten": rate})
+        return rate
 
     def _lone(self, found: Found) -> None:
         gap_s = 4 / found.capacity
@@ -131,20 +179,23 @@ class _Judge:
 
     def _batcher(self, found: Found) -> None:
         """All settings at all loads: each server is started once a round, in random order."""
-        for setting in self._permuted((ADAPTIVE, *FIXED)):
-            fixed = setting != ADAPTIVE
-            serving = subjects.SERVING
-            if fixed:
-                serving = msgspec.structs.replace(serving, max_batch=setting.batch, max_delay_ms=setting.delay_ms)
-            subjects.set_serving(self._subject.bundle, serving)
-            with self._hasten(
-                self._subject.bundle, serve_toml([], company="window" if fixed else "adaptive")
-            ) as server:
-                self._closed(server, self._subject.messages[1], 1.0)
-                for load in self._permuted(self._given.loads):
-                    played, _ = self._play(server, found, "poisson", float(load), ONE_LANE)
-                    found.batcher[setting, float(load)].append(played.throughput)
+        fixed = SHORT_FIXED if self._given.short else FIXED
+        for setting in self._permuted((ADAPTIVE, *fixed)):
+            self._try(found, f"batcher, {setting}", lambda setting=setting: self._batched(found, setting))
         subjects.set_serving(self._subject.bundle, subjects.SERVING)
+
+    def _batched(self, found: Found, setting: Setting) -> None:
+        """One setting at all loads, which are always five."""
+        fixed = setting != ADAPTIVE
+        serving = subjects.SERVING
+        if fixed:
+            serving = msgspec.structs.replace(serving, max_batch=setting.batch, max_delay_ms=setting.delay_ms)
+        subjects.set_serving(self._subject.bundle, serving)
+        with self._hasten(self._subject.bundle, serve_toml([], company="window" if fixed else "adaptive")) as server:
+            self._closed(server, self._subject.messages[1], 1.0)
+            for load in self._permuted(LOADS):
+                played, _ = self._play(server, found, "poisson", load, ONE_LANE)
+                found.batcher[setting, load].append(played.throughput)
 
     def _under_load(self, name: str, found: Found, lanes: Sequence[Lane]) -> None:
         with self._server(name, lanes, found.batch_s) as server:
@@ -156,23 +207,31 @@ class _Judge:
             cells = [Cell(name, kind, load) for kind in self._given.kinds for load in self._given.loads]
             for cell in self._permuted(cells):
                 found.runs[cell].append(self._play(server, found, cell.kind, cell.load, lanes)[0])
-            found.crowd[name].append(self._play(server, found, "poisson", CROWD_LOAD, lanes, CROWD)[0])
+            # Long enough for the critical requests of all rounds to tell 99.9 % from less.
+            enough = 1.2 * TELLING / (CROWD[0] * found.capacity) / self._given.rounds
+            seconds = None if self._given.short else max(self._given.seconds, enough)
+            found.crowd[name].append(self._play(server, found, "poisson", CROWD_LOAD, lanes, CROWD, seconds)[0])
 
     def _on_the_ladder(self, server: Server, found: Found, lanes: Sequence[Lane]) -> None:
         """Loads upwards, so that no run begins on the level that a higher load before it left behind."""
         assert self._climbing is not None
         accuracies = subjects.accuracies(self._climbing)
         found.top_accuracy = accuracies[REFERENCE]
-        for kind in self._given.kinds:
+        for kind in ["poisson"] if self._given.short else self._given.kinds:
             time.sleep(CALM_S + 1)
-            for load in sorted(self._given.loads):
+            needed = {LADDER_LOAD} if kind == "poisson" else set[float]()
+            for load in sorted(needed if self._given.short else needed | set(self._given.loads)):
                 played, _ = self._play(server, found, kind, load, lanes)
                 found.runs[Cell(LADDER, kind, load)].append(played)
                 if (kind, load) == ("poisson", LADDER_LOAD):
                     found.accuracy.append(accuracy(played.variants, accuracies))
         time.sleep(CALM_S + 1)
-        _, back = self._play(server, found, "step", LADDER_LOAD, lanes, seconds=max(STEP_S, self._given.seconds))
-        found.recovery.append(back or 0.0)
+        length = STEP_S if self._given.short else max(STEP_S, self._given.seconds)
+        played, back = self._play(server, found, "step", LADDER_LOAD, lanes, seconds=length)
+        if any(name and name != REFERENCE for name in played.variants):
+            found.recovery.append(back or 0.0)
+        else:
+            self._say("the step was carried by the top variant: nothing to come back from")
 
     def _play(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 
 from hasten.serve.core import Core, Dispatch, Lane, LatencyTable, Policy, Rung
 from hasten.testing.replay import Arrival, Replayed, replay
+from overloading import simulated
 
 PAGE = Path(__file__).parent.parent / "docs" / "scheduling.md"
 BEGIN, END = "<!-- simulated: begin -->\n", "<!-- simulated: end -->\n"
@@ -156,6 +157,7 @@ def tables() -> str:
                 lines.append(row(kind, load, found, ladder=ladder))
                 print(lines[-1], flush=True)
         parts.append("\n".join(lines))
+    parts.append(simulated.table())
     return "\n\n".join(parts) + "\n"
 
 

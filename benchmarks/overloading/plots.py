@@ -28,6 +28,8 @@ def draw(found: Sequence[Found], folder: Path) -> dict[str, list[Path]]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, list[Path]] = {}
     for one in found:
+        if not one.runs:
+            continue
         paths = [folder / f"{one.model}-{what}.svg" for what in ("goodput", "lanes")]
         _write(paths[0], one, "goodput, of the capacity", _goodput)
         _write(paths[1], one, "answered in time", _lanes)
@@ -51,8 +53,12 @@ def _write(path: Path, found: Found, title: str, fill: Callable[[Axes, Found, st
             panel.set_ylim(bottom=0)
             panel.grid(color="#dddddd", linewidth=0.5)
         panels[0].set_ylabel(title)
-        lines, names = panels[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
+        # Not every server is in every panel.
+        named: dict[str, Any] = {}
+        for panel in panels:
+            lines, names = panel.get_legend_handles_labels()
+            named |= dict(zip(names, lines, strict=True))
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from hasten.stats.change import share
 from overloading.outcome import Outcome
 
-__all__ = ["Bar", "Cell", "Found", "Setting", "bars"]
+__all__ = ["TELLING", "Bar", "Cell", "Found", "Setting", "bars"]
 
 GOODPUT, CRITICAL, BACKGROUND, REFUSED_MS, LADDER, RECOVERY_S, LONE_MS, BATCHER = (
     0.95,
@@ -34,7 +34,7 @@ LADDER_LOAD = 1.5
 # A server that answers this share of what is offered in time is not overloaded: then nothing was shown.
 _SATED = 0.95
 # Of fewer requests without a miss, one cannot tell 99.9 % from less.
-_TELLING = 1000
+TELLING = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ ADAPTIVE = Setting(0, 0.0)
 
 @dataclass(slots=True)
 class Found:
-    """All of one model. Lists grow by one entry a round; `crowd` is critical work under background that saturates."""
+    """All of one model. Lists grow by one entry a round; `crowd` is critical work under background that saturates,
+    `troubles` says what could not be run. `capacity` is that of the present round.
+    """
 
     model: str
     capacity: float
@@ -75,6 +77,8 @@ class Found:
     accuracy: list[float] = field(default_factory=list)
     top_accuracy: float = math.nan
     recovery: list[float] = field(default_factory=list)
+    capacities: list[float] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
 
     def goodput(self, server: str, kind: str) -> dict[float, float]:
         """Goodput by load, medians over rounds."""
@@ -127,7 +131,11 @@ def _goodput(found: Found, kind: str) -> Bar:
     by_load = found.goodput("hasten", kind)
     top, best = max(by_load), max(by_load.values())
     kept = by_load[top] / best if best else math.nan
-    words = f"{kept:.1%}: {by_load[top]:.1f}/s of {best:.1f}/s"
+    at_top, at_best = (
+        [one.goodput for one in found.runs[Cell("hasten", kind, load)]]
+        for load in (top, max(by_load, key=lambda load: by_load[load]))
+    )
+    words = f"{kept:.1%}: {by_load[top]:.1f}/s of {best:.1f}/s{_rounds(at_top, at_best)}"
     loaded = overloaded(found.runs[Cell("hasten", kind, top)])
     return Bar(
         f"goodput at {top:g} x, {kind}",
@@ -136,6 +144,12 @@ def _goodput(found: Found, kind: str) -> Bar:
         words if loaded else f"{words}; it was not overloaded",
         kept >= GOODPUT if loaded else None,
     )
+
+
+def _rounds(mine: Sequence[float], other: Sequence[float]) -> str:
+    """How far single rounds were apart, each paired with its own."""
+    shares = [one / best for one, best in zip(mine, other, strict=False) if best]
+    return f" ({min(shares):.1%} to {max(shares):.1%} in {len(shares)} rounds)" if len(shares) > 1 else ""
 
 
 def overloaded(runs: Sequence[Outcome]) -> bool:
@@ -149,9 +163,9 @@ def _crowd(found: Found) -> list[Bar]:
     part, loaded = middle(one.share(2) for one in runs), bool(runs) and overloaded(runs)
     note = "" if loaded or not runs else "; it was not overloaded"
     # A share that is missed is missed however few they are; one that is met needs enough of them.
-    enough = loaded and (of >= _TELLING or good < of)
+    enough = loaded and (of >= TELLING or good < of)
     if loaded and not enough:
-        note = f"; at least {_TELLING:,} are needed to tell"
+        note = f"; at least {TELLING:,} are needed to tell"
     return [
         Bar(
             "critical lane while background saturates",
@@ -198,7 +212,8 @@ def _ladder(found: Found) -> list[Bar]:
             good / of >= LADDER if of else None,
         ),
         Bar(
-            "back at the top variant after a step", found.model, f"<= {RECOVERY_S:g} s", f"{slowest:.2f} s",
+            "back at the top variant after a step", found.model, f"<= {RECOVERY_S:g} s",
+            f"{slowest:.2f} s, the slowest of {len(found.recovery)}" if found.recovery else "no step down was seen",
             slowest <= RECOVERY_S if found.recovery else None,
         ),
     ]  # fmt: skip
@@ -209,7 +224,9 @@ def _lone(found: Found) -> Bar:
         return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", "not measured", None)
     more = middle(server - engine for server, engine in found.lone)
     server, engine = (middle(pair[side] for pair in found.lone) for side in (0, 1))
-    words = f"{more:+.2f} ms: {server:.2f} ms, engine {engine:.2f} ms"
+    each = [one - other for one, other in found.lone]
+    words = f"{more:+.2f} ms ({min(each):+.2f} to {max(each):+.2f} in {len(each)} runs): "
+    words += f"{server:.2f} ms, engine {engine:.2f} ms"
     return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", words, more <= LONE_MS)
 
 
@@ -219,14 +236,17 @@ def _batcher(found: Found) -> Bar:
     if not own:
         return Bar("batcher, worst load", found.model, asked, "not measured", None)
     best = {load: best_fixed(found, load) for load in own}
-    kept = {load: rate / best[load][1] for load, rate in own.items()}
+    kept = {load: rate / best[load][1] for load, rate in own.items() if best[load][1]}
+    if not kept:
+        return Bar("batcher, worst load", found.model, asked, "no fixed setting was measured", None)
     worst = min(kept, key=lambda load: kept[load])
-    words = f"{kept[worst]:.1%} at {worst:g} x, where {best[worst][0]} was best"
+    spread = _rounds(found.batcher[ADAPTIVE, worst], found.batcher[best[worst][0], worst])
+    words = f"{kept[worst]:.1%} at {worst:g} x, where {best[worst][0]} was best{spread}"
     return Bar("batcher, worst load", found.model, asked, words, kept[worst] >= BATCHER)
 
 
 def best_fixed(found: Found, load: float) -> tuple[Setting, float]:
     """The fixed setting with the most answers per second at a load."""
     rates = {one: middle(some) for (one, at), some in found.batcher.items() if at == load and one != ADAPTIVE}
-    best = max(rates, key=lambda one: rates[one])
-    return best, rates[best]
+    best = max(rates, key=lambda one: rates[one], default=ADAPTIVE)
+    return best, rates.get(best, 0.0)

@@ -203,6 +203,24 @@ def test_the_page_holds_every_bar_and_the_same_figures_give_the_same_drawings(tm
     assert "disturbed" not in text
 
 
+def test_a_run_that_was_ended_early_still_gives_a_page(tmp_path: Path) -> None:
+    bare = Found("m", 100.0, 0.08)
+    bare.troubles.append("triton, round 1: triton did not start")
+    bare.batcher[ADAPTIVE, 1.0] = [90.0]
+    bare.batcher[Setting(8, 0.0), 0.5] = [50.0]
+    given = argparse.Namespace(rounds=2, seconds=5.0, note="", out=tmp_path / "overload.md")
+    text = page([bare], draw([bare], tmp_path), {}, given)
+    assert "Not run: triton, round 1: triton did not start" in text
+    assert {bar.met for bar in bars(bare)} == {None}
+
+
+def test_a_ratio_over_rounds_says_how_far_they_were_apart() -> None:
+    found = found_of()
+    found.batcher[ADAPTIVE, 3.0] = [97.0, 98.0, 99.0]
+    [batcher] = [bar for bar in bars(found) if bar.name == "batcher, worst load"]
+    assert "(97.0% to 99.0% in 3 rounds)" in batcher.found
+
+
 def test_a_generator_that_was_late_is_told_of(tmp_path: Path) -> None:
     found = found_of()
     found.crowd["hasten"] = [dataclasses.replace(ran(100.0), late_ms=2.5)]

@@ -3,13 +3,9 @@ from __future__ import annotations
 import pytest
 
 from hasten.serve.admit import REASONS, Door, refuse
-from hasten.serve.events import Arrived, Waiting
+from hasten.serve.events import Arrived
 from hasten.serve.policy import Lane, Policy
 from hasten.wire.base import STATUS
-
-
-def waiting(id_: int, lane: int = 0, tenant: str = "") -> Waiting:
-    return Waiting(id_, 1, None, 0.0, lane=lane, tenant=tenant)
 
 
 def test_every_reason_has_a_code_of_the_protocol() -> None:
@@ -25,24 +21,23 @@ def test_who_may_come_back_is_told_when_and_never_at_once() -> None:
 def test_the_bounds_of_the_model_a_lane_and_a_tenant_are_told_apart() -> None:
     lanes = (Lane(name="a"), Lane(name="b", capacity=1))
     door = Door(Policy(queue_capacity=3, lanes=lanes, tenant_capacity=2))
-    door.entered(waiting(1, lane=1))
-    assert (door.full(1, ""), door.full(0, "")) == ("lane full", None)
-    door.entered(waiting(2, tenant="x"))
-    assert door.full(0, "x") is None
-    door.left(waiting(1, lane=1))
-    door.entered(waiting(3, tenant="x"))
-    assert (door.full(0, "x"), door.full(0, "y"), door.full(1, "")) == ("tenant full", None, None)
-    door.entered(waiting(4))
-    assert door.full(0, "y") == "queue full"
-    door.left(waiting(2, tenant="x"))
-    assert door.full(0, "x") is None
+    assert door.full(1, "", waiting=1, alike=1) == "lane full"
+    assert door.full(0, "", waiting=1, alike=1) is None
+    door.entered("x")
+    assert door.full(0, "x", waiting=2, alike=1) is None
+    door.entered("x")
+    assert door.full(0, "x", waiting=2, alike=1) == "tenant full"
+    assert door.full(0, "y", waiting=2, alike=1) is None
+    assert door.full(0, "y", waiting=3, alike=1) == "queue full"
+    door.left("x")
+    assert door.full(0, "x", waiting=2, alike=1) is None
 
 
 def test_tenants_that_left_are_forgotten() -> None:
     door = Door(Policy(tenant_capacity=1))
     for number in range(100):
-        door.entered(waiting(number, tenant=str(number)))
-        door.left(waiting(number, tenant=str(number)))
+        door.entered(str(number))
+        door.left(str(number))
     assert not door._tenants
 
 

@@ -33,7 +33,7 @@ def form(
     at_once: bool = False,
 ) -> Formed:
     batcher = Batcher(Policy(max_batch=max_batch, max_delay_s=max_delay_s))
-    return batcher.form(line, now, cost, strict=strict, at_once=at_once)
+    return batcher.form(line, now, cost, max_batch, strict=strict, at_once=at_once)
 
 
 def ids(formed: Formed) -> list[int]:
@@ -100,7 +100,7 @@ def test_company_of_other_lines_fills_the_batch_up_as_far_as_the_deadlines_of_al
     others = [waiting(i) for i in range(10, 20)]
 
     def filled(deadline: float, company: list[Waiting]) -> list[int]:
-        return ids(batcher.form([waiting(1, deadline=deadline)], 0.0, seconds, company=company, strict=True))
+        return ids(batcher.form([waiting(1, deadline=deadline)], 0.0, seconds, 4, company=company, strict=True))
 
     assert filled(math.inf, others) == [1, 10, 11, 12]
     assert filled(0.0125, others) == [1, 10]
@@ -110,7 +110,7 @@ def test_company_of_other_lines_fills_the_batch_up_as_far_as_the_deadlines_of_al
 
 def test_a_full_line_takes_no_company() -> None:
     batcher = Batcher(Policy(max_batch=2))
-    assert ids(batcher.form([waiting(1), waiting(2)], 0.0, seconds, company=[waiting(3)])) == [1, 2]
+    assert ids(batcher.form([waiting(1), waiting(2)], 0.0, seconds, 2, company=[waiting(3)])) == [1, 2]
 
 
 def adaptive(gap_s: float, *, arrivals: int = 50) -> tuple[Batcher, float]:
@@ -124,29 +124,29 @@ def adaptive(gap_s: float, *, arrivals: int = 50) -> tuple[Batcher, float]:
 
 def test_company_is_waited_for_where_it_comes_sooner_than_a_run_of_its_own_would_take() -> None:
     batcher, now = adaptive(gap_s=0.002)
-    formed = batcher.form([waiting(1, arrived=now)], now, seconds)
+    formed = batcher.form([waiting(1, arrived=now)], now, seconds, 8)
     assert formed.until is not None
     assert now + 0.002 <= formed.until <= now + 0.005
 
 
 def test_company_that_comes_too_rarely_is_not_waited_for() -> None:
     batcher, now = adaptive(gap_s=0.02)
-    assert ids(batcher.form([waiting(1, arrived=now)], now, seconds)) == [1]
+    assert ids(batcher.form([waiting(1, arrived=now)], now, seconds, 8)) == [1]
 
 
 def test_company_is_not_waited_for_where_batches_save_nothing() -> None:
     batcher, now = adaptive(gap_s=0.002)
-    assert ids(batcher.form([waiting(1, arrived=now)], now, lambda rows: 0.01 * rows)) == [1]
+    assert ids(batcher.form([waiting(1, arrived=now)], now, lambda rows: 0.01 * rows, 8)) == [1]
 
 
 def test_idle_engines_wait_for_nobody() -> None:
     batcher, now = adaptive(gap_s=0.002)
-    assert ids(batcher.form([waiting(1, arrived=now)], now, seconds, idle=True)) == [1]
+    assert ids(batcher.form([waiting(1, arrived=now)], now, seconds, 8, idle=True)) == [1]
 
 
 def test_company_that_stays_away_is_given_up_before_the_window_ends() -> None:
     batcher, now = adaptive(gap_s=0.002)
-    assert ids(batcher.form([waiting(1, arrived=now)], now + 0.006, seconds)) == [1]
+    assert ids(batcher.form([waiting(1, arrived=now)], now + 0.006, seconds, 8)) == [1]
 
 
 def test_shapes_that_strangers_invent_do_not_fill_the_memory() -> None:

@@ -85,13 +85,12 @@ def test_what_a_cheaper_variant_computed_is_not_kept(bundle: Bundle) -> None:
     ladder = with_variants(bundle, {"reference": (9.0, 0.9), "cheap": (3.0, 0.8)})
 
     async def body(service: ModelService) -> None:
-        handle = service._core.handle
+        arrive = service._core.arrive
 
-        def cheaply(*args: Any, **options: Any) -> list[Command]:
-            commands = handle(*args, **options)
-            return [dataclasses.replace(c, variant="cheap") if isinstance(c, Dispatch) else c for c in commands]
+        def cheaply(*args: Any) -> list[Command]:
+            return [dataclasses.replace(c, variant="cheap") if isinstance(c, Dispatch) else c for c in arrive(*args)]
 
-        service._core.handle = cheaply
+        service._core.arrive = cheaply
         answers = [await service.infer(ask(1)) for _ in range(2)]
         assert [answer.parameters["variant"] for answer in answers] == ["cheap"] * 2
 

@@ -67,20 +67,29 @@ def test_a_queue_that_is_already_long_counts() -> None:
     assert world.ladder.level == 1
 
 
-def test_the_first_variant_comes_back_after_ten_calm_seconds_and_not_earlier() -> None:
+def test_the_first_variant_comes_back_after_six_calm_seconds_and_not_earlier() -> None:
     world = World()
     world.seconds(5, 1.5)
-    world.seconds(9.5, 0.4)
+    world.seconds(5.5, 0.4)
     assert world.ladder.level == 1
     world.seconds(0.5, 0.4)
     assert world.ladder.level == 0
+
+
+def test_a_step_stands_for_ten_seconds_though_the_load_was_short() -> None:
+    world = World()
+    world.seconds(1, 1.5)
+    world.seconds(9, 0.4)
+    assert world.ladder.level == 1
+    world.seconds(0.5, 0.4)
+    assert world.moved == [(0.5, 1), (10.5, 0)]
 
 
 def test_from_the_last_variant_the_first_comes_back_without_a_stop_in_between() -> None:
     world = World()
     world.seconds(10, 2.0)
     world.seconds(15, 0.5)
-    assert world.moved == [(0.5, 2), (20.0, 0)]
+    assert world.moved == [(0.5, 2), (16.0, 0)]
 
 
 def test_a_load_that_a_better_variant_carries_for_long_steps_up_to_it_only() -> None:
@@ -145,7 +154,7 @@ LOADS = st.lists(st.tuples(st.integers(1, 30), st.floats(0.0, 6.0)), max_size=20
 
 @settings(deadline=None)
 @given(LOADS)
-def test_whatever_the_load_the_level_stays_on_the_ladder_and_steps_up_only_after_calm(
+def test_whatever_the_load_the_level_stays_on_the_ladder_and_steps_up_only_when_it_has_settled(
     spells: list[tuple[int, float]],
 ) -> None:
     world = World()
@@ -157,6 +166,33 @@ def test_whatever_the_load_the_level_stays_on_the_ladder_and_steps_up_only_after
         if level < last[1]:
             assert at - last[0] >= 10.0 - 1e-6
         last = (at, level)
+
+
+@settings(deadline=None)
+@given(high=st.floats(1.0, 6.0), loaded=st.floats(4.5, 60.0), low=st.floats(0.0, 0.8))
+def test_after_any_load_that_lasted_the_first_variant_is_back_within_seven_seconds(
+    high: float, loaded: float, low: float
+) -> None:
+    world = World()
+    world.seconds(loaded, high)
+    fell = world.now
+    world.seconds(10, low)
+    assert world.ladder.level == 0
+    assert all(at - fell <= 7.0 for at, _ in world.moved)
+
+
+@settings(deadline=None)
+@given(period=st.integers(2, 60), busy=st.floats(0.1, 0.9), high=st.floats(0.0, 6.0), low=st.floats(0.0, 1.0))
+def test_load_of_any_period_never_moves_the_level_up_and_down_within_ten_seconds(
+    period: int, busy: float, high: float, low: float
+) -> None:
+    """After a step up, a single window steps down again only when that has settled."""
+    world = World()
+    for number in range(400):
+        world.windows(1, high if number % period < busy * period else low)
+    for (before, upper), (after, lower) in pairwise(world.moved):
+        if lower < upper:
+            assert after - before >= 10.0 - 1e-6
 
 
 @settings(deadline=None)

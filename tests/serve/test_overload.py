@@ -279,7 +279,7 @@ def test_a_tenant_fills_its_own_places_only_and_its_token_bounds_its_urgency(bun
 def test_under_load_a_cheaper_variant_answers_and_says_so_until_there_was_calm(bundle: Bundle) -> None:
     """[R13] How long calm lasts is tested in simulated time."""
     lanes = (LaneTable(name="exact", accuracy_floor=0.9), LaneTable(name="usual"))
-    rules = Rules(lanes=lanes, scheduling=Scheduling(ladder=True, window_s=0.05, calm_s=0.3))
+    rules = Rules(lanes=lanes, scheduling=Scheduling(ladder=True, window_s=0.05, calm_s=0.3, settle_s=0.3))
     with serving(with_variants(bundle, {REFERENCE: (8.0, 0.9), "small": (2.0, 0.8)}), rules) as world:
         with world.held() as first:
             # Nothing has been learned yet: eight rows are taken for 80 ms.

@@ -33,12 +33,13 @@ def test_every_state_is_reached_from_the_first(table: Mapping[tuple[str, str], s
 
 
 def test_a_request_that_moves_is_counted_once() -> None:
-    outcomes = Outcomes()
+    outcomes = Outcomes(1)
     outcomes.move(0, "arriving", "admit")
     outcomes.move(0, "waiting", "dispatch")
     outcomes.move(0, "running", "finish")
     outcomes.refuse(0, "arriving", "queue full")
-    assert {state: n for state, n in outcomes.states.items() if n} == {(0, "finished"): 1, (0, "refused"): 1}
-    assert outcomes.refusals == {(0, "queue full"): 1}
+    outcomes.refuse(-1, "arriving", "unknown lane")
+    assert outcomes.states == {(0, "finished"): 1, (0, "refused"): 1, (-1, "refused"): 1}
+    assert outcomes.refusals == {(0, "queue full"): 1, (-1, "unknown lane"): 1}
     with pytest.raises(KeyError):
         outcomes.move(0, "running", "admit")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from hasten.serve.events import Arrived, Refuse, Waiting
+from hasten.serve.events import Arrived, Refuse
 from hasten.serve.policy import Policy
 
 __all__ = ["REASONS", "Door", "Reason", "refuse"]
@@ -53,29 +53,21 @@ def refuse(id_: int, reason: str, wait_s: float | None = None, message: str = ""
 
 
 class Door:
-    """Bounds of the queue and what is predicted, held against one request. Counts who is inside."""
+    """Bounds of the queue and what is predicted, held against one request. Counts who of each tenant is inside."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._waiting = 0
-        self._lanes = [0] * len(policy.lanes)
         self._tenants: Counter[str] = Counter()
 
-    def entered(self, request: Waiting) -> None:
-        """A request waits."""
-        self._waiting += 1
-        self._lanes[request.lane] += 1
-        if request.tenant:
-            self._tenants[request.tenant] += 1
+    def entered(self, tenant: str) -> None:
+        """A request of a tenant waits."""
+        self._tenants[tenant] += 1
 
-    def left(self, request: Waiting) -> None:
+    def left(self, tenant: str) -> None:
         """It waits no longer."""
-        self._waiting -= 1
-        self._lanes[request.lane] -= 1
-        if request.tenant:
-            self._tenants[request.tenant] -= 1
-            if not self._tenants[request.tenant]:
-                del self._tenants[request.tenant]
+        self._tenants[tenant] -= 1
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
 
     def malformed(self, event: Arrived, deadline: float, now: float) -> Refuse | None:
         """Refuse what no server could take."""
@@ -88,13 +80,13 @@ class Door:
             return refuse(event.id, "too many rows", message=words)
         return None
 
-    def full(self, lane: int, tenant: str) -> str | None:
-        """The reason of the bound that one more request would break."""
+    def full(self, lane: int, tenant: str, waiting: int, alike: int) -> str | None:
+        """The reason of the bound that one more request would break; so many wait, and so many in its lane."""
         policy = self._policy
-        if self._waiting >= policy.queue_capacity:
+        if waiting >= policy.queue_capacity:
             return "queue full"
         capacity = policy.lanes[lane].capacity
-        if capacity is not None and self._lanes[lane] >= capacity:
+        if capacity is not None and alike >= capacity:
             return "lane full"
         if tenant and policy.tenant_capacity is not None and self._tenants[tenant] >= policy.tenant_capacity:
             return "tenant full"

@@ -38,10 +38,9 @@ class Formed(NamedTuple):
 
 
 class Batcher:
-    """Forms batches of at most `max_batch` rows; a single request of more runs alone."""
+    """Forms batches of at most so many rows; a single request of more runs alone."""
 
     def __init__(self, policy: Policy) -> None:
-        self._max_batch = policy.max_batch
         self._max_delay_s = policy.max_delay_s
         # Where nobody ever waits for company, nobody asks how often it comes.
         self._adaptive = policy.company == "adaptive" and policy.max_delay_s > 0
@@ -66,48 +65,58 @@ class Batcher:
         line: Iterable[Waiting],
         now: float,
         seconds: Callable[[int], float],
+        most: int,
         *,
         company: Iterable[Waiting] = (),
         strict: bool = False,
         at_once: bool = False,
         idle: bool = False,
     ) -> Formed:
-        """Decide about the next batch of a line that is not empty. `seconds` is how long so many rows take at most.
+        """Decide about the next batch of a line that is not empty. `seconds` is how long so many rows take at most,
+        `most` how many rows make a full batch now.
 
         `company` are requests of other lines that may fill the batch up. `strict` gives up what would be late,
         `at_once` waits for nobody, `idle` says that no engine runs anything.
         """
-        batch, rows = self._fit(line)
-        if strict and min([request.deadline for request in batch]) < now + seconds(rows):
-            timely = self._timely(batch, rows, now, seconds)
+        batch, rows, earliest = self._fit(line, most)
+        run = seconds(rows)
+        if strict and earliest < now + run:
+            timely = self._timely(batch, now, seconds, full=rows >= most)
             if not timely:
                 return Formed([], late=(batch[0],))
             if len(timely) < len(batch):
                 return Formed(timely, closed="deadline")
-        if rows < self._max_batch:
-            rows = self._fill(batch, rows, company, now, seconds, strict)
-        if at_once or rows >= self._max_batch or not self._max_delay_s:
-            return Formed(batch, closed="full" if rows >= self._max_batch else "drain" if at_once else "free")
-        until = self._until(batch, rows, seconds, idle)
-        return Formed(batch, closed="delay") if now >= until else Formed([], until=until)
+        if rows < most and company:
+            fitted, rows = rows, self._fill(batch, rows, most, company, now, seconds, strict)
+            if rows > fitted:
+                run = seconds(rows)
+        if at_once or rows >= most or not self._max_delay_s:
+            return Formed(batch, closed="full" if rows >= most else "drain" if at_once else "free")
+        until = self._until(batch, rows, run, seconds, idle)
+        return Formed(batch, closed="delay") if now >= until else Formed([], until)
 
-    def _fit(self, line: Iterable[Waiting]) -> tuple[list[Waiting], int]:
-        """The first requests that fit; a later, smaller one may join where one does not."""
+    def _fit(self, line: Iterable[Waiting], most: int) -> tuple[list[Waiting], int, float]:
+        """The first requests that fit, their rows and first deadline; a later, smaller one may join where one does
+        not.
+        """
         batch: list[Waiting] = []
-        rows = 0
+        rows, earliest = 0, math.inf
         for request in line:
-            if batch and rows + request.rows > self._max_batch:
+            if batch and rows + request.rows > most:
                 continue
             batch.append(request)
             rows += request.rows
-            if rows >= self._max_batch:
+            if request.deadline < earliest:
+                earliest = request.deadline
+            if rows >= most:
                 break
-        return batch, rows
+        return batch, rows, earliest
 
     def _fill(
         self,
         batch: list[Waiting],
         rows: int,
+        most: int,
         company: Iterable[Waiting],
         now: float,
         seconds: Callable[[int], float],
@@ -120,7 +129,7 @@ class Batcher:
                 earliest = request.deadline
         for request in company:
             more = rows + request.rows
-            if more > self._max_batch:
+            if more > most:
                 continue
             soonest = earliest if earliest < request.deadline else request.deadline
             if strict and now + seconds(more) > soonest:
@@ -131,11 +140,13 @@ class Batcher:
             batch.append(request)
             rows = more
             earliest = soonest
-            if rows >= self._max_batch:
+            if rows >= most:
                 break
         return rows
 
-    def _timely(self, batch: list[Waiting], rows: int, now: float, seconds: Callable[[int], float]) -> list[Waiting]:
+    def _timely(
+        self, batch: list[Waiting], now: float, seconds: Callable[[int], float], *, full: bool
+    ) -> list[Waiting]:
         """The longest beginning of the batch that meets all its deadlines, or nothing: then the first is given up."""
         best, best_rows, taken, earliest = 0, 0, 0, math.inf
         for count, request in enumerate(batch, start=1):
@@ -146,14 +157,13 @@ class Batcher:
                 best, best_rows = count, taken
         if best == len(batch) or not best:
             return batch[:best]
-        full = rows >= self._max_batch
-        if full and best_rows / seconds(best_rows) < _WORTH * rows / seconds(rows):
+        if full and best_rows / seconds(best_rows) < _WORTH * taken / seconds(taken):
             return []
         return batch[:best]
 
-    def _until(self, batch: list[Waiting], rows: int, seconds: Callable[[int], float], idle: bool) -> float:
-        """Until when company is waited for: the past for not at all."""
-        expected, run = math.inf, seconds(rows)
+    def _until(self, batch: list[Waiting], rows: int, run: float, seconds: Callable[[int], float], idle: bool) -> float:
+        """Until when company is waited for, where the batch takes `run` seconds: the past for not at all."""
+        expected = math.inf
         if self._adaptive:
             if idle:
                 return -math.inf

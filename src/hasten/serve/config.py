@@ -150,7 +150,8 @@ class Scheduling(Value, frozen=True):
     ] = "adaptive"
     ladder: Annotated[bool, Meta(description="Serve cheaper variants of the bundle under overload.")] = False
     window_s: Annotated[float, Meta(gt=0, description="Load is looked at once in so many seconds.")] = 0.5
-    calm_s: Annotated[float, Meta(gt=0, description="Seconds of calm before a better variant serves again.")] = 10.0
+    calm_s: Annotated[float, Meta(gt=0, description="Seconds of calm before a better variant serves again.")] = 6.0
+    settle_s: Annotated[float, Meta(gt=0, description="Seconds from any step on the ladder to the next one up.")] = 10.0
     idle_s: Annotated[float, Meta(gt=0, description="Seconds of rest before an instance is stopped.")] = 60.0
 
 

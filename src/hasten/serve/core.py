@@ -7,7 +7,7 @@ tests and simulations do the same with time moved by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from hasten.serve.admit import Door, refuse
@@ -27,6 +27,7 @@ from hasten.serve.events import (
     StartInstance,
     StopInstance,
     Tick,
+    Times,
     Waiting,
     Wake,
 )
@@ -50,11 +51,13 @@ class Core:
         self.policy = policy
         self.draining = False
         self.table = table or LatencyTable(ladder=policy.ladder)
+        self.table.bind(policy.max_batch, compare=policy.company == "adaptive")
         self.lanes = Lanes(policy.lanes)
-        self.outcomes = Outcomes()
+        self.outcomes = Outcomes(len(policy.lanes))
         self._roster = Roster(policy, engine_up)
         self._outlook = Outlook(policy, self.table, self.lanes, self._roster)
         self._door = Door(policy)
+        self._first = policy.ladder[0].variant
         self._batcher = Batcher(policy)
         self._numbers = policy.lane_numbers
         self._held: Waiting | None = None
@@ -125,20 +128,22 @@ class Core:
 
     def _pass_time(self, now: float) -> None:
         """Give up what has waited too long, and look at windows that ended."""
-        lanes = self.lanes
-        if lanes.next_limit() <= now:
+        lanes, outlook = self.lanes, self._outlook
+        if lanes.limits and lanes.limits[0][0] <= now:
             for request in lanes.expired(now):
                 self._give_up(request, "expired" if request.deadline <= now else "too old")
-        if self._outlook.ends <= now:
-            self._scale(self._outlook.end_windows(now))
+        if outlook.ends <= now:
+            self._scale(outlook.end_windows(now))
 
     def _decided(self, now: float) -> list[Command]:
         """Send what can go; return all commands, and when to ask again."""
-        commands, lanes = self._commands, self.lanes
-        at = self._dispatch(now) if lanes.count and self._roster.free else math.inf
-        limit, ends = lanes.next_limit(), self._outlook.next_end()
-        if limit < at:
-            at = limit
+        commands, lanes, at = self._commands, self.lanes, math.inf
+        if lanes.count:
+            if self._roster.free:
+                at = self._dispatch(now)
+            if lanes.limits and lanes.limits[0][0] < at:
+                at = lanes.limits[0][0]
+        ends = self._outlook.next_end()
         if ends < at:
             at = ends
         if at != math.inf:
@@ -159,7 +164,8 @@ class Core:
             return
         self._batcher.arrived(event.key, now)
         self.lanes.add(request)
-        self._door.entered(request)
+        if request.tenant:
+            self._door.entered(request.tenant)
         self.outcomes.move(number, "arriving", "admit")
 
     def _request(self, event: Arrived, number: int, now: float) -> Waiting:
@@ -170,8 +176,12 @@ class Core:
         limit = deadline
         if lane.max_age_s is not None and now + lane.max_age_s < deadline:
             limit = now + lane.max_age_s
-        work = self._outlook.work(event.rows, event.key)
-        return Waiting(event.id, event.rows, event.key, now, deadline, limit, math.inf, number, work, event.tenant)
+        rows, key = event.rows, event.key
+        times = self.table.of(key)
+        first = times[self._first]
+        # Engine seconds of the first variant that so many rows take in full batches.
+        work = first.mean(first.full) * rows / first.full
+        return Waiting(event.id, rows, key, now, deadline, limit, math.inf, number, work, event.tenant, False, times)
 
     def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
         if self.draining:
@@ -184,8 +194,9 @@ class Core:
             return malformed
         if self._outlook.watches:
             self._outlook.offer(request.lane, request.work)
-        reason = self._door.full(request.lane, request.tenant)
-        last = self.lanes.last_below(request.lane) if reason == "queue full" else None
+        lanes = self.lanes
+        reason = self._door.full(request.lane, request.tenant, lanes.count, lanes.length(request.lane))
+        last = lanes.last_below(request.lane) if reason == "queue full" else None
         if reason is None or last is not None:
             reason = self._outlook.unlikely(request, now)
         if reason is None and last is not None:
@@ -205,7 +216,8 @@ class Core:
 
     def _leave(self, request: Waiting) -> None:
         self.lanes.remove(request.id)
-        self._door.left(request)
+        if request.tenant:
+            self._door.left(request.tenant)
 
     def _cancelled(self, event: Cancelled, now: float) -> None:
         request = self.lanes.get(event.id)
@@ -267,22 +279,29 @@ class Core:
         """Send batches to the instances that are free; return until when what is left waits for company, infinite where
         it does not.
         """
-        lanes, roster = self.lanes, self._roster
+        lanes, roster, ladder = self.lanes, self._roster, self.policy.ladder
         while lanes.count and roster.free:
             head = lanes.pick(now, self._bound)
             if head is self._held and now < self._held_until and self._may_rest(head):
                 return self._held_until
-            instance = roster.best(now, partial(self._bound, head), lone=lanes.rows <= self.policy.max_batch)
+            instance = (
+                roster.first_idle()
+                if roster.alike
+                else roster.best(now, partial(self._bound, head), lone=lanes.rows <= self.policy.max_batch)
+            )
             if instance is None:
                 return math.inf
             rung = self._outlook.rung(head, now)
-            variant = self.policy.ladder[rung].variant
+            variant = ladder[rung].variant
+            times = head.times[variant]
+            most = times.next(lanes.rows_of(head.key)) if times.due else times.full
             formed = self._batcher.form(
                 lanes.line(head),
                 now,
-                self._seconds(variant, head.key, instance.slowness),
-                company=self._company(head, rung),
-                strict=self.table.knows(variant),
+                times.bound if instance.slowness == 1.0 else _slower(times, instance.slowness),
+                most,
+                company=self._company(head, rung) if len(lanes.waiting) > 1 else (),
+                strict=times.known,
                 at_once=self.draining,
                 idle=not roster.runs,
             )
@@ -295,14 +314,9 @@ class Core:
                 return formed.until
         return math.inf
 
-    def _seconds(self, variant: str, key: Hashable, slowness: float) -> Callable[[int], float]:
-        """How long so many rows of a shape take at most on an instance."""
-        bounds = self.table.bounds(variant, key)
-        return bounds if slowness == 1.0 else lambda rows: bounds(rows) * slowness
-
     def _may_rest(self, head: Waiting) -> bool:
         """Whether nothing has happened that ends a wait early: the batch is not full, and the server not idle."""
-        full = self.lanes.rows_of(head.key) >= self.policy.max_batch
+        full = self.lanes.rows_of(head.key) >= head.times[self._outlook.variants[head.lane]].full
         return not full and (self._roster.runs or self.policy.company == "window")
 
     def _hold(self, head: Waiting, until: float) -> None:
@@ -315,14 +329,16 @@ class Core:
 
     def _send(self, formed: Formed, instance: Instance, variant: str, now: float) -> None:
         batch = formed.batch
-        rows = sum(request.rows for request in batch)
-        seconds = self.table.seconds(variant, rows, batch[0].key) * instance.slowness
+        rows = sum([request.rows for request in batch])
+        seconds = batch[0].times[variant].mean(rows) * instance.slowness
         shares: dict[int, float] = {}
         for request in batch:
             shares[request.lane] = shares.get(request.lane, 0.0) + seconds * request.rows / rows
         self.lanes.charge(batch[0].lane, shares)
         for request in batch:
-            self._leave(request)
+            self.lanes.remove(request.id)
+            if request.tenant:
+                self._door.left(request.tenant)
         self.outcomes.move_all(batch, "waiting", "dispatch")
         self._roster.move(instance, "dispatch")
         instance.batch, instance.rows, instance.variant = batch, rows, variant
@@ -334,12 +350,16 @@ class Core:
 
         Company makes a batch longer. A lane without deadlines goes alone, for then nothing says how long it may take.
         """
-        if len(self.policy.lanes) == 1:
-            return ()
         if head.deadline == math.inf and not self.policy.lanes[head.lane].background:
             return ()
         return self.lanes.company(head, self._outlook.served_by(rung))
 
     def _bound(self, request: Waiting) -> float:
         """How long a full batch like this request takes at most on the first instance."""
-        return self.table.bound(self._outlook.variant(request.lane), self.policy.max_batch, request.key)
+        times = request.times[self._outlook.variants[request.lane]]
+        return times.bound(times.full)
+
+
+def _slower(times: Times, slowness: float) -> Callable[[int], float]:
+    """How long so many rows take at most on an instance of this slowness."""
+    return lambda rows: times.bound(rows) * slowness

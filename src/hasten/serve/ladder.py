@@ -1,4 +1,4 @@
-"""Which variant serves under load: down the bundle's measured ladder when a window was too much, up after long calm.
+"""Which variant serves under load: down the bundle's measured ladder when a window was too much, up after calm.
 
 Brown-out before black-out: cheaper variants first, then background work is shed down to its guaranteed share, and only
 what is still too much is refused at the door. Choosing among variants by load follows INFaaS (Romero et al., ATC 2021)
@@ -34,8 +34,6 @@ LADDER: dict[tuple[State, Signal], State] = {
 
 # The share of capacity up to which a level is trusted to carry a load: on the way down, and, warier, on the way up.
 _CARRIES, _CARRIES_LONG = 0.95, 0.85
-# So many windows are lately.
-_LATELY = 4
 # A window belongs to what is too old when it ends this close to the border; times are sums of fractions.
 _HAIR = 1e-9
 
@@ -45,7 +43,7 @@ class Ladder:
 
     def __init__(self, policy: Policy) -> None:
         self._lanes = policy.lanes
-        self._window_s, self._calm_s = policy.window_s, policy.calm_s
+        self._window_s, self._calm_s, self._settle_s = policy.window_s, policy.calm_s, policy.settle_s
         self._rungs = len(policy.ladder)
         self._lowest = self._rungs - 1 + any(lane.background for lane in policy.lanes)
         # For each lane, the rung at each level: the cheapest that the level and the lane's floor allow.
@@ -89,14 +87,15 @@ class Ladder:
             self._down(now, loads, costs)
             return
         self._streak = 0
-        if self.level and now - max(self._moved, self._began) >= self._calm_s - _HAIR:
+        calm, settled = now - self._began >= self._calm_s - _HAIR, now - self._moved >= self._settle_s - _HAIR
+        if self.level and calm and settled:
             self._up(now, waiting_s, costs)
 
     def _down(self, now: float, loads: Sequence[float], costs: Sequence[float]) -> None:
         """To the first level that carries it. Soon after another move a single window is not enough: load that goes up
         and down must not be followed.
         """
-        if self.level == self._lowest or (now - self._moved < self._calm_s and self._streak < 2):
+        if self.level == self._lowest or (now - self._moved < self._settle_s - _HAIR and self._streak < 2):
             return
         below = range(self.level + 1, self._lowest + 1)
         level = next((n for n in below if self._load(loads, n, costs) <= _CARRIES), self._lowest)
@@ -104,15 +103,16 @@ class Ladder:
         self._move(now, level, "none carries it" if shed else "a cheaper one carries it")
 
     def _up(self, now: float, waiting_s: float, costs: Sequence[float]) -> None:
-        """To the best level that carries what came lately, once it would have carried the whole time of calm.
+        """To the best level that carries the last window, once it would have carried the whole time of calm.
 
-        A level in between is not taken on the way: it would keep the better one away for another such time.
+        While it would not have, a level in between is not taken on the way: it would keep the better one away until
+        that has settled.
         """
         if waiting_s > self._patience_s / 2:
             return
         for level in range(self.level):
             loads = [self._load(loads, level, costs) for _, loads in self._history]
-            if not self._carries_long(loads[-_LATELY:]):
+            if not self._carries_long(loads[-1:]):
                 continue
             if self._carries_long(loads):
                 self._move(now, level, "a better one carries it" if level else "the first carries it")

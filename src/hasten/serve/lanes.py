@@ -55,19 +55,20 @@ class Queue:
 class Lanes:
     """The queue of one model. A lane is named by its number, the place in `lanes` and in `queues`, which others read.
 
-    `count` are the requests that wait, `rows` their rows.
+    `count` are the requests that wait, `rows` their rows. `waiting` are the lanes that have any, the most urgent first,
+    and `limits` begins with the earliest limit of all requests; both are for others to read.
     """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = self.queues = [Queue(lane, number) for number, lane in enumerate(lanes)]
         self._urgent_first = sorted(self._lanes, key=lambda lane: lane.lane.priority)
         # What of it has requests; and what there is to look for at all, for every event asks who goes next.
-        self._waiting: list[Queue] = []
-        self._shares = any(lane.min_share for lane in lanes)
+        self.waiting: list[Queue] = []
+        self._shares = [lane for lane in self._lanes if lane.lane.min_share] if len(lanes) > 1 else []
         self._ages = any(lane.max_age_s is not None for lane in lanes)
         self._equals = len({lane.priority for lane in lanes}) < len(lanes)
         self._entries: dict[int, _Entry] = {}
-        self._limits: list[_Entry] = []
+        self.limits: list[_Entry] = []
         self._number = 0
         self.count = 0
         self.rows = 0
@@ -95,17 +96,19 @@ class Lanes:
     def add(self, request: Waiting) -> None:
         """Let a request wait. Sets its `due`."""
         lane = self._lanes[request.lane]
-        first = not lane.order
+        order, first = lane.order, not lane.order
         if first:
             self._wake(lane)
-        due = request.due = self._due(lane, request)
-        self._number += 1
-        number = self._number
+        due = request.arrived + lane.patience
+        if due >= request.deadline:
+            due = request.deadline
+        request.due = due
+        number = self._number = self._number + 1
         entry = (due, number, request)
         self._entries[request.id] = entry
-        insort(lane.order, entry)
+        insort(order, entry)
         if first:
-            self._waiting = [one for one in self._urgent_first if one.order]
+            self.waiting = [one for one in self._urgent_first if one.order]
         key, rows = request.key, request.rows
         line = lane.lines.get(key)
         if line is None:
@@ -113,7 +116,7 @@ class Lanes:
         else:
             insort(line, entry)
         if request.limit != math.inf:
-            insort(self._limits, (request.limit, number, request))
+            insort(self.limits, (request.limit, number, request))
         lane.rows += rows
         self.rows += rows
         self.count += 1
@@ -136,7 +139,7 @@ class Lanes:
         if not line:
             del lane.lines[key]
         if request.limit != math.inf:
-            del self._limits[bisect_left(self._limits, (request.limit, number))]
+            del self.limits[bisect_left(self.limits, (request.limit, number))]
         lane.rows -= rows
         self.rows -= rows
         self.count -= 1
@@ -148,7 +151,7 @@ class Lanes:
         else:
             # An empty lane has no work, whatever sums of fractions say.
             lane.work = 0.0
-            self._waiting = [one for one in self._urgent_first if one.order]
+            self.waiting = [one for one in self._urgent_first if one.order]
         return request
 
     def get(self, id_: int) -> Waiting | None:
@@ -178,15 +181,11 @@ class Lanes:
     def expired(self, now: float) -> list[Waiting]:
         """Those whose limit has passed; a limit counts as passed at its very moment."""
         gone: list[Waiting] = []
-        for limit, _, request in self._limits:
+        for limit, _, request in self.limits:
             if limit > now:
                 break
             gone.append(request)
         return gone
-
-    def next_limit(self) -> float:
-        """The earliest limit of all that wait; infinite where there is none."""
-        return self._limits[0][0] if self._limits else math.inf
 
     def line(self, request: Waiting) -> Iterator[Waiting]:
         """The requests of the same lane and shape, in order; begins with `request` where that is the lane's head."""
@@ -197,7 +196,7 @@ class Lanes:
         not among `lanes`: nobody rides past those who may not.
         """
         own = self._lanes[request.lane]
-        for lane in self._waiting:
+        for lane in self.waiting:
             if lane is own:
                 continue
             if lane.number not in lanes:
@@ -217,9 +216,7 @@ class Lanes:
 
     def pick(self, now: float, seconds: Callable[[Waiting], float]) -> Waiting:
         """Return the head of the lane that goes next; something must wait. `seconds` predicts a request's batch."""
-        if len(self._lanes) == 1:
-            return self._lanes[0].head
-        waiting = self._waiting
+        waiting = self.waiting
         chosen = waiting[0]
         if len(waiting) == 1:
             return chosen.order[0][2]
@@ -242,18 +239,16 @@ class Lanes:
         """A batch was sent for a lane, and takes `shares` seconds of each lane that has requests in it. Call it before
         they are removed.
         """
-        if len(self._lanes) == 1:
+        if self._equals:
+            for number, own in shares.items():
+                self._lanes[number].passed += own / self._lanes[number].lane.weight
+        if not self._shares:
             return
         total = sum(shares.values())
-        contended = len(self._waiting) > 1
-        for number, lane in enumerate(self._lanes):
-            own, policy = shares.get(number, 0.0), lane.lane
-            if own:
-                lane.passed += own / policy.weight
-            if not policy.min_share:
-                continue
-            balance = lane.owed + policy.min_share * total - own
-            if number == picked and lane.owed > 0 and contended:
+        contended = len(self.waiting) > 1
+        for lane in self._shares:
+            balance = lane.owed + lane.lane.min_share * total - shares.get(lane.number, 0.0)
+            if lane.number == picked and lane.owed > 0 and contended:
                 lane.owed = balance
             elif not lane.order:
                 # An idle lane pays debts back, and saves nothing up.

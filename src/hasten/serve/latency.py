@@ -8,10 +8,11 @@ to what was measured and its mean absolute deviation, both exponentially weighte
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from statistics import mean, median
 
 from hasten.serve.policy import Rung
+from hasten.serve.sizes import Sizes, compared
 from hasten.spec.serving import ServiceTimes, Serving
 
 __all__ = ["GUESS_S", "LatencyTable"]
@@ -42,24 +43,27 @@ class _Cell:
         self.bound = self.seed * (ratio + _BOUND * deviation)
 
     def learn(self, seconds: float) -> None:
-        seen = seconds / self.seed
-        deviation = self.deviation + _DEVIATION_WEIGHT * (abs(seen - self.ratio) - self.deviation)
-        self.set(self.ratio + _WEIGHT * (seen - self.ratio), deviation)
+        off = seconds / self.seed - self.ratio
+        deviation = self.deviation + _DEVIATION_WEIGHT * (abs(off) - self.deviation)
+        self.set(self.ratio + _WEIGHT * off, deviation)
 
 
 class _Curve:
-    """Measured sizes of one variant, ascending, with seconds; and what its batches were like on the whole."""
+    """Measured sizes of one variant, ascending, with seconds; and what its batches were like on the whole. `known`
+    says whether there is any.
+    """
 
-    __slots__ = ("_seeds", "overall", "points", "seeded")
+    __slots__ = ("_seeds", "known", "overall", "points", "seeded")
 
     def __init__(self, points: Sequence[tuple[int, float]], deviation: float) -> None:
         self.points = sorted(points)
-        self.seeded = bool(points)
+        self.known = self.seeded = bool(points)
         self._seeds: dict[int, float] = {}
         self.overall = _Cell(1.0, 1.0, deviation)
 
     def add(self, rows: int, seconds: float) -> None:
         insort(self.points, (rows, seconds))
+        self.known = True
         self._seeds.clear()
 
     def seed(self, rows: int) -> float:
@@ -86,22 +90,47 @@ class _Curve:
         return below + (above - below) * (rows - below_rows) / (above_rows - below_rows)
 
 
-class _Line:
+class _Times:
     """The batches of one variant and shape: a cell for each size that was seen, and for the others the curve, corrected
-    by what the variant's batches were like on the whole.
+    by what the variant's batches were like on the whole. `sizes` finds out how many rows make a full batch, where that
+    is asked for.
     """
 
-    __slots__ = ("cells", "curve")
+    __slots__ = ("cells", "curve", "due", "full", "sizes")
 
-    def __init__(self, curve: _Curve) -> None:
+    def __init__(self, curve: _Curve, most: int, *, compare: bool) -> None:
         self.curve = curve
         self.cells: dict[int, _Cell] = {}
+        measured = {rows: curve.seconds(rows) for rows in compared(most)} if curve.seeded else {}
+        self.sizes = Sizes(most, measured) if compare and most > 1 else None
+        self.full = self.sizes.best if self.sizes else most
+        self.due = self.sizes is not None and self.sizes.due
+
+    @property
+    def known(self) -> bool:
+        """Whether anything of the variant was measured or seen: a guess refuses nobody."""
+        return self.curve.known
+
+    def learn(self, rows: int, seconds: float) -> None:
+        if self.sizes is not None:
+            self.sizes.learn(rows, seconds)
+            self.full, self.due = self.sizes.best, self.sizes.due
+
+    def next(self, waiting: int) -> int:
+        """How many rows make a full batch now, so many being there."""
+        if self.sizes is None:
+            return self.full
+        rows = self.sizes.next(waiting)
+        self.due = self.sizes.due
+        return rows
 
     def mean(self, rows: int) -> float:
+        """How long so many rows take on average, in seconds."""
         cell = self.cells.get(rows)
         return self.curve.seed(rows) * self.curve.overall.mean if cell is None else cell.mean
 
     def bound(self, rows: int) -> float:
+        """How long so many rows take at most, but for rare cases, in seconds."""
         cell = self.cells.get(rows)
         return self.curve.seed(rows) * self.curve.overall.bound if cell is None else cell.bound
 
@@ -127,7 +156,8 @@ class LatencyTable:
             self._curves[rung.variant] = _Curve(points, spread if points else _UNMEASURED)
         # In the order in which they were first seen.
         self._cells: dict[tuple[str, int, Hashable], _Cell] = {}
-        self._lines: dict[tuple[str, Hashable], _Line] = {}
+        self._shapes: dict[Hashable, dict[str, _Times]] = {}
+        self._most, self._compare = 1, False
 
     @classmethod
     def of_times(
@@ -140,47 +170,58 @@ class LatencyTable:
         spreads = [mean(abs(ms / median(t.busy_ms) - 1) for ms in t.busy_ms) for some in mine.values() for t in some]
         return cls(measured, ladder, spread=max(spreads, default=0.05))
 
+    def bind(self, max_batch: int, *, compare: bool) -> None:
+        """Batches have at most so many rows; `compare` finds out how many are worth their time. Call it before anything
+        is learned.
+        """
+        self._most, self._compare = max_batch, compare
+        self._cells.clear()
+        self._shapes.clear()
+
+    def of(self, key: Hashable) -> Mapping[str, _Times]:
+        """What is known of batches of one shape, by variant: to be kept by whoever asks more than once."""
+        found = self._shapes.get(key)
+        if found is None:
+            if len(self._shapes) >= 2 * _MOST_CELLS:
+                self._shapes = {
+                    shape: some for shape, some in self._shapes.items() if any(times.cells for times in some.values())
+                }
+            found = self._shapes[key] = {
+                variant: _Times(curve, self._most, compare=self._compare) for variant, curve in self._curves.items()
+            }
+        return found
+
     def knows(self, variant: str) -> bool:
         """Whether anything was measured or seen: a guess refuses nobody."""
-        return bool(self._curves[variant].points)
+        return self._curves[variant].known
 
     def seconds(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes on average."""
-        return self._line(variant, key).mean(rows)
+        return self.of(key)[variant].mean(rows)
 
     def bound(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes at most, but for rare cases."""
-        return self._line(variant, key).bound(rows)
-
-    def bounds(self, variant: str, key: Hashable) -> Callable[[int], float]:
-        """The same as a function of the rows, for one decision."""
-        return self._line(variant, key).bound
+        return self.of(key)[variant].bound(rows)
 
     def learn(self, variant: str, rows: int, key: Hashable, seconds: float) -> None:
         """A batch took so long."""
         if seconds <= 0:
             return
-        curve = self._curves[variant]
+        times = self.of(key)[variant]
+        curve, cells = times.curve, times.cells
+        times.learn(rows, seconds)
         if not curve.seeded and len(curve.points) < _MOST_SIZES and all(size != rows for size, _ in curve.points):
             curve.add(rows, seconds)
-        cell = self._cells.get((variant, rows, key))
+        cell = cells.get(rows)
         if cell is None:
             cell = _Cell(curve.seconds(rows), curve.overall.ratio, curve.overall.deviation)
             if len(self._cells) >= _MOST_CELLS:
                 self._forget(next(iter(self._cells)))
-            self._cells[variant, rows, key] = self._line(variant, key).cells[rows] = cell
+            self._cells[variant, rows, key] = cells[rows] = cell
         curve.overall.learn(seconds / cell.seed)
         cell.learn(seconds)
-
-    def _line(self, variant: str, key: Hashable) -> _Line:
-        found = self._lines.get((variant, key))
-        if found is None:
-            if len(self._lines) >= 2 * _MOST_CELLS:
-                self._lines = {place: line for place, line in self._lines.items() if line.cells}
-            found = self._lines[variant, key] = _Line(self._curves[variant])
-        return found
 
     def _forget(self, place: tuple[str, int, Hashable]) -> None:
         variant, rows, key = place
         del self._cells[place]
-        del self._lines[variant, key].cells[rows]
+        del self._shapes[key][variant].cells[rows]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from hasten.serve.events import Waiting
 
@@ -28,27 +28,39 @@ REQUEST: dict[tuple[State, Happening], State] = {
 
 
 class Outcomes:
-    """Requests by lane and state; `refusals` by lane and reason. Lanes are named by their numbers; a request of an
-    unknown lane counts under -1.
+    """Requests by lane and state, of so many lanes; `refusals` by lane and reason. Lanes are named by their numbers; a
+    request of an unknown lane counts under -1.
     """
 
-    def __init__(self) -> None:
-        self.states: Counter[tuple[int, State]] = Counter()
+    def __init__(self, lanes: int) -> None:
+        # By state, one count for each lane; the last one is that of unknown lanes.
+        self._counts: dict[State, list[int]] = {state: [0] * (lanes + 1) for state in get_args(State)}
         self.refusals: Counter[tuple[int, str]] = Counter()
 
-    def move(self, lane: int, state: State, happening: Happening, count: int = 1) -> None:
-        """So many requests of a lane changed state; those that arrive were in none before."""
+    @property
+    def states(self) -> dict[tuple[int, State], int]:
+        """How many requests of each lane are in which state; only what is not 0."""
+        last = len(self._counts["waiting"]) - 1
+        return {
+            (-1 if lane == last else lane, state): count
+            for state, counts in self._counts.items()
+            for lane, count in enumerate(counts)
+            if count
+        }
+
+    def move(self, lane: int, state: State, happening: Happening) -> None:
+        """A request of a lane changed state; one that arrives was in none before."""
         if state != "arriving":
-            self.states[lane, state] -= count
-        self.states[lane, REQUEST[state, happening]] += count
+            self._counts[state][lane] -= 1
+        self._counts[REQUEST[state, happening]][lane] += 1
 
     def move_all(self, batch: Sequence[Waiting], state: State, happening: Happening) -> None:
         """The requests of a batch changed state."""
-        counts: dict[int, int] = {}
+        before, after = self._counts[state], self._counts[REQUEST[state, happening]]
         for request in batch:
-            counts[request.lane] = counts.get(request.lane, 0) + 1
-        for lane, count in counts.items():
-            self.move(lane, state, happening, count)
+            lane = request.lane
+            before[lane] -= 1
+            after[lane] += 1
 
     def refuse(self, lane: int, state: State, reason: str) -> None:
         """A request was refused."""

@@ -7,7 +7,6 @@ comes and still be right when the level changes. Pure: time comes in as an argum
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 
 from hasten.serve.events import Waiting
 from hasten.serve.ladder import Ladder
@@ -49,7 +48,9 @@ class Outlook:
         ]
         self._trial = -math.inf
         self._lane_costs = [1.0] * len(policy.lanes)
-        self._variants = [policy.ladder[0].variant] * len(policy.lanes)
+        self.variants = [policy.ladder[0].variant] * len(policy.lanes)
+        # The place on the ladder, above its variant, that serves each lane now.
+        self.rungs = [0] * len(policy.lanes)
         # Nobody asks for loads where nothing depends on them.
         self.watches = self._scales or self.ladder.moves or len(policy.lanes) > 1
         self._follows = self._scales or self.ladder.moves
@@ -57,17 +58,13 @@ class Outlook:
         # When the present window ends; it begins with the first event.
         self.ends = -math.inf if self.watches else math.inf
 
-    def variant(self, lane: int) -> str:
-        """The variant that serves a lane now."""
-        return self._variants[lane]
-
     def rung(self, head: Waiting, now: float) -> int:
         """The place on the ladder of the variant for a batch of this head.
 
         That of its lane; or a more accurate one where the batch has free rows, a lane that needs it waits to ride
         along, and the head would still be in time: two half-empty batches cost more than a better variant.
         """
-        own = self.ladder.rung(head.lane)
+        own = self.rungs[head.lane]
         if own == 0 or head.deadline == math.inf or len(self._numbers) == 1:
             return own
         rows = self._lanes.line_rows(head.lane, head.key)
@@ -76,18 +73,13 @@ class Outlook:
         needed = own
         for number, lane in enumerate(self._policy.lanes):
             if not lane.background and self._lanes.line_rows(number, head.key):
-                needed = min(needed, self.ladder.rung(number))
+                needed = min(needed, self.rungs[number])
         variant = self._policy.ladder[needed].variant
-        return needed if now + self._table.bound(variant, rows, head.key) <= head.deadline else own
+        return needed if now + head.times[variant].bound(rows) <= head.deadline else own
 
     def served_by(self, rung: int) -> list[int]:
         """The lanes whose floors allow a variant."""
         return self._served[rung]
-
-    def work(self, rows: int, key: Hashable) -> float:
-        """Engine seconds of the first variant that so many rows take in full batches."""
-        size = self._policy.max_batch
-        return self._table.seconds(self._policy.ladder[0].variant, size, key) * rows / size
 
     def offer(self, lane: int, work: float) -> None:
         """Work came, whether or not it is let in."""
@@ -97,20 +89,20 @@ class Outlook:
     def drains_in(self, lane: int) -> float:
         """Seconds until the lane's queue is empty if nothing else comes: when coming back makes sense."""
         if len(self._numbers) == 1:
-            return self._waits(lane) / self._instances
+            return self._waits(lane) / self._roster.sharing
         urgent = self._policy.lanes[lane].priority
         work = sum(self._waits(n) for n in self._numbers if self._policy.lanes[n].priority <= urgent)
-        return work / self._instances
+        return work / self._roster.sharing
 
     def answered_in(self, request: Waiting, now: float) -> tuple[float, float]:
         """Return seconds until the request would start, and how long its batch then takes at most."""
-        number, rows, key = request.lane, request.rows, request.key
-        size, costs, lanes = self._policy.max_batch, self._lane_costs, self._lanes
-        lane, variant = self._policy.lanes[number], self._variants[number]
+        number, rows = request.lane, request.rows
+        costs, lanes = self._lane_costs, self._lanes
+        lane, times = self._policy.lanes[number], request.times[self.variants[number]]
         own = lanes.work_before(request) * costs[number]
-        if own and lanes.shapes(number) == 1:
+        if own and len(lanes.queues[number].lines) == 1:
             # What does not fill a batch before this request goes together with it.
-            own -= math.fmod(own, self._table.seconds(variant, size, key))
+            own -= math.fmod(own, times.mean(times.full))
         before, rate = own, 1.0
         for other, queue, what, weight, share in self._rivals[number]:
             if what < 0:
@@ -123,9 +115,10 @@ class Outlook:
                 rate -= share
         rate = max(rate, lane.min_share, _LEAST_RATE)
         # Other lanes fill batches up: then only an empty queue gives a small one.
-        waiting = lanes.rows if len(costs) > 1 else lanes.line_rows(number, key)
-        run = self._table.bound(variant, max(min(size, waiting + rows), rows), key)
-        return self._roster.starts_in(now) + before / self._instances / rate, run
+        batch = rows + (lanes.rows if len(costs) > 1 else lanes.line_rows(number, request.key))
+        if batch > times.full:
+            batch = max(times.full, rows)
+        return self._roster.starts_in(now) + before / self._roster.sharing / rate, times.bound(batch)
 
     def unlikely(self, request: Waiting, now: float) -> str | None:
         """Why a request that would find a place should not take it; None where it should. A guess refuses nobody.
@@ -133,16 +126,16 @@ class Outlook:
         What is refused is never seen, and so a table that is wrong would stay wrong: an idle engine now and then tries
         a request all the same, and marks it.
         """
-        if self.takes_little(request.lane):
+        if self.ladder.shedding and self.takes_little(request.lane):
             return "shed"
-        variant = self._variants[request.lane]
-        if request.limit == math.inf or not self._table.knows(variant):
+        times, deadline = request.times[self.variants[request.lane]], request.deadline
+        if request.limit == math.inf or not times.known:
             return None
-        if now + self._table.bound(variant, request.rows, request.key) > request.deadline:
+        if now + times.bound(request.rows) > deadline:
             reason = "too late to start"
         else:
             wait_s, run_s = self.answered_in(request, now)
-            if now + wait_s + run_s <= request.deadline and now + wait_s <= request.limit:
+            if now + wait_s + run_s <= deadline and now + wait_s <= request.limit:
                 return None
             reason = "would be late"
         if self._roster.free and not self._lanes.count and now >= self._trial + _TRIAL_S:
@@ -152,11 +145,9 @@ class Outlook:
         return reason
 
     def takes_little(self, lane: int) -> bool:
-        """Whether background work is shed now and the lane's share of the next second is already waiting."""
-        if not self.ladder.shedding:
-            return False
+        """Whether of background work, where it is shed, the lane's share of the next second is already waiting."""
         chosen = self._policy.lanes[lane]
-        return chosen.background and self._waits(lane) >= chosen.min_share * self._instances
+        return chosen.background and self._waits(lane) >= chosen.min_share * self._roster.sharing
 
     def end_windows(self, now: float) -> int:
         """Look at the windows that ended; move the level; return how many instances there should be."""
@@ -164,7 +155,7 @@ class Outlook:
         if self.ends == -math.inf:
             self.ends = now + window
         # After a long rest only as many empty windows count as can change anything.
-        longest = 2 * max(self._policy.calm_s, self._policy.idle_s) + window
+        longest = 2 * max(self._policy.calm_s, self._policy.settle_s, self._policy.idle_s) + window
         while self.ends <= now:
             self._end_window(self.ends)
             if self._scales:
@@ -184,7 +175,7 @@ class Outlook:
         return self.ends if unsettled else math.inf
 
     def _end_window(self, at: float) -> None:
-        capacity = self._instances * self._policy.window_s
+        capacity = self._roster.sharing * self._policy.window_s
         loads = [offered / capacity for offered in self._offered]
         for number, load in enumerate(loads):
             self._loads[number] += _LOAD_WEIGHT * (load - self._loads[number])
@@ -192,16 +183,11 @@ class Outlook:
             size = self._policy.max_batch
             first, *_ = seconds = [self._table.seconds(rung.variant, size, None) for rung in self._policy.ladder]
             self._costs = [one / first for one in seconds]
-            waiting = sum(self._waits(n) for n in self._numbers) / self._instances
+            waiting = sum(self._waits(n) for n in self._numbers) / self._roster.sharing
             self.ladder.observe(at, loads, waiting, self._costs)
-            rungs = [self.ladder.rung(lane) for lane in self._numbers]
-            self._lane_costs = [self._costs[rung] for rung in rungs]
-            self._variants = [self._policy.ladder[rung].variant for rung in rungs]
-
-    @property
-    def _instances(self) -> int:
-        """Instances that share the work; at least one is taken to come back."""
-        return max(1, self._roster.working)
+            self.rungs = [self.ladder.rung(lane) for lane in self._numbers]
+            self._lane_costs = [self._costs[rung] for rung in self.rungs]
+            self.variants = [self._policy.ladder[rung].variant for rung in self.rungs]
 
     def _cost(self, lane: int) -> float:
         """The time of the variant that serves a lane now, relative to the first one's."""

@@ -80,6 +80,7 @@ def plan_of(bundle: Bundle, rules: Rules) -> Plan:
         ladder=ladder,
         window_s=scheduling.window_s,
         calm_s=scheduling.calm_s,
+        settle_s=scheduling.settle_s,
         idle_s=scheduling.idle_s,
     )
     return Plan(

@@ -69,7 +69,8 @@ class Policy:
 
     At most `queue_capacity` requests wait, of one tenant at most `tenant_capacity`. `ladder` goes from the variant that
     serves at normal load to ever cheaper ones; the server moves on it at ends of windows of `window_s`, down as soon as
-    a window was too much, up after `calm_s` without need.
+    a window was too much, up once a better variant would have carried all of the last `calm_s`, but not within
+    `settle_s` of the last move.
     """
 
     instances: int = 1
@@ -81,7 +82,8 @@ class Policy:
     tenant_capacity: int | None = None
     ladder: tuple[Rung, ...] = (Rung(variant=""),)
     window_s: float = 0.5
-    calm_s: float = 10.0
+    calm_s: float = 6.0
+    settle_s: float = 10.0
     min_instances: int | None = None
     max_instances: int | None = None
     idle_s: float = 60.0

@@ -6,6 +6,7 @@ argument. "engine up" and "engine lost" are what the driver reports of starts; a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -62,6 +63,7 @@ class Roster:
     free: bool
     runs: bool
     working: int
+    sharing: int
     wanted: int
     loss: EngineLost | None
 
@@ -83,26 +85,25 @@ class Roster:
             return False
         instance.state = after
         if happening == "dispatch" or (happening == "finished" and before == "busy"):
-            self._turned(after)
+            # One went from idle to busy or back, as with every batch: nothing else changed.
+            self._idle += 1 if after == "idle" else -1
+            self.free = self._idle > 0
+            # Some leave, or those that work are not all idle.
+            self.runs = self._leaving or self._idle < self.working
         else:
             self._count()
         return True
-
-    def _turned(self, state: State) -> None:
-        """One went from idle to busy or back, as with every batch: nothing else changed."""
-        self._idle += 1 if state == "idle" else -1
-        self.free = self._idle > 0
-        # Some leave, or those that work are not all idle.
-        self.runs = self._leaving or self._idle < self.working
 
     def _count(self) -> None:
         """Every event asks, and few events change anything: counted when something changes."""
         states = [instance.state for instance in self.instances]
         self._idle, self._leaving = states.count("idle"), "leaving" in states
-        # Whether one takes a batch now; whether one runs something; how many share the work; how many should be up.
+        # Whether one takes a batch now; whether one runs something; how many work; how many share what waits, for at
+        # least one is taken to come back; how many should be up.
         self.free = self._idle > 0
         self.runs = "busy" in states or self._leaving
         self.working = self._idle + states.count("busy")
+        self.sharing = max(1, self.working)
         self.wanted = len(states) - states.count("off") - states.count("leaving")
         losses = [instance.loss for instance in self.instances if instance.state == "lost" and instance.loss]
         all_lost = bool(losses) and len(losses) >= self.wanted
@@ -113,18 +114,25 @@ class Roster:
         """Seconds until an instance is free, as predicted; 0 where one is, or where none is up."""
         if self.free:
             return 0.0
-        busy = [instance.busy_until for instance in self.instances if instance.state == "busy"]
-        return max(0.0, min(busy) - now) if busy else 0.0
+        soonest = math.inf
+        for instance in self.instances:
+            if instance.state == "busy" and instance.busy_until < soonest:
+                soonest = instance.busy_until
+        return soonest - now if now < soonest < math.inf else 0.0
+
+    def first_idle(self) -> Instance | None:
+        """The free instance of the lowest number."""
+        for instance in self.instances:
+            if instance.state == "idle":
+                return instance
+        return None
 
     def best(self, now: float, seconds: Callable[[], float], *, lone: bool) -> Instance | None:
         """The free instance that answers first. None: none is free, or the batch waits alone (`lone`) and an instance
         that is busy would still answer it sooner. `seconds` predicts its run on an instance of slowness 1.
         """
         if self.alike:
-            for instance in self.instances:
-                if instance.state == "idle":
-                    return instance
-            return None
+            return self.first_idle()
         free = [instance for instance in self.instances if instance.state == "idle"]
         if not free:
             return None
