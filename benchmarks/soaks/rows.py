@@ -188,7 +188,7 @@ GUARDED = frozenset({"R19", "R20"})
 FLAGS = {
     "R19": ("--repository-control",),
     "R20": ("--repository-control",),
-    "R28": ("--queue-capacity", "4096"),
+    "R28": ("--queue-capacity", "4096", "--run-timeout", "900"),
 }
 MODELS: dict[str, Identity] = {name: WIDE if name == "R28" else TINY for name in (*ROWS, "R26")}
 VARIABLES = {"HASTEN_ADMIN_TOKEN": TOKEN, "HASTEN_INFER_TOKEN": TOKEN}
