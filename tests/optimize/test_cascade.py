@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from hasten.data import Dataset
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan
 from hasten.measure.margins import Margins
 from hasten.model.open import open_model
-from hasten.optimize.cascade import SHARES, cascading, limits_for
+from hasten.optimize.cascade import SHARES, cascading, limit_for
 from hasten.optimize.run import Job, run
 from hasten.spec.measurement import Figure
 from hasten.spec.target import Target
@@ -45,35 +46,34 @@ def at_most(drop: float) -> Callable[[Figure], bool]:
     return lambda change: change.value is not None and -change.value <= drop
 
 
-def test_the_smallest_share_that_does_and_the_next_are_taken() -> None:
+@pytest.mark.parametrize(("wrong_below", "limit"), [(0.04, 0.1), (0.09, 0.15), (0.24, 0.25)])
+def test_the_share_above_the_smallest_that_does_is_taken(wrong_below: float, limit: float) -> None:
     margins = np.linspace(0, 1, 1000)
-    wrong = margins < 0.09
-    first, second = limits_for(calls(margins, wrong), at_most(0.0))
-    assert np.isclose([first, second], [0.1, 0.15], atol=0.002).all()
+    assert limit_for(calls(margins, margins < wrong_below), at_most(0.0)) == pytest.approx(limit, abs=0.002)
 
 
 def test_losses_that_are_no_close_calls_are_beyond_a_cascade() -> None:
     margins = np.linspace(0, 1, 1000)
-    assert limits_for(calls(margins, margins > 0.9), at_most(0.0)) == []
+    assert limit_for(calls(margins, margins > 0.9), at_most(0.0)) is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=20, max_size=200), st.floats(0, 0.3))
-def test_what_is_taken_holds_and_no_smaller_share_does(rows: list[tuple[float, bool]], drop: float) -> None:
+def test_there_is_a_limit_where_some_share_holds_and_it_holds_itself(
+    rows: list[tuple[float, bool]], drop: float
+) -> None:
     found = calls([margin for margin, _ in rows], [wrong for _, wrong in rows])
-    limits = limits_for(found, at_most(drop))
-    assert limits == sorted(limits)
-    smaller = [found.below(share) for share in SHARES]
-    if limits:
-        assert at_most(drop)(found.change_with(limits[0]))
-        smaller = [limit for limit in smaller if 0 < limit < limits[0]]
-    assert not any(at_most(drop)(found.change_with(limit)) for limit in smaller if limit > 0)
+    limit = limit_for(found, at_most(drop))
+    usable = [one for one in map(found.below, SHARES) if one > 0]
+    assert (limit is not None) == any(at_most(drop)(found.change_with(one)) for one in usable)
+    if limit is not None:
+        assert at_most(drop)(found.change_with(limit))
 
 
 def test_a_cascading_variant_tells_its_limit_in_its_target() -> None:
     variant = Variant(id="openvino-bf16-2t", target=Target(engine="openvino", precision="bf16", threads=2))
-    cascade = cascading(variant, 0.0612345, 1)
+    cascade = cascading(variant, 0.0612345)
     assert (cascade.id, str(cascade.target)) == (
-        "openvino-bf16-2t-cascade1",
+        "openvino-bf16-2t-cascade",
         "openvino on CPU, bf16, 2 threads, cascade_below=0.0612",
     )
 

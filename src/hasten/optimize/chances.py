@@ -1,13 +1,13 @@
 """Second chances for candidates of lower precision that were fast and lost too many answers: a cascade, or a mix.
 
-A cascade (`optimize.cascade`) computes close calls again in f32 and costs two trials; a mix (`optimize.mixed`) keeps
+A cascade (`optimize.cascade`) computes close calls again in f32 and costs a trial; a mix (`optimize.mixed`) keeps
 the most sensitive nodes in f32 and costs many builds. So cascades go first. Sees tuning data only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -16,7 +16,7 @@ from hasten.errors import EngineError, HastenError, MissingError
 from hasten.measure.margins import margins_of
 from hasten.optimize import mixed
 from hasten.optimize.build import Builder
-from hasten.optimize.cascade import cascading, limits_for
+from hasten.optimize.cascade import cascading, limit_for
 from hasten.optimize.pick import accuracy_trouble, by_speed, gain_of, why_not
 from hasten.optimize.races import Races
 from hasten.optimize.standing import safe_ones
@@ -87,12 +87,14 @@ class SecondChances:
             if self._late(_LAST):
                 return
             try:
-                limits = self._limits(trial.variant)
-                for number, limit in enumerate(limits, start=1):
-                    cascade = cascading(trial.variant, limit, number)
-                    self.measure(tuned, cascade)
-                    if trial.variant.id in tuned.builds:
-                        tuned.builds[cascade.id] = tuned.builds[trial.variant.id]
+                limit = self._limit(trial.variant)
+                if limit is None:
+                    self._note(f"{trial.variant.id}-cascade", f"{trial.variant.id}: it loses more than close calls")
+                    continue
+                cascade = cascading(trial.variant, limit)
+                self.measure(tuned, cascade)
+                if trial.variant.id in tuned.builds:
+                    tuned.builds[cascade.id] = tuned.builds[trial.variant.id]
             except HastenError as error:
                 self._note(f"{trial.variant.id}-cascade", f"{trial.variant.id}-cascade: {error.message}")
 
@@ -102,18 +104,21 @@ class SecondChances:
             return False
         return "cascade_below" in engines.get(target.engine).honours
 
-    def _limits(self, variant: Variant) -> list[float]:
-        """Margins worth a trial; what a resumed run has found already is not sought again."""
+    def _limit(self, variant: Variant) -> float | None:
+        """The margin that is worth a trial, by all tuning data: few answers are close calls. What a resumed run has found
+        already is not sought again.
+        """
         key = f"cascade/{variant.id}"
         kept = self.log.get(key, list[float])
         if kept is None:
             self._say(f"cascade: how close the calls of {variant.id} are")
             model = self.builder.build(variant)
             with self.bench.loader(model, variant.target) as arm:
-                margins = margins_of(pair_of(self.bench, variant, model, arm))
-            kept = [] if margins is None else limits_for(margins, lambda change: self._would_hold(variant, change))
+                margins = margins_of(pair_of(replace(self.bench, data=self.races.data), variant, model, arm))
+            limit = margins and limit_for(margins, lambda change: self._would_hold(variant, change))
+            kept = [] if limit is None else [limit]
             self.log.put(key, kept)
-        return kept
+        return kept[0] if kept else None
 
     def _would_hold(self, variant: Variant, change: Figure) -> bool:
         info = self.bench.data.dataset.metric.info

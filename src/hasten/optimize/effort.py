@@ -34,9 +34,9 @@ _LONGEST_TUNING = 0.7
 _RUNS_TUNING, _RUNS_CLAIM = 4, 6
 _FEWEST_TUNING, _FEWEST, _MOST = 12, 20, 80
 _PILOTS = 10
-# Of a claim's time, so much goes to accuracy at the most; a claim is planned for somewhat more samples than the bound
-# needs if no answer changes, because a few do.
-_MOSTLY, _MORE = 0.75, 1.3
+# Of a claim's time, so much goes to accuracy at the most; a claim is planned for twice the samples that the bound needs
+# if no answer changes, because a few do.
+_MOSTLY, _MORE = 0.75, 2.0
 _FEWEST_SAMPLES = 100
 # How fast a pick is, before any is known; and one that seemed slower than this still is not planned for.
 _HOPED, _SLOWEST = 1.5, 0.5
@@ -120,7 +120,8 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
     # Answers of the reference are kept: it answers each sample once for all claims.
     each_s = seconds + sum(times[:count])
     affordable = max(left_s / 2, min(wanted * each_s, _MOSTLY * left_s)) / each_s
-    samples = int(min(there, max(_FEWEST_SAMPLES, affordable)))
+    # One sample less than a bound needs is a claim lost.
+    samples = min(there, max(_FEWEST_SAMPLES, math.ceil(affordable)))
     # In each round, both sides make untimed runs and the timed ones; the reference races itself, too.
     round_s = (_RUNS_CLAIM + WARMUP) * (2 * seconds + sum(seconds + time for time in times[:count]))
     asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)

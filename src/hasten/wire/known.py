@@ -14,7 +14,7 @@ from hasten.spec.signature import Signature
 from hasten.spec.tensor import DTYPE_SIZES, DType
 from hasten.wire.tensors import Array, view_of
 
-__all__ = ["MEMORABLE_BYTES", "Exact", "Memory", "Plan", "exact", "is_plannable"]
+__all__ = ["MEMORABLE_BYTES", "Exact", "Memory", "Template", "exact", "is_repeatable"]
 
 MEMORABLE_BYTES = 4 * 2**10
 """How long the constant part of a request may be that is kept."""
@@ -59,7 +59,7 @@ class Exact:
         return self._key
 
 
-class Plan:
+class Template:
     """A request that was decoded and checked, without its data: `tensors` are name, type, shape and size in bytes of
     each input, in the order of the data. It holds for the very signature that it was checked against.
     """
@@ -109,7 +109,7 @@ class Plan:
         return inputs
 
 
-def is_plannable(request: Request, signature: Signature) -> bool:
+def is_repeatable(request: Request, signature: Signature) -> bool:
     """Whether only sizes have to be looked at when the same request comes with other data: booleans and strings can be
     wrong in themselves. An id is different each time.
     """

@@ -18,7 +18,7 @@ from hasten.spec.signature import Signature
 from hasten.spec.tensor import DType
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.contents import fill_contents, from_contents, has_contents
-from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Plan, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Template, is_repeatable
 from hasten.wire.messages import POOL, message_type
 from hasten.wire.oip_rules import (
     check_input,
@@ -52,7 +52,7 @@ _INFER_RESPONSE = bytes([2 << 3 | 2])  # the tag of ModelStreamInferResponse.inf
 _MOST_OF_A_LENGTH = 8
 
 
-class _Recognisable(Plan):
+class _Recognisable(Template):
     """A message by the pieces around its raw data, each with the place where it begins."""
 
     __slots__ = ("_pieces", "_starts", "model_name", "model_version")
@@ -76,16 +76,16 @@ class _Recognisable(Plan):
 class Recognised:
     """A message that differs in its data only from one that was parsed and checked before."""
 
-    __slots__ = ("_body", "model_name", "model_version", "plan")
+    __slots__ = ("_body", "model_name", "model_version", "template")
 
-    def __init__(self, plan: _Recognisable, body: bytes) -> None:
-        self.plan = plan
+    def __init__(self, template: _Recognisable, body: bytes) -> None:
+        self.template = template
         self._body = body
-        self.model_name, self.model_version = plan.model_name, plan.model_version
+        self.model_name, self.model_version = template.model_name, template.model_version
 
     def request(self) -> Request:
-        """The request, for the plan's signature."""
-        return self.plan.request(self.plan.inputs(self._body))
+        """The request, for the template's signature."""
+        return self.template.request(self.template.inputs(self._body))
 
 
 class OipGrpc:
@@ -96,7 +96,7 @@ class OipGrpc:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         # By length: what comes again has the same.
-        self._plans: Memory[int, list[_Recognisable]] = Memory()
+        self._templates: Memory[int, list[_Recognisable]] = Memory()
         self._exact = Exact()
         self._answers: Memory[tuple[object, ...], list[bytes]] = Memory()
 
@@ -107,9 +107,9 @@ class OipGrpc:
         """
         if len(body) > self.limits.body:
             raise RequestError(f"The message exceeds {self.limits.body} bytes.", code="too_large")
-        for plan in self._plans.get(len(body), ()):
-            if plan.fits(body):
-                return Recognised(plan, body)
+        for template in self._templates.get(len(body), ()):
+            if template.fits(body):
+                return Recognised(template, body)
         return _read(body)
 
     def read(self, body: bytes, signature: Signature, message: InferMessage | Recognised) -> Request:
@@ -117,20 +117,20 @@ class OipGrpc:
         next one like it is recognised. Raises `RequestError`.
         """
         if message.__class__ is Recognised:
-            if message.plan.signature is signature:
+            if message.template.signature is signature:
                 return message.request()
             message = _read(body)
         request = self.request(message, signature)
-        if is_plannable(request, signature):
+        if is_repeatable(request, signature):
             self._remember(body, request, signature, message)
         return request
 
     def _remember(self, body: bytes, request: Request, signature: Signature, message: InferMessage) -> None:
         pieces = _around(body, message.raw_input_contents)
         if pieces is not None and sum(len(piece) for _, piece in pieces) <= MEMORABLE_BYTES:
-            others = [plan for plan in self._plans.get(len(body), ()) if not plan.fits(body)]
-            plan = _Recognisable(request, signature, pieces, message.model_version)
-            self._plans.keep(len(body), [plan, *others[: _MOST_OF_A_LENGTH - 1]])
+            others = [template for template in self._templates.get(len(body), ()) if not template.fits(body)]
+            template = _Recognisable(request, signature, pieces, message.model_version)
+            self._templates.keep(len(body), [template, *others[: _MOST_OF_A_LENGTH - 1]])
 
     def request(self, message: InferMessage, signature: Signature) -> Request:
         """Return the request after checking it against the signature. Raises `RequestError`."""

@@ -21,7 +21,7 @@ from hasten.spec.tensor import DTYPE_SIZES, DType, TensorSpec
 from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
-from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Plan, is_plannable
+from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Template, is_repeatable
 from hasten.wire.oip_rules import (
     check_input,
     check_inputs_count,
@@ -85,7 +85,7 @@ _encode_json = msgspec.json.Encoder().encode
 _MOST_ALIKE = 8
 
 
-class _Text(Plan):
+class _Text(Template):
     """A request of one input in JSON: `rest` is what follows its data."""
 
     __slots__ = ("rest",)
@@ -161,7 +161,7 @@ class OipHttp:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._plans: Memory[tuple[str, str, bytes], Plan] = Memory()
+        self._templates: Memory[tuple[str, str, bytes], Template] = Memory()
         self._texts: Memory[tuple[str, str, bytes], list[_Text]] = Memory()
         self._exact = Exact()
         self._frames: Memory[tuple[object, ...], _Frame] = Memory()
@@ -181,22 +181,22 @@ class OipHttp:
         if head_size == len(content):
             return self._json(model, version, bytes(content), signature)
         head = bytes(content[:head_size])
-        plan = self._plans.get((model, version, head))
-        if plan is not None and plan.signature is signature and head_size + plan.size == len(content):
-            return plan.request(plan.views(content, head_size))
+        template = self._templates.get((model, version, head))
+        if template is not None and template.signature is signature and head_size + template.size == len(content):
+            return template.request(template.views(content, head_size))
         request = self._decoded(model, version, head, memoryview(content)[head_size:], signature)
-        self._plan(head, len(content) - head_size, request, signature)
+        self._keep(head, len(content) - head_size, request, signature)
         return request
 
     def _json(self, model: str, version: str, text: bytes, signature: Signature) -> Request:
         """A request that is JSON throughout. Where all but its data came before, only the data are read."""
         start = _data_start(text)
-        for plan in self._texts.get((model, version, text[:start]), ()) if start else ():
-            if plan.signature is signature and text.endswith(plan.rest):
-                data = text[start : len(text) - len(plan.rest)]
+        for template in self._texts.get((model, version, text[:start]), ()) if start else ():
+            if template.signature is signature and text.endswith(template.rest):
+                data = text[start : len(text) - len(template.rest)]
                 # More or less than one value: that is another request, which is found out by reading it all.
                 with suppress(msgspec.DecodeError):
-                    return plan.read(data, self.limits.depth)
+                    return template.read(data, self.limits.depth)
         parsed = self._parse(text)
         inputs = self._inputs(parsed, memoryview(b""), signature)
         request = check_request(_request(model, version, parsed, inputs, signature), signature)
@@ -211,7 +211,7 @@ class OipHttp:
         if start + len(rest) > MEMORABLE_BYTES or _address(data) - _address(text) != start:
             return
         key = (request.model, request.version, text[:start])
-        others = [plan for plan in self._texts.get(key, ()) if plan.rest != rest]
+        others = [template for template in self._texts.get(key, ()) if template.rest != rest]
         self._texts.keep(key, [_Text(request, signature, rest), *others[: _MOST_ALIKE - 1]])
 
     def _decoded(self, model: str, version: str, head: bytes, blobs: memoryview, signature: Signature) -> Request:
@@ -219,12 +219,12 @@ class OipHttp:
         inputs = self._inputs(parsed, blobs, signature)
         return check_request(_request(model, version, parsed, inputs, signature), signature)
 
-    def _plan(self, head: bytes, size: int, request: Request, signature: Signature) -> None:
+    def _keep(self, head: bytes, size: int, request: Request, signature: Signature) -> None:
         """Remember what a head came to, where all data lie behind it in the order of the inputs."""
-        if len(head) <= MEMORABLE_BYTES and is_plannable(request, signature):
-            plan = Plan(request, signature)
-            if plan.size == size:
-                self._plans.keep((request.model, request.version, head), plan)
+        if len(head) <= MEMORABLE_BYTES and is_repeatable(request, signature):
+            template = Template(request, signature)
+            if template.size == size:
+                self._templates.keep((request.model, request.version, head), template)
 
     def encode(self, request: Request, response: Response, headers: Mapping[str, str]) -> Encoded:
         """Return JSON, or JSON and blobs where any output is wanted as binary."""
