@@ -107,4 +107,4 @@ def test_the_page_on_hardware_says_which_knobs_each_engine_obeys() -> None:
         for name, cell in zip(names, cells, strict=True):
             obeyed[name] |= set(re.findall(r"`(\w+)`", knobs)) if cell != "-" else set()
     assert obeyed == {name: set(engines.get(name).honours) for name in BUILT_IN}
-    assert obeyed["onnxruntime"] == set(RUNTIME_KNOBS)
+    assert obeyed["onnxruntime"] | obeyed["openvino"] == set(RUNTIME_KNOBS), "each knob is obeyed by some engine"

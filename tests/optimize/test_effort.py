@@ -99,7 +99,7 @@ def test_a_longer_budget_measures_more_and_never_more_than_there_is(make_linear:
     arm, splits = world(make_linear)
     short, long = (effort_for(arm, splits, 10, seconds, Slo()) for seconds in (60.0, 100_000.0))
     assert short.holdout_samples < long.holdout_samples == len(splits.holdout)
-    assert short.tuning_samples < long.tuning_samples == len(splits.tuning)
+    assert short.tuning_samples < long.tuning_samples == len(splits.choosing)
 
 
 def test_one_lucky_run_does_not_pass_for_the_usual_speed(make_linear: Callable[..., Path]) -> None:

@@ -54,7 +54,7 @@ def _alive_and_right_afterwards(request: pytest.FixtureRequest, expected: Any) -
             running = request.getfixturevalue(name)
             started = time.monotonic()
             assert call(running, "GET", "/v2/health/live")[0] == 200
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 20
             status, _, body = call(running, "POST", INFER, json.dumps({"inputs": [X]}).encode())
             assert (status, json.loads(body)["outputs"][0]["data"]) == (200, expected([[1, 2, 3, 4]]).ravel().tolist())
 
@@ -160,7 +160,7 @@ def test_r1_each_malformed_request_is_invalid_at_once(server: Running, what: str
     body, headers = MALFORMED[what]
     started = time.monotonic()
     status, answered, text = call(server, "POST", INFER, body, headers)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert (status, code(text)) == (400, "invalid")
     assert answered["content-type"] == "application/json"
     assert len(text) < 1000, "nobody gets their megabytes back"

@@ -1,8 +1,8 @@
 """Three splits, and a seal on the third.
 
-Calibration data shapes a variant, tuning data picks among variants, holdout data makes the claim. The holdout
-split stays sealed until the picks are fixed; breaking the seal twice, or before that, is an error of ours and not
-of the user.
+Calibration data shapes a variant, tuning data (and behind them calibration data, docs/decisions/0020) picks among
+variants, holdout data makes the claim. The holdout split stays sealed until the picks are fixed; breaking the seal
+twice, or before that, is an error of ours and not of the user.
 
 Equal samples, and samples of one group, always land in the same split: a copy of a calibration sample in the
 holdout split would be leakage.
@@ -48,11 +48,15 @@ class Sealed:
 
 
 class Splits:
-    """Calibration and tuning subsets, and the sealed holdout."""
+    """Calibration and tuning subsets, and the sealed holdout. `choosing` are the samples by which variants are chosen:
+    those for tuning, and behind them those for calibration, since rare losses show on many samples only. What was
+    calibrated on these is flattered a little; the claim is not.
+    """
 
     def __init__(self, calibration: Subset, tuning: Subset, holdout: Subset) -> None:
         self.calibration = calibration
         self.tuning = tuning
+        self.choosing = tuning.dataset.subset([*tuning.indices, *calibration.indices])
         self.holdout = Sealed(holdout)
 
 

@@ -105,8 +105,8 @@ class SecondChances:
         return "cascade_below" in engines.get(target.engine).honours
 
     def _limit(self, variant: Variant) -> float | None:
-        """The margin that is worth a trial, by all tuning data: few answers are close calls. What a resumed run has found
-        already is not sought again.
+        """The margin that is worth a trial, by all data for choosing: few answers are close calls. What a resumed run
+        has found already is not sought again.
         """
         key = f"cascade/{variant.id}"
         kept = self.log.get(key, list[float])

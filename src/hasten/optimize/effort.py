@@ -90,7 +90,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
             runs=_RUNS_TUNING,
             seed=1,
         ),
-        tuning_samples=int(min(len(splits.tuning), max(_FEWEST_SAMPLES, for_trial / seconds))),
+        tuning_samples=int(min(len(splits.choosing), max(_FEWEST_SAMPLES, for_trial / seconds))),
         holdout_samples=planned.samples,
     )
 

@@ -39,6 +39,7 @@ _MEAN = {
     "fewer threads": -0.35,
     "compile=eager": -0.2,
     "trim": 0.3,
+    "graph=onnxruntime": 0.04,
     "technique=openvino,quantize_nncf": 0.1,
 }
 # Processors with instructions for products of 8-bit numbers, or of tiles of bf16, gain about twice as much from them.
@@ -251,4 +252,5 @@ def _build_s(techniques: Iterable[str]) -> float:
 def _expected_improvement(mean: float, spread: float, goal: float) -> float:
     z = (mean - goal) / spread
     normal = NormalDist()
-    return spread * normal.pdf(z) + (mean - goal) * normal.cdf(z)
+    # Far below the goal the two terms cancel, and rounding may leave less than nothing.
+    return max(0.0, spread * normal.pdf(z) + (mean - goal) * normal.cdf(z))

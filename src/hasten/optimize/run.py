@@ -201,11 +201,11 @@ class _Run:
     def _tuning(self, arm: Arm, effort: Effort) -> Tuning:
         job = self._job
         return Tuning(
-            bench=self._bench(arm, "tuning", effort.tuning, _first(self._splits.tuning, effort.tuning_samples)),
+            bench=self._bench(arm, "tuning", effort.tuning, _first(self._splits.choosing, effort.tuning_samples)),
             builder=self._builder,
             log=self._log,
             loader=job.loader,
-            data=self._splits.tuning,
+            data=self._splits.choosing,
             plan=effort.tuning,
             watch=self._watches["tuning"],
             goal=job.goal,

@@ -13,9 +13,9 @@ from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Goal
 from hasten.spec.values import Value
-from hasten.spec.variant import REFERENCE
+from hasten.spec.variant import REFERENCE, Variant
 
-__all__ = ["Leader", "behind", "leader_of", "lesson_of", "safe_ones", "unlikely"]
+__all__ = ["Leader", "behind", "leader_of", "lesson_of", "lesson_of_reference", "safe_ones", "unlikely"]
 
 # A glance rules out what is so far below the best: less could be the noise of different rounds.
 _FAR_BEHIND = 0.95
@@ -80,6 +80,15 @@ def lesson_of(wish: Wish, trial: Trial, goal: Goal, holdout_samples: int) -> Les
         safe=_was_safe(trial.evidence, goal, holdout_samples),
         seconds=trial.seconds,
     )
+
+
+def lesson_of_reference(reference: Variant) -> Lesson:
+    """What is known without a trial: the reference is as fast as itself, and its answers do. So its engine in its
+    precision is judged by it, and not by what other engines make of that precision.
+    """
+    wish = Wish(id=reference.id, target=reference.target)
+    precision = reference.target.precision
+    return Lesson(traits=traits_of(wish), techniques=(), precision=precision, log_gain=0.0, spread=0.0, safe=True)
 
 
 def _logs(speed: Figure) -> tuple[float | None, float | None]:

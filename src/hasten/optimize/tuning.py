@@ -30,7 +30,7 @@ from hasten.optimize.payoff import drop_what_does_not_pay
 from hasten.optimize.pick import by_speed, finalists
 from hasten.optimize.plan import second_wave
 from hasten.optimize.races import Races
-from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, unlikely
+from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, unlikely
 from hasten.optimize.trial import Bench, Loader, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuned import Tuned, line, refused
@@ -77,6 +77,7 @@ class Tuning:
         """Try the reference against itself, then what is worth it, until the time for trying is spent."""
         tuned = Tuned()
         self._measure(tuned, reference)
+        self.forecast.learn(lesson_of_reference(reference))
         self._search(tuned, wishes, _FIRST)
         self._second_chances().give(tuned)
         honours = {name: engines.get(name).honours for name in {wish.target.engine for wish in wishes}}
