@@ -243,7 +243,7 @@ def test_transforms_are_given_calibration_samples_only(
 
 
 def overfitting(make_job: Make, dataset: Dataset) -> dict[tuple[str, str, int], Any]:
-    """A variant that is right on the data for choosing and wrong on holdout data, and faster than one that is always right."""
+    """A variant that is right on the data for choosing, wrong on holdout data, and faster than one always right."""
     seen = {float(dataset.inputs(i)["x"][3]) for i in split(dataset).choosing.indices}
     signature = open_model(make_job().model).signature
 
