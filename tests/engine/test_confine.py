@@ -82,7 +82,7 @@ def test_the_words_of_runtimes_that_had_no_memory_are_known(words: str) -> None:
     assert not ran_out_of_memory(EngineRunError("indices element out of data bounds"))
 
 
-OWNER = """
+HANGING = """
 import sys
 from pathlib import Path
 import numpy as np
@@ -94,20 +94,6 @@ session = load_isolated(Path(sys.argv[1]), Target(engine="fake", options={"hang"
 print(session.pid, flush=True)
 session.run({"x": np.ones((1, 4), np.float32)})
 """
-
-
-@linux
-def test_a_worker_that_hangs_ends_with_its_owner_and_leaves_nothing(make_linear: Make) -> None:
-    shared = set(os.listdir("/dev/shm"))
-    command = [sys.executable, "-c", textwrap.dedent(OWNER), str(make_linear())]
-    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    with owner.stdout:
-        worker = psutil.Process(int(owner.stdout.readline()))
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
-        worker.wait(timeout=5)
-    assert set(os.listdir("/dev/shm")) <= shared
 
 
 RESTING = """
@@ -124,8 +110,10 @@ time.sleep(60)
 
 
 @linux
-def test_a_worker_that_rests_ends_with_its_owner_too(make_linear: Make) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(RESTING), str(make_linear())]
+@pytest.mark.parametrize("owning", [HANGING, RESTING], ids=["hangs", "rests"])
+def test_a_worker_that_hangs_or_rests_ends_with_its_owner_and_leaves_nothing(make_linear: Make, owning: str) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    command = [sys.executable, "-c", textwrap.dedent(owning), str(make_linear())]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     with owner.stdout:
@@ -133,3 +121,4 @@ def test_a_worker_that_rests_ends_with_its_owner_too(make_linear: Make) -> None:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
         worker.wait(timeout=5)
+    assert set(os.listdir("/dev/shm")) <= shared

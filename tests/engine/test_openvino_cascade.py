@@ -73,6 +73,17 @@ def test_rows_of_many_positions_and_fixed_batches_are_settled_too(tmp_path: Path
     np.testing.assert_allclose(session.run({"x": x})["y"], load(path, "f32").run({"x": x})["y"], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.skipif("f16" not in NARROW, reason="this processor does not compute in f16")
+def test_what_overflows_in_the_narrow_format_is_computed_again(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "large.onnx",
+        "(float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1e5, 0.0, 0.0, 1e5}> { y = MatMul(x, w) }",
+    )
+    x = np.array([[3.0, 2.0], [1.0, 4.0]], np.float32)
+    found = load(path, "f16", 1e-6).run({"x": x})["y"]
+    np.testing.assert_allclose(found, x * 1e5, rtol=1e-6)
+
+
 @pytest.mark.skipif(not NARROW, reason="this processor computes in f32 only")
 def test_outputs_without_scores_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "one.onnx", "(float[n, 1] x) => (float[n, 1] y) { y = Abs(x) }")

@@ -92,8 +92,9 @@ class OpenVino:
         try:
             # Compiling switches this thread's mode for subnormal numbers and leaves it so.
             with denormals(target.runtime.flush_denormals):
-                compiled = _compiled(core, model, target, margin=bool(_cascade_limit(target)))
-                full = _compiled(core, model, _in_f32(target)) if _cascade_limit(target) else None
+                cascades = _cascades(target)
+                compiled = _compiled(core, model, target, margin=cascades)
+                full = _compiled(core, model, msgspec.structs.replace(target, precision="f32")) if cascades else None
         except EngineLoadError:
             raise
         except Exception as error:
@@ -232,8 +233,8 @@ def _compiled(core: Any, model: Path, target: Target, *, margin: bool = False) -
     return core.compile_model(network, target.device, _settings(target, list(core.available_devices)))
 
 
-def _cascade_limit(target: Target) -> float:
-    """The margin below which rows are computed again; 0 where they are computed in f32 in the first place.
+def _cascades(target: Target) -> bool:
+    """Whether rows are to be computed again; where all are in f32 in the first place there is nothing to do.
 
     Raises `EngineLoadError` for a model whose weights were made narrower: it has no f32 to fall back on.
     """
@@ -242,11 +243,7 @@ def _cascade_limit(target: Target) -> float:
             f"A model in {target.precision} cannot compute rows again in f32.",
             remedy="Leave cascade_below at 0, or choose bf16 or f16.",
         )
-    return 0.0 if target.precision == "f32" else target.runtime.cascade_below
-
-
-def _in_f32(target: Target) -> Target:
-    return msgspec.structs.replace(target, precision="f32")
+    return target.precision != "f32" and target.runtime.cascade_below > 0
 
 
 def _fix_batch(network: Any, batch: int) -> None:

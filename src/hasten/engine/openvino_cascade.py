@@ -61,7 +61,8 @@ class Cascade:
 
     def settle(self, feed: dict[int, Any], answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
         """Replace what is a close call in `answers`; `feed` are the inputs of the whole batch by position."""
-        close = np.flatnonzero(margins < self._limit)
+        # Scores that are no numbers or infinite, as where f16 overflows, decide nothing.
+        close = np.flatnonzero((margins < self._limit) | ~np.isfinite(margins))
         if not close.size:
             return
         # Tensors of the runtime's own stand for element types that numpy lacks, and have no rows.

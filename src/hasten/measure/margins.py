@@ -46,8 +46,11 @@ def margin_of(outputs: Arrays) -> float | None:
     scores = np.asarray(next(iter(outputs.values())))
     if scores.dtype.kind != "f" or scores.ndim < 1 or scores.shape[-1] < 2:
         return None
-    two = np.partition(scores, -2, axis=-1)[..., -2:]
-    return float((two[..., 1] - two[..., 0]).min())
+    two = np.partition(scores, -2, axis=-1)[..., -2:].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        margin = float((two[..., 1] - two[..., 0]).min())
+    # Scores that are no numbers or infinite, as where f16 overflows, decide nothing.
+    return margin if np.isfinite(margin) else 0.0
 
 
 def margins_of(pair: Pair) -> Margins | None:
