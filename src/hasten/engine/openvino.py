@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
 from hasten.engine.openvino_cascade import Cascade, add_margin
-from hasten.engine.openvino_profile import means_without, operators_of, read_counters
+from hasten.engine.openvino_lengths import Lengths, reshaped
+from hasten.engine.openvino_profile import means_without, merged, operators_of, read_counters
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
@@ -58,7 +59,7 @@ class OpenVino:
 
     name = "openvino"
     formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
-    honours: frozenset[str] = frozenset({"instances", "batch", "flush_denormals", "cascade_below"})
+    honours: frozenset[str] = frozenset({"instances", "batch", "flush_denormals", "cascade_below", "lengths"})
 
     def probe(self) -> Probe:
         """Ask the runtime for its devices and what each can compute in."""
@@ -95,13 +96,14 @@ class OpenVino:
                 cascades = _cascades(target)
                 compiled = _compiled(core, model, target, margin=cascades)
                 full = _compiled(core, model, msgspec.structs.replace(target, precision="f32")) if cascades else None
+                lengths = _compiled_lengths(core, model, target, margin=cascades)
         except EngineLoadError:
             raise
         except Exception as error:
             hint = _OTHERS[kind][2] if kind in _OTHERS else f"Check the file with: hasten inspect {model.name}"
             raise EngineLoadError(f"openvino refused {model.name}: {_short(error)}", remedy=hint) from error
         _check_hint(compiled, model, target)
-        return OpenVinoSession(compiled, target, full)
+        return OpenVinoSession(compiled, target, full, lengths)
 
     def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
         """Run with the runtime's performance counters on; see `hasten.engine.openvino_profile`."""
@@ -118,9 +120,13 @@ class OpenVino:
 
 
 class OpenVinoSession:
-    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade."""
+    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade, `lengths` are
+    graphs for single rows of these lengths.
+    """
 
-    def __init__(self, compiled: Any, target: Target, full: Any = None) -> None:
+    def __init__(
+        self, compiled: Any, target: Target, full: Any = None, lengths: Mapping[int, Any] | None = None
+    ) -> None:
         self._compiled: Any = compiled
         self._target = target
         self._signature = Signature(
@@ -132,7 +138,9 @@ class OpenVinoSession:
         self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
         limit = target.runtime.cascade_below
         self._cascade = None if full is None else Cascade(full, self._signature.outputs, limit, count)
+        self._lengths = Lengths(lengths, count) if lengths else None
         self._precision: Precision | None = None
+        self._runs = 0
 
     @property
     def signature(self) -> Signature:
@@ -153,27 +161,32 @@ class OpenVinoSession:
         # The runtime itself would take an old value for a missing input and convert a wrong type silently.
         self._fit.check(inputs)
         feed = {index: to_runtime(inputs[spec.name], spec) for index, spec in enumerate(self._signature.inputs)}
-        with self._pool.take() as request:
-            try:
-                results = self._infer(request, feed)
-                answers = {
-                    spec.name: from_runtime(results[index], spec) for index, spec in enumerate(self._signature.outputs)
-                }
-                if self._cascade is not None:
-                    with self._flushing():
-                        self._cascade.settle(feed, answers, results[len(answers)])
-                return answers
-            except Exception as error:
-                raise EngineRunError(f"openvino failed: {_short(error)}") from error
+        try:
+            with self._flushing():
+                answers = None if self._lengths is None else self._lengths.infer(feed, lambda r: self._settled(r, feed))
+                if answers is None:
+                    with self._pool.take() as request:
+                        self._runs += 1
+                        answers = self._settled(request, feed, given=True)
+            return answers
+        except EngineRunError:
+            raise
+        except Exception as error:
+            raise EngineRunError(f"openvino failed: {_short(error)}") from error
 
     def counters(self) -> dict[str, float]:
         """Mean microseconds of each operator since the model was compiled, with the option PERF_COUNT."""
         with self._pool.take() as request:
-            return read_counters(request)
+            own = read_counters(request)
+        if self._lengths is None:
+            return own
+        fitted = self._lengths.counters()
+        return merged([(runs, means) for runs, means in (fitted, (self._runs, own)) if runs])[1]
 
     def executed(self) -> Any:
-        """The graph that is really executed."""
-        return self._compiled.get_runtime_model()
+        """The graph that is really executed, the commonest of those for fixed lengths."""
+        graph = self._compiled if self._lengths is None else self._lengths.commonest()
+        return graph.get_runtime_model()
 
     def close(self) -> None:
         """Drop the requests and the compiled model."""
@@ -182,10 +195,16 @@ class OpenVinoSession:
         if self._cascade is not None:
             self._cascade.close()
             self._cascade = None
+        if self._lengths is not None:
+            self._lengths.close()
 
-    def _infer(self, request: Any, feed: dict[int, Any]) -> Any:
-        with self._flushing():
-            return request.infer(feed, share_inputs=True)
+    def _settled(self, request: Any, feed: dict[int, Any], *, given: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+        """Answers by name, close calls computed again. The request holds its inputs, or is `given` the feed."""
+        results = request.infer(feed, share_inputs=True) if given else request.infer()
+        answers = {spec.name: from_runtime(results[at], spec) for at, spec in enumerate(self._signature.outputs)}
+        if self._cascade is not None:
+            self._cascade.settle(feed, answers, results[len(answers)])
+        return answers
 
     def _flushing(self) -> AbstractContextManager[None]:
         return denormals(True) if self._target.runtime.flush_denormals else nullcontext()
@@ -226,11 +245,29 @@ def _device_settings(target: Target) -> dict[str, Any]:
 
 
 def _compiled(core: Any, model: Path, target: Target, *, margin: bool = False) -> Any:
+    network = _network(core, model, target, margin=margin)
+    return core.compile_model(network, target.device, _settings(target, list(core.available_devices)))
+
+
+def _compiled_lengths(core: Any, model: Path, target: Target, *, margin: bool) -> dict[int, Any]:
+    """A graph for each of the lengths, where there are any."""
+    lengths = sorted(set(target.runtime.lengths))
+    if not lengths:
+        return {}
+    settings = _settings(target, list(core.available_devices))
+    networks = reshaped(_network(core, model, target, margin=margin), lengths)
+    return {
+        length: core.compile_model(network, target.device, settings)
+        for length, network in zip(lengths, networks, strict=True)
+    }
+
+
+def _network(core: Any, model: Path, target: Target, *, margin: bool) -> Any:
     network = core.read_model(str(model))
     _fix_batch(network, target.runtime.batch)
     if margin:
         add_margin(network)
-    return core.compile_model(network, target.device, _settings(target, list(core.available_devices)))
+    return network
 
 
 def _cascades(target: Target) -> bool:

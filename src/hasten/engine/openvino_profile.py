@@ -8,12 +8,12 @@ model gives one mean for each operator, and spread comes from compiling anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hasten.spec.profile import OperatorTime
 
-__all__ = ["means_without", "operators_of", "read_counters"]
+__all__ = ["means_without", "merged", "operators_of", "read_counters"]
 
 _CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution", "Deconvolution"})
 _PRODUCTS = frozenset({"FullyConnected", "MatMul"})
@@ -42,6 +42,16 @@ def means_without(means: Mapping[str, float], before: Mapping[str, float], runs:
     """
     total = runs + skip
     return {name: max(0.0, (mean * total - before.get(name, 0.0) * skip) / runs) for name, mean in means.items()}
+
+
+def merged(counts: Sequence[tuple[int, Mapping[str, float]]]) -> tuple[int, dict[str, float]]:
+    """Runs and mean microseconds of several graphs of one model together, from those of each."""
+    total = sum(runs for runs, _ in counts)
+    means: dict[str, float] = {}
+    for runs, each in counts:
+        for name, mean in each.items():
+            means[name] = means.get(name, 0.0) + mean * runs / total
+    return total, means
 
 
 def operators_of(executed: Any, means: Mapping[str, float]) -> tuple[OperatorTime, ...]:

@@ -39,6 +39,7 @@ _MEAN = {
     "fewer threads": -0.35,
     "compile=eager": -0.2,
     "trim": 0.3,
+    "lengths": 0.2,
     "graph=onnxruntime": 0.04,
     "technique=openvino,quantize_nncf": 0.1,
 }
@@ -59,6 +60,7 @@ _SPREAD = {
     "scale": 0.1,
     # Nothing where clients do not pad, several times where they do: the first trial tells for all engines.
     "trim": 0.6,
+    "lengths": 0.2,
 }
 # What a trial may be off by besides its own interval: this run's, and those of earlier runs of the same model and of
 # other models.
@@ -200,11 +202,13 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
     traits += [f"technique={target.engine},{step}" for step in required if "scale" not in step.options]
     if optional and not required:
         traits.append(f"graph={target.engine}")
-    if any(want.step.transform == "trim_padding" for want in wish.wants):
+    if target.runtime.lengths or any(want.step.transform == "trim_padding" for want in wish.wants):
         traits.append("trim")
+    if target.runtime.lengths:
+        traits.append("lengths")
     if 0 < target.threads < environment().cores_physical:
         traits.append("fewer threads")
-    traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned())]
+    traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned() - {"lengths"})]
     if not target.pin:
         traits.append(f"knob={target.engine},unpinned")
     traits += [f"{key}={value}" for key, value in sorted(target.options.items()) if key == "compile"]

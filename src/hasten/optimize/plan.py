@@ -34,10 +34,9 @@ _ASKED_AT_ONCE = 2
 _PREPARES = ("export_onnx", "raise_opset", "fold", "flush_subnormals")
 _SCALES = (0.75, 0.86)
 # Knobs that the second wave turns on the best variants, where the engine obeys them.
-_KNOBS: tuple[tuple[str, Runtime], ...] = (
-    ("bound", Runtime(io_binding=True)),
-    ("denormals", Runtime(flush_denormals=True)),
-)
+_KNOBS: tuple[tuple[str, str], ...] = (("bound", "io_binding"), ("denormals", "flush_denormals"))
+# Recipes that make no sense together with graphs for a few lengths: what these do is done there, or is about shapes.
+_OWN_LENGTHS = {"trim", "graph"}
 # Engines that keep threads on cores of their own, which helps until another guest or process wants one of these cores.
 _PINNING = {"onnxruntime", "openvino"}
 
@@ -69,16 +68,19 @@ def _formats(engine: str) -> frozenset[Format]:
         return frozenset({"onnx", "tflite", "openvino", "torch"})
 
 
-def plan(model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = ()) -> Planned:
+def plan(
+    model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = (), lengths: tuple[int, ...] = ()
+) -> Planned:
     """Return the wishes of the first wave, the most promising first, and what cannot be tried with the reason.
 
     `prefix` is what made `model` of the trained model (such as an export to ONNX); each recipe begins with it.
+    `lengths` are those that deserve graphs of their own, on engines that can (`optimize.lengths`).
     """
     planned: list[Wish] = []
     impossible: list[Rejection] = []
     for probe in probes:
         for precision in _PRECISIONS:
-            wishes = list(_wishes(model, probe, precision, prefix))
+            wishes = list(_wishes(model, probe, precision, prefix, lengths))
             reason = _obstacle(model, probe, precision) if wishes else None
             if precision != "f32" and not (probe.devices and _loads(probe, model)):
                 continue  # said once for the engine
@@ -109,13 +111,14 @@ def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]], smalle
         if target.threads > 1 and wish.wants:
             id_ = _id(wish.id.rpartition("-")[0], threads=1)
             wave.append(_varied(wish, id_, msgspec.structs.replace(target, threads=1)))
-        if target.runtime.turned():
+        if target.runtime.turned() - {"lengths"}:
             continue  # one knob at a time: what a second adds is less than a trial can tell
         if target.pin and target.threads > 1 and target.engine in _PINNING:
             free = msgspec.structs.replace(target, pin=False)
             wave.append(_varied(wish, f"{wish.id}-unpinned", free))
-        for name, runtime in _KNOBS:
-            if runtime.turned() <= honours.get(target.engine, frozenset()):
+        for name, knob in _KNOBS:
+            if knob in honours.get(target.engine, frozenset()):
+                runtime = msgspec.structs.replace(target.runtime, **{knob: True})
                 wave.append(_varied(wish, f"{wish.id}-{name}", msgspec.structs.replace(target, runtime=runtime)))
     return wave
 
@@ -154,19 +157,25 @@ def _loads(probe: Probe, model: Model) -> bool:
     return model.format in engines.get(probe.engine).formats
 
 
-def _wishes(model: Model, probe: Probe, precision: Precision, prefix: tuple[Step, ...]) -> Iterator[Wish]:
+def _wishes(
+    model: Model, probe: Probe, precision: Precision, prefix: tuple[Step, ...], lengths: tuple[int, ...]
+) -> Iterator[Wish]:
     """Models as they are on each thread count, recipes on all cores: the second wave varies those that are good."""
     host = environment()
+    fitted = bool(lengths) and _loads(probe, model) and "lengths" in engines.get(probe.engine).honours
     before = tuple(Want(step=step) for step in prefix)
     if probe.engine == "torch" and precision in ("f32", "bf16"):
         yield from _compiled(precision, host.cores_physical)
     for name, wants in recipes_for(model, probe.engine, precision):
         for threads in sorted({1, host.cores_physical, host.cores_logical}) if not wants else [host.cores_physical]:
-            yield Wish(
-                id=_id(probe.engine, precision, name, threads=threads),
-                target=Target(engine=probe.engine, precision=precision, threads=threads),
-                wants=(*before, *wants),
-            )
+            target = Target(engine=probe.engine, precision=precision, threads=threads)
+            yield Wish(id=_id(probe.engine, precision, name, threads=threads), target=target, wants=(*before, *wants))
+            if fitted and name not in _OWN_LENGTHS:
+                yield Wish(
+                    id=_id(probe.engine, precision, name, "lengths", threads=threads),
+                    target=msgspec.structs.replace(target, runtime=Runtime(lengths=lengths)),
+                    wants=(*before, *(want for want in wants if want.step.transform != "trim_padding")),
+                )
     if precision == "f32" and probe.engine == "onnxruntime" and model.format == "onnx":
         # All cores are ONNX Runtime's default: there, the model as it is is the reference itself.
         for threads in sorted({1, host.cores_logical} - ({host.cores_physical} if not prefix else set())):

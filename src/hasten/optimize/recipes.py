@@ -16,7 +16,7 @@ from hasten.spec.target import Precision
 from hasten.spec.variant import Step
 from hasten.transform.base import transforms
 
-__all__ = ["Recipe", "recipes_for"]
+__all__ = ["Recipe", "may_be_padded", "recipes_for"]
 
 # Name of the recipe in a variant's id ("" is the model as it is), and what it wants.
 Recipe = tuple[str, tuple[Want, ...]]
@@ -62,7 +62,7 @@ def _for_onnx(model: Model, engine: str, precision: Precision) -> Iterator[Recip
         yield "", ()
         if precision == "f32":
             yield "graph", _graph(model, fused=False)
-        elif _may_be_padded(model):
+        elif may_be_padded(model):
             yield "trim", _prepared(model)
 
 
@@ -109,11 +109,11 @@ def _graph(model: Model, *, fused: bool) -> tuple[Want, ...]:
 
 def _prepared(model: Model) -> tuple[Want, ...]:
     raised = (_may("raise_opset", to=_OPSET),) if model.opset < _OPSET else ()
-    trimmed = (_may("trim_padding"),) if _may_be_padded(model) else ()
+    trimmed = (_may("trim_padding"),) if may_be_padded(model) else ()
     return (*raised, _may("fold"), *trimmed, _may("flush_subnormals"))
 
 
-def _may_be_padded(model: Model) -> bool:
+def may_be_padded(model: Model) -> bool:
     """Whether the interface allows for padding that could be cut off; whether there is any, the samples tell."""
     technique = transforms.get("trim_padding")
     reason = technique.requires(model, technique.defaults)

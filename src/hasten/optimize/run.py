@@ -32,6 +32,7 @@ from hasten.optimize.explain import with_operators
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
+from hasten.optimize.lengths import lengths_for
 from hasten.optimize.pack import Packer
 from hasten.optimize.pick import finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
@@ -185,12 +186,14 @@ class _Run:
         exported: set[Format] = {"onnx"} if self._model.format == "torch" else set()
         formats: set[Format] = {self._model.format, *exported}
         probes = self._job.probe() if self._job.probe else probe_all(formats)
-        wishes, impossible = plan(self._model, probes)
+        samples = self._splits.calibration
+        wishes, impossible = plan(self._model, probes, lengths=lengths_for(self._model, samples))
         if self._model.format == "torch":
             export = (Step(transform="export_onnx"),)
             self._say("exporting to ONNX")
             try:
-                more, other = plan(open_model(self._builder.build_recipe(export)), probes, export)
+                onnx = open_model(self._builder.build_recipe(export))
+                more, other = plan(onnx, probes, export, lengths_for(onnx, samples))
             except (TransformFailed, MissingError) as error:
                 variant = Variant(id="onnx-export", target=Target(engine="onnxruntime"), recipe=export)
                 impossible.append(Rejection(variant=variant, stage="build", reason=error.message))

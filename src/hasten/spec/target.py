@@ -30,7 +30,8 @@ class Runtime(Value, frozen=True):
     `share_weights`: instances use one copy of packed weights. `flush_denormals`: compute with subnormal numbers as
     zero. `spin`: threads wait for work busily, which answers sooner and burns a core. `batch`: compile for exactly
     this batch; 0 leaves it open. `cascade_below`: rows whose two highest scores lie closer than this are computed again
-    in f32; 0 leaves all as they are.
+    in f32; 0 leaves all as they are. `lengths`: single rows of tokens run at the next of these lengths, each with a
+    graph compiled for it: padded with masked zeros, or with their own padding cut off.
     """
 
     instances: Count = 1
@@ -44,6 +45,7 @@ class Runtime(Value, frozen=True):
     spin: bool = True
     batch: CountOrDefault = 0
     cascade_below: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    lengths: tuple[Count, ...] = ()
 
     def turned(self) -> frozenset[str]:
         """The knobs that do not stand at their default."""
@@ -78,5 +80,7 @@ class Target(Value, frozen=True):
         return f"{self.engine} on {self.device}, {self.precision}, {threads}{knobs}"
 
 
-def _said(value: str | float) -> str:
+def _said(value: str | float | tuple[int, ...]) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(str, value))
     return f"{value:.3g}" if type(value) is float else str(value)
