@@ -41,7 +41,10 @@ TURNED: dict[str, Runtime] = {
     "spin": Runtime(spin=False),
     "batch": Runtime(batch=2),
     "cascade_below": Runtime(cascade_below=0.1),
+    "lengths": Runtime(lengths=(8,)),
 }
+# Knobs that need another kind of model, with a word of the refusal of this one.
+REFUSED = {"lengths": "token sequences"}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -238,6 +241,10 @@ def test_a_knob_changes_no_answer_or_is_refused_by_name(engine: str, subject: Pa
     runtime = TURNED[knob]
     if not runtime.turned() <= engines.get(engine).honours:
         with pytest.raises(EngineLoadError, match="has no runtime knob"):
+            engines.get(engine).load(subject, Target(engine=engine, runtime=runtime))
+        return
+    if knob in REFUSED:
+        with pytest.raises(EngineLoadError, match=REFUSED[knob]):
             engines.get(engine).load(subject, Target(engine=engine, runtime=runtime))
         return
     with loaded(engine, subject) as plain, loaded(engine, subject, runtime=runtime) as turned:

@@ -17,7 +17,7 @@ from hasten.optimize import recipes
 from hasten.optimize.plan import plan, reference_variant, second_wave
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.signature import Signature
-from hasten.spec.target import Format, Target
+from hasten.spec.target import Format, Runtime, Target
 from hasten.spec.tensor import TensorSpec
 from hasten.spec.variant import Step
 
@@ -185,3 +185,30 @@ def test_the_best_is_tried_at_lower_resolutions_before_its_numbers_are_looked_at
 def test_ids_are_unique() -> None:
     wishes: list[Wish] = plan(Imagined(kinds={"MatMul": 2}, bytes_on_disk=2**27), [ORT, OV])[0]
     assert len({wish.id for wish in wishes}) == len(wishes)
+
+
+TEXT = Signature(
+    inputs=tuple(TensorSpec(name=name, dtype="INT64", shape=("n", "s")) for name in ("ids", "mask")), outputs=()
+)
+
+
+def test_graphs_for_a_few_lengths_are_tried_where_an_engine_can_and_lengths_are_known() -> None:
+    text, brain = Imagined(kinds={"MatMul": 2}, signature=TEXT), probe("openvino", "f32", "bf16", "int8")
+    wishes = {wish.id: wish for wish in plan(text, [ORT, brain], lengths=(8, 16))[0]}
+    fitted = {id_: wish for id_, wish in wishes.items() if wish.target.runtime.lengths}
+    assert set(fitted) == {
+        "openvino-f32-lengths-1t", "openvino-f32-lengths-2t", "openvino-bf16-lengths-1t", "openvino-bf16-lengths-2t",
+        "openvino-int8-static-lengths-2t", "openvino-int8-nncf-lengths-2t", "openvino-int8-nncf7-lengths-2t",
+    }  # fmt: skip
+    assert all(wish.target.runtime.lengths == (8, 16) for wish in fitted.values())
+    assert not any(want.step.transform == "trim_padding" for wish in fitted.values() for want in wish.wants)
+    assert not any(wish.target.runtime.lengths for wish in plan(text, [ORT, brain])[0])
+
+
+def test_a_knob_is_turned_beside_the_lengths_of_the_best() -> None:
+    target = Target(engine="openvino", threads=2, runtime=Runtime(lengths=(8,)))
+    wave = second_wave(
+        [Wish(id="openvino-f32-lengths-2t", target=target)], {"openvino": frozenset({"flush_denormals"})}
+    )
+    assert {wish.id for wish in wave} == {"openvino-f32-lengths-2t-unpinned", "openvino-f32-lengths-2t-denormals"}
+    assert all(wish.target.runtime.lengths == (8,) for wish in wave)
