@@ -52,6 +52,11 @@ def test_the_share_above_the_smallest_that_does_is_taken(wrong_below: float, lim
     assert limit_for(calls(margins, margins < wrong_below), at_most(0.0)) == pytest.approx(limit, abs=0.002)
 
 
+def test_where_nothing_was_lost_the_smallest_share_is_for_safety() -> None:
+    margins = np.linspace(0, 1, 1000)
+    assert limit_for(calls(margins, margins < 0), at_most(0.0)) == pytest.approx(SHARES[0], abs=0.002)
+
+
 def test_losses_that_are_no_close_calls_are_beyond_a_cascade() -> None:
     margins = np.linspace(0, 1, 1000)
     assert limit_for(calls(margins, margins > 0.9), at_most(0.0)) is None

@@ -96,6 +96,22 @@ def test_nodes_that_are_no_faster_quantized_go_back_too() -> None:
     assert set(skipped(mixed(world))) == set(SITES[:11])
 
 
+def test_groups_that_are_free_one_by_one_and_not_together_stay_quantized() -> None:
+    world = World(harmful=[SITES[5]], useless=SITES[:32])
+    asked: list[int] = []
+
+    def ratios(base: tuple[Step, ...], others: Sequence[tuple[Step, ...]]) -> list[Figure]:
+        found = world.ratios(base, others)
+        asked.append(len(others))
+        together = len(set(others[0][-1].skip) - set(base[-1].skip)) > 12
+        return [Figure(value=0.97, low=0.96, high=0.98, n=20)] if together else found
+
+    free = mixed(world)
+    dear = mixed(world, replace(world.bench, ratios=ratios))
+    assert len(skipped(dear)) < len(skipped(free))
+    assert asked[-1] == 1
+
+
 def test_where_everything_is_accurate_and_pays_nothing_is_tried() -> None:
     assert mixed(World([])) is None
 

@@ -10,7 +10,7 @@ from hasten.optimize.pick import by_speed, finalists, gain_of, pick, why_not
 from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure, Measurement, MetricInfo
 from hasten.spec.slo import Goal, Minimize, Objective, Slo
-from hasten.spec.target import Target
+from hasten.spec.target import Runtime, Target
 from hasten.spec.variant import Variant
 from hasten.stats.change import binary_change
 from hasten.verify.judge import judge
@@ -115,3 +115,15 @@ def test_a_surer_variant_goes_before_one_that_is_a_little_faster() -> None:
 def test_a_variant_that_is_much_faster_may_be_less_sure() -> None:
     sure, doubtful = flipping("sure", speed=1.2, gained=0, lost=0), flipping("doubtful", speed=1.9, gained=6, lost=9)
     assert [item.variant.id for item in pick([sure, doubtful], FAST, 1600)] == ["doubtful", "sure"]
+
+
+@pytest.mark.parametrize(("speed", "first"), [(2.2, "bf16-cascade"), (2.6, "bf16")])
+def test_a_cascade_goes_before_what_it_makes_surer_unless_that_is_a_quarter_faster(speed: float, first: str) -> None:
+    plain = Target(engine="openvino", precision="bf16")
+    cascade = msgspec.structs.replace(plain, runtime=Runtime(cascade_below=0.1))
+    found = [
+        msgspec.structs.replace(evidence(name, FAST, speed=each, energy=1.0), variant=Variant(id=name, target=target))
+        for name, each, target in (("bf16", speed, plain), ("bf16-cascade", 2.0, cascade))
+    ]
+    assert pick(found, FAST, 1000)[0].variant.id == first
+    assert len(pick(found, FAST, 1000)) == 2, "the other stands by"

@@ -3,7 +3,8 @@
 A format that is much faster and loses too many answers loses close calls. Computing these again costs their share of
 the time, and everything else stays as fast as it was. The share is the next larger one to the smallest whose accuracy
 change, with the reference's answers in the place of close calls, is likely to be within the bound: tuning data flatter
-what is chosen on them, and a claim that fails costs more than some close calls that would have been right.
+what is chosen on them, and a claim that fails costs more than some close calls that would have been right. Where the
+bound is likely to hold without any, it is the smallest share, for the same reason.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def limit_for(margins: Margins, holds: Callable[[Figure], bool]) -> float | None
     `holds` tells of a change of accuracy whether the bound is likely to be proven with it.
     """
     limits = [margins.below(share) for share in SHARES]
+    if limits[0] > 0 and holds(margins.change_with(0.0)):
+        return limits[0]
     for limit, next_one in zip(limits, [*limits[1:], limits[-1]], strict=True):
         if limit > 0 and holds(margins.change_with(limit)):
             return next_one

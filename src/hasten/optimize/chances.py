@@ -1,7 +1,8 @@
 """Second chances for candidates of lower precision that were fast and lost too many answers: a cascade, or a mix.
 
 A cascade (`optimize.cascade`) computes close calls again in f32 and costs a trial; a mix (`optimize.mixed`) keeps
-the most sensitive nodes in f32 and costs many builds. So cascades go first. Sees tuning data only.
+the most sensitive nodes in f32 and costs many builds. So cascades go first, and a mix that was found gets one, too.
+Sees tuning data only.
 """
 
 from __future__ import annotations
@@ -86,17 +87,21 @@ class SecondChances:
         for trial in self._worth(tuned, self._may_cascade):
             if self._late(_LAST):
                 return
-            try:
-                limit = self._limit(trial.variant)
-                if limit is None:
-                    self._note(f"{trial.variant.id}-cascade", f"{trial.variant.id}: it loses more than close calls")
-                    continue
-                cascade = cascading(trial.variant, limit)
-                self.measure(tuned, cascade)
-                if trial.variant.id in tuned.builds:
-                    tuned.builds[cascade.id] = tuned.builds[trial.variant.id]
-            except HastenError as error:
-                self._note(f"{trial.variant.id}-cascade", f"{trial.variant.id}-cascade: {error.message}")
+            self._cascaded(tuned, trial.variant)
+
+    def _cascaded(self, tuned: Tuned, variant: Variant) -> None:
+        """The variant with its close calls again in f32, where they are few enough."""
+        try:
+            limit = self._limit(variant)
+            if limit is None:
+                self._note(f"{variant.id}-cascade", f"{variant.id}: it loses more than close calls")
+                return
+            cascade = cascading(variant, limit)
+            self.measure(tuned, cascade)
+            if variant.id in tuned.builds:
+                tuned.builds[cascade.id] = tuned.builds[variant.id]
+        except HastenError as error:
+            self._note(f"{variant.id}-cascade", f"{variant.id}-cascade: {error.message}")
 
     def _may_cascade(self, item: Evidence) -> bool:
         target = item.variant.target
@@ -108,7 +113,7 @@ class SecondChances:
         """The margin that is worth a trial, by all data for choosing: few answers are close calls. What a resumed run
         has found already is not sought again.
         """
-        key = f"cascade/{variant.id}"
+        key = f"cascade/{variant.id}/{fingerprint(variant.recipe)[:16]}"
         kept = self.log.get(key, list[float])
         if kept is None:
             self._say(f"cascade: how close the calls of {variant.id} are")
@@ -188,6 +193,9 @@ class SecondChances:
         tuned.trials.append(found)
         if found.evidence is not None:
             tuned.builds[found.variant.id] = composed(found.variant, self.builder).build
+            if self._may_cascade(found.evidence) and not self._late(1.0):
+                # The mix was chosen among many, by the samples on which it looks best. Its closest calls cost little.
+                self._cascaded(tuned, found.variant)
 
     def _errors(self, variant: Variant, skips: Sequence[Sequence[str]]) -> list[float | None]:
         """What a resumed run has asked for already is not asked for again."""

@@ -10,7 +10,7 @@ accuracy on tuning data and measured latency, within a number of builds and a de
 3. Accuracy: the smallest prefix of that ranking is sought, by bisection, whose return to float makes the accuracy bound
    likely to hold.
 4. Latency: each group that is still quantized is returned to float in turn, all in the same rounds; what is not slower
-   that way stays in float, since quantizing it bought nothing.
+   that way, each alone and then all together, stays in float, since quantizing it bought nothing.
 
 Sources: hierarchical sensitivity ranking as in accuracy-aware quantization of NNCF and Neural Compressor; the bound on
 latency is what those leave out.
@@ -78,7 +78,7 @@ def mixed_precision(variant: Variant, sites: Sequence[str], bench: Bench, *, hol
             return None
         skip = found
     slow = search.bought_nothing(skip)
-    if slow and bench.accurate(search.with_skip(skip + slow)):
+    if slow and search.is_free(skip, slow) and bench.accurate(search.with_skip(skip + slow)):
         skip += slow
     return bench.judge(search.with_skip(skip)) if skip else None
 
@@ -174,3 +174,10 @@ class _Search:
             if ratio.value is not None and ratio.value >= 1.0
             for site in group
         )
+
+    def is_free(self, skip: Group, more: Group) -> bool:
+        """Whether returning `more` as a whole does not slow the model down: what noise let pass one by one adds up."""
+        if self._bench.late(1.0):
+            return False
+        [ratio] = self._bench.ratios(self.recipe(skip), [self.recipe(skip + more)])
+        return ratio.value is not None and ratio.value >= 1.0

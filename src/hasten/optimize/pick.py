@@ -42,19 +42,31 @@ def pick(
     """
     speeds = raced or {}
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
+    cascades = {_kind(item, cascades=True) for item in promising if _cascades(item)}
 
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
         handicap = GAIN if item.variant.target.runtime.turned() or not item.variant.target.pin else 1.0
-        handicap *= _doubt(item, goal, holdout_samples)
+        # A cascade answers as its own narrower format does, and its closest calls as the reference: it is surer.
+        unsure = not _cascades(item) and _kind(item, cascades=True) in cascades
+        handicap *= _DOUBT if unsure else _doubt(item, goal, holdout_samples)
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
     best: dict[object, Evidence] = {}
     for item in sorted(promising, key=rank):
-        kind = (item.variant.target.engine, item.variant.target.precision, fingerprint(item.variant.recipe))
-        best.setdefault(kind, item)
+        best.setdefault(_kind(item, cascades=_cascades(item)), item)
     return list(best.values())[:MOST]
+
+
+def _kind(item: Evidence, *, cascades: bool) -> tuple[str, str, str, bool]:
+    """What competes for one place among the picks: threads and other knobs are no difference in kind."""
+    target = item.variant.target
+    return target.engine, target.precision, fingerprint(item.variant.recipe), cascades
+
+
+def _cascades(item: Evidence) -> bool:
+    return item.variant.target.runtime.cascade_below > 0
 
 
 def losers(tuned: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Rejection]:
