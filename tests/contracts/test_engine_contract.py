@@ -41,6 +41,7 @@ TURNED: dict[str, Runtime] = {
     "spin": Runtime(spin=False),
     "batch": Runtime(batch=2),
     "cascade_below": Runtime(cascade_below=0.1),
+    "single_row": Runtime(single_row=True),
     "lengths": Runtime(lengths=(8,)),
 }
 # Knobs that need another kind of model, with a word of the refusal of this one.

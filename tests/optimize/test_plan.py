@@ -212,3 +212,15 @@ def test_a_knob_is_turned_beside_the_lengths_of_the_best() -> None:
     )
     assert {wish.id for wish in wave} == {"openvino-f32-lengths-2t-unpinned", "openvino-f32-lengths-2t-denormals"}
     assert all(wish.target.runtime.lengths == (8,) for wish in wave)
+
+
+@pytest.mark.parametrize(("shape", "fixed"), [(("n", 4), True), ((1, 4), False)])
+def test_single_rows_get_a_graph_of_their_own_where_the_batch_is_open(shape: Any, fixed: bool) -> None:
+    tensor = TensorSpec(name="x", dtype="FP32", shape=shape)
+    model = Imagined(signature=Signature(inputs=(tensor,), outputs=(tensor,)))
+    wishes = plan(model, [ORT, OV], single_row=True)[0]
+    assert {wish.target.engine for wish in wishes if wish.target.runtime.single_row} == (
+        {"openvino"} if fixed else set()
+    )
+    assert all(wish.target.runtime.single_row is fixed for wish in wishes if wish.target.engine == "openvino")
+    assert not any(wish.target.runtime.turned() for wish in plan(model, [ORT, OV])[0])

@@ -43,7 +43,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     formats: frozenset[Format] = frozenset({"onnx"})
-    honours: frozenset[str] = frozenset(RUNTIME_KNOBS) - {"cascade_below", "lengths"}
+    honours: frozenset[str] = frozenset(RUNTIME_KNOBS) - {"cascade_below", "lengths", "single_row"}
 
     def probe(self) -> Probe:
         """The CPU, and each provider that is in this build and opens a tiny session; the others with the reason."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
 from hasten.engine.openvino_cascade import Cascade, add_margin
-from hasten.engine.openvino_lengths import Lengths, reshaped
+from hasten.engine.openvino_fixed import Fixed, Lengths, OneRow, at_lengths, at_one_row
 from hasten.engine.openvino_profile import means_without, merged, operators_of, read_counters
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
 from hasten.engine.pool import Pool
@@ -59,7 +59,9 @@ class OpenVino:
 
     name = "openvino"
     formats: frozenset[Format] = frozenset({"onnx", "tflite", "openvino"})
-    honours: frozenset[str] = frozenset({"instances", "batch", "flush_denormals", "cascade_below", "lengths"})
+    honours: frozenset[str] = frozenset(
+        {"instances", "batch", "flush_denormals", "cascade_below", "lengths", "single_row"}
+    )
 
     def probe(self) -> Probe:
         """Ask the runtime for its devices and what each can compute in."""
@@ -96,14 +98,14 @@ class OpenVino:
                 cascades = _cascades(target)
                 compiled = _compiled(core, model, target, margin=cascades)
                 full = _compiled(core, model, msgspec.structs.replace(target, precision="f32")) if cascades else None
-                lengths = _compiled_lengths(core, model, target, margin=cascades)
+                fixed = _fixed(core, model, target, margin=cascades)
         except EngineLoadError:
             raise
         except Exception as error:
             hint = _OTHERS[kind][2] if kind in _OTHERS else f"Check the file with: hasten inspect {model.name}"
             raise EngineLoadError(f"openvino refused {model.name}: {_short(error)}", remedy=hint) from error
         _check_hint(compiled, model, target)
-        return OpenVinoSession(compiled, target, full, lengths)
+        return OpenVinoSession(compiled, target, full, fixed)
 
     def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
         """Run with the runtime's performance counters on; see `hasten.engine.openvino_profile`."""
@@ -120,13 +122,11 @@ class OpenVino:
 
 
 class OpenVinoSession:
-    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade, `lengths` are
-    graphs for single rows of these lengths.
+    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade, `fixed` holds
+    graphs for single rows.
     """
 
-    def __init__(
-        self, compiled: Any, target: Target, full: Any = None, lengths: Mapping[int, Any] | None = None
-    ) -> None:
+    def __init__(self, compiled: Any, target: Target, full: Any = None, fixed: Fixed | None = None) -> None:
         self._compiled: Any = compiled
         self._target = target
         self._signature = Signature(
@@ -138,7 +138,7 @@ class OpenVinoSession:
         self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
         limit = target.runtime.cascade_below
         self._cascade = None if full is None else Cascade(full, self._signature.outputs, limit, count)
-        self._lengths = Lengths(lengths, count) if lengths else None
+        self._fixed = fixed
         self._precision: Precision | None = None
         self._runs = 0
 
@@ -163,11 +163,13 @@ class OpenVinoSession:
         feed = {index: to_runtime(inputs[spec.name], spec) for index, spec in enumerate(self._signature.inputs)}
         try:
             with self._flushing():
-                answers = None if self._lengths is None else self._lengths.infer(feed, lambda r: self._settled(r, feed))
+                answers = None
+                if self._fixed is not None:
+                    answers = self._fixed.infer(feed, lambda request, given: self._settled(request, given, feed))
                 if answers is None:
                     with self._pool.take() as request:
                         self._runs += 1
-                        answers = self._settled(request, feed, given=True)
+                        answers = self._settled(request, feed, feed)
             return answers
         except EngineRunError:
             raise
@@ -178,14 +180,13 @@ class OpenVinoSession:
         """Mean microseconds of each operator since the model was compiled, with the option PERF_COUNT."""
         with self._pool.take() as request:
             own = read_counters(request)
-        if self._lengths is None:
+        if self._fixed is None:
             return own
-        fitted = self._lengths.counters()
-        return merged([(runs, means) for runs, means in (fitted, (self._runs, own)) if runs])[1]
+        return merged([(runs, means) for runs, means in (self._fixed.counters(), (self._runs, own)) if runs])[1]
 
     def executed(self) -> Any:
-        """The graph that is really executed, the commonest of those for fixed lengths."""
-        graph = self._compiled if self._lengths is None else self._lengths.commonest()
+        """The graph that is really executed, the commonest of those of fixed shape."""
+        graph = self._compiled if self._fixed is None else self._fixed.commonest()
         return graph.get_runtime_model()
 
     def close(self) -> None:
@@ -195,12 +196,12 @@ class OpenVinoSession:
         if self._cascade is not None:
             self._cascade.close()
             self._cascade = None
-        if self._lengths is not None:
-            self._lengths.close()
+        if self._fixed is not None:
+            self._fixed.close()
 
-    def _settled(self, request: Any, feed: dict[int, Any], *, given: bool = False) -> dict[str, np.ndarray[Any, Any]]:
-        """Answers by name, close calls computed again. The request holds its inputs, or is `given` the feed."""
-        results = request.infer(feed, share_inputs=True) if given else request.infer()
+    def _settled(self, request: Any, given: Any, feed: dict[int, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """Answers by name, close calls of `feed` computed again. The request gets `given`, or has its inputs."""
+        results = request.infer() if given is None else request.infer(given, share_inputs=True)
         answers = {spec.name: from_runtime(results[at], spec) for at, spec in enumerate(self._signature.outputs)}
         if self._cascade is not None:
             self._cascade.settle(feed, answers, results[len(answers)])
@@ -249,17 +250,22 @@ def _compiled(core: Any, model: Path, target: Target, *, margin: bool = False) -
     return core.compile_model(network, target.device, _settings(target, list(core.available_devices)))
 
 
-def _compiled_lengths(core: Any, model: Path, target: Target, *, margin: bool) -> dict[int, Any]:
-    """A graph for each of the lengths, where there are any."""
-    lengths = sorted(set(target.runtime.lengths))
-    if not lengths:
-        return {}
+def _fixed(core: Any, model: Path, target: Target, *, margin: bool) -> Fixed | None:
+    """Graphs for single rows, where they are asked for; those of lengths have one row anyway."""
+    knobs = target.runtime
+    if not (knobs.lengths or knobs.single_row):
+        return None
     settings = _settings(target, list(core.available_devices))
-    networks = reshaped(_network(core, model, target, margin=margin), lengths)
-    return {
-        length: core.compile_model(network, target.device, settings)
-        for length, network in zip(lengths, networks, strict=True)
-    }
+    network = _network(core, model, target, margin=margin)
+
+    def compiled(copy: Any) -> Any:
+        return core.compile_model(copy, target.device, settings)
+
+    if knobs.lengths:
+        lengths = sorted(set(knobs.lengths))
+        graphs = {size: compiled(copy) for size, copy in zip(lengths, at_lengths(network, lengths), strict=True)}
+        return Lengths(graphs, knobs.instances)
+    return OneRow([compiled(at_one_row(network))], knobs.instances)
 
 
 def _network(core: Any, model: Path, target: Target, *, margin: bool) -> Any:

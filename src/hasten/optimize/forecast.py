@@ -21,6 +21,7 @@ import numpy as np
 
 from hasten.engine.host import environment, has_dot_products
 from hasten.optimize.wish import Wish
+from hasten.spec.target import SHAPE_KNOBS
 from hasten.spec.values import Value
 from hasten.spec.variant import Step
 
@@ -208,7 +209,7 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
         traits.append("lengths")
     if 0 < target.threads < environment().cores_physical:
         traits.append("fewer threads")
-    traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned() - {"lengths"})]
+    traits += [f"knob={target.engine},{name}" for name in sorted(target.runtime.turned() - SHAPE_KNOBS)]
     if not target.pin:
         traits.append(f"knob={target.engine},unpinned")
     traits += [f"{key}={value}" for key, value in sorted(target.options.items()) if key == "compile"]

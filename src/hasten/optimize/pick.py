@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from hasten.optimize.trials import fingerprint
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.slo import Goal
+from hasten.spec.target import SHAPE_KNOBS
 from hasten.spec.variant import REFERENCE
 from hasten.stats.change import error_at, is_silent, reach_at
 from hasten.verify.judge import GAIN
@@ -46,7 +47,8 @@ def pick(
 
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
-        handicap = GAIN if item.variant.target.runtime.turned() or not item.variant.target.pin else 1.0
+        turned = item.variant.target.runtime.turned() - SHAPE_KNOBS
+        handicap = GAIN if turned or not item.variant.target.pin else 1.0
         # A cascade answers as its own narrower format does, and its closest calls as the reference: it is surer.
         unsure = not _cascades(item) and _kind(item, cascades=True) in cascades
         handicap *= _DOUBT if unsure else _doubt(item, goal, holdout_samples)

@@ -20,7 +20,7 @@ from hasten.model.base import Model
 from hasten.optimize.recipes import recipes_for
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.evidence import Rejection
-from hasten.spec.target import Format, Precision, Runtime, Target
+from hasten.spec.target import SHAPE_KNOBS, Format, Precision, Runtime, Target
 from hasten.spec.variant import REFERENCE, Step, Variant
 from hasten.transform.base import transforms
 
@@ -69,18 +69,25 @@ def _formats(engine: str) -> frozenset[Format]:
 
 
 def plan(
-    model: Model, probes: Sequence[Probe], prefix: tuple[Step, ...] = (), lengths: tuple[int, ...] = ()
+    model: Model,
+    probes: Sequence[Probe],
+    prefix: tuple[Step, ...] = (),
+    lengths: tuple[int, ...] = (),
+    *,
+    single_row: bool = False,
 ) -> Planned:
     """Return the wishes of the first wave, the most promising first, and what cannot be tried with the reason.
 
     `prefix` is what made `model` of the trained model (such as an export to ONNX); each recipe begins with it.
-    `lengths` are those that deserve graphs of their own, on engines that can (`optimize.lengths`).
+    `lengths` are those that deserve graphs of their own, on engines that can (`optimize.lengths`); `single_row` says
+    that single rows may have one, which makes them faster and costs memory.
     """
     planned: list[Wish] = []
+    single_row = single_row and _has_open_batch(model)
     impossible: list[Rejection] = []
     for probe in probes:
         for precision in _PRECISIONS:
-            wishes = list(_wishes(model, probe, precision, prefix, lengths))
+            wishes = list(_wishes(model, probe, precision, prefix, lengths, single_row))
             reason = _obstacle(model, probe, precision) if wishes else None
             if precision != "f32" and not (probe.devices and _loads(probe, model)):
                 continue  # said once for the engine
@@ -111,7 +118,7 @@ def second_wave(best: Sequence[Wish], honours: dict[str, frozenset[str]], smalle
         if target.threads > 1 and wish.wants:
             id_ = _id(wish.id.rpartition("-")[0], threads=1)
             wave.append(_varied(wish, id_, msgspec.structs.replace(target, threads=1)))
-        if target.runtime.turned() - {"lengths"}:
+        if target.runtime.turned() - SHAPE_KNOBS:
             continue  # one knob at a time: what a second adds is less than a trial can tell
         if target.pin and target.threads > 1 and target.engine in _PINNING:
             free = msgspec.structs.replace(target, pin=False)
@@ -153,24 +160,35 @@ def _obstacle(model: Model, probe: Probe, precision: Precision) -> str | None:
     return None
 
 
+def _has_open_batch(model: Model) -> bool:
+    shapes = [spec.shape for spec in model.signature.inputs]
+    return bool(shapes) and all(shape and isinstance(shape[0], str) for shape in shapes)
+
+
 def _loads(probe: Probe, model: Model) -> bool:
     return model.format in engines.get(probe.engine).formats
 
 
 def _wishes(
-    model: Model, probe: Probe, precision: Precision, prefix: tuple[Step, ...], lengths: tuple[int, ...]
+    model: Model,
+    probe: Probe,
+    precision: Precision,
+    prefix: tuple[Step, ...],
+    lengths: tuple[int, ...],
+    single_row: bool,
 ) -> Iterator[Wish]:
     """Models as they are on each thread count, recipes on all cores: the second wave varies those that are good."""
     host = environment()
-    fitted = bool(lengths) and _loads(probe, model) and "lengths" in engines.get(probe.engine).honours
+    can = engines.get(probe.engine).honours if _loads(probe, model) else frozenset[str]()
+    plain = Runtime(single_row=single_row and "single_row" in can)
     before = tuple(Want(step=step) for step in prefix)
     if probe.engine == "torch" and precision in ("f32", "bf16"):
         yield from _compiled(precision, host.cores_physical)
     for name, wants in recipes_for(model, probe.engine, precision):
         for threads in sorted({1, host.cores_physical, host.cores_logical}) if not wants else [host.cores_physical]:
-            target = Target(engine=probe.engine, precision=precision, threads=threads)
+            target = Target(engine=probe.engine, precision=precision, threads=threads, runtime=plain)
             yield Wish(id=_id(probe.engine, precision, name, threads=threads), target=target, wants=(*before, *wants))
-            if fitted and name not in _OWN_LENGTHS:
+            if lengths and "lengths" in can and name not in _OWN_LENGTHS:
                 yield Wish(
                     id=_id(probe.engine, precision, name, "lengths", threads=threads),
                     target=msgspec.structs.replace(target, runtime=Runtime(lengths=lengths)),

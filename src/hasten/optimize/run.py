@@ -34,7 +34,7 @@ from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
 from hasten.optimize.lengths import lengths_for
 from hasten.optimize.pack import Packer
-from hasten.optimize.pick import finalists, losers, pick
+from hasten.optimize.pick import by_speed, finalists, losers, pick
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
 from hasten.optimize.record import Found, Recorder
 from hasten.optimize.serving import ServingStage
@@ -187,13 +187,18 @@ class _Run:
         formats: set[Format] = {self._model.format, *exported}
         probes = self._job.probe() if self._job.probe else probe_all(formats)
         samples = self._splits.calibration
-        wishes, impossible = plan(self._model, probes, lengths=lengths_for(self._model, samples))
+        goal = self._job.goal
+        # Graphs for single rows cost memory: not where that counts.
+        single = by_speed(goal) and goal.slo.memory_max_mb is None
+        lengths = lengths_for(self._model, samples) if single else ()
+        wishes, impossible = plan(self._model, probes, lengths=lengths, single_row=single)
         if self._model.format == "torch":
             export = (Step(transform="export_onnx"),)
             self._say("exporting to ONNX")
             try:
                 onnx = open_model(self._builder.build_recipe(export))
-                more, other = plan(onnx, probes, export, lengths_for(onnx, samples))
+                lengths = lengths_for(onnx, samples) if single else ()
+                more, other = plan(onnx, probes, export, lengths, single_row=single)
             except (TransformFailed, MissingError) as error:
                 variant = Variant(id="onnx-export", target=Target(engine="onnxruntime"), recipe=export)
                 impossible.append(Rejection(variant=variant, stage="build", reason=error.message))

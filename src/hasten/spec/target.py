@@ -8,7 +8,7 @@ import msgspec
 
 from hasten.spec.values import Value
 
-__all__ = ["RUNTIME_KNOBS", "Format", "Precision", "Runtime", "Target"]
+__all__ = ["RUNTIME_KNOBS", "SHAPE_KNOBS", "Format", "Precision", "Runtime", "Target"]
 
 # Kinds of model file.
 Format = Literal["onnx", "tflite", "openvino", "torch"]
@@ -30,7 +30,8 @@ class Runtime(Value, frozen=True):
     `share_weights`: instances use one copy of packed weights. `flush_denormals`: compute with subnormal numbers as
     zero. `spin`: threads wait for work busily, which answers sooner and burns a core. `batch`: compile for exactly
     this batch; 0 leaves it open. `cascade_below`: rows whose two highest scores lie closer than this are computed again
-    in f32; 0 leaves all as they are. `lengths`: single rows of tokens run at the next of these lengths, each with a
+    in f32; 0 leaves all as they are. `single_row`: requests of one row run in a graph compiled for one row, batches in
+    the graph of open shape. `lengths`: single rows of tokens run at the next of these lengths, each with a
     graph compiled for it: padded with masked zeros, or with their own padding cut off.
     """
 
@@ -45,6 +46,7 @@ class Runtime(Value, frozen=True):
     spin: bool = True
     batch: CountOrDefault = 0
     cascade_below: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    single_row: bool = False
     lengths: tuple[Count, ...] = ()
 
     def turned(self) -> frozenset[str]:
@@ -53,6 +55,8 @@ class Runtime(Value, frozen=True):
 
 
 RUNTIME_KNOBS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Runtime))
+# Knobs that say what graphs there are, and not how they run.
+SHAPE_KNOBS = frozenset({"lengths", "single_row"})
 _LEFT_ALONE = Runtime()
 
 

@@ -1,7 +1,8 @@
-"""Rows of tokens at a few lengths of their own: the answers stay, and what does not fit runs as before."""
+"""Graphs of fixed shape for single rows: the answers stay, and what does not fit runs as before."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def save(path: Path, text: str) -> Path:
 
 
 def load(path: Path, lengths: tuple[int, ...] = (), **more: Any) -> OpenVinoSession:
-    knobs = {name: more.pop(name) for name in ("instances", "cascade_below", "batch") if name in more}
+    knobs = {name: more.pop(name) for name in ("instances", "cascade_below", "single_row") if name in more}
     target = Target(engine="openvino", threads=1, runtime=Runtime(lengths=lengths, **knobs), **more)
     session = engines.get("openvino").load(path, target)
     assert isinstance(session, OpenVinoSession)
@@ -72,9 +73,9 @@ def test_answers_are_those_of_the_open_graph(
 
 
 def ran(session: OpenVinoSession) -> list[int]:
-    """Runs of each length's graph, and those of the open one."""
-    assert session._lengths is not None
-    return [*session._lengths._runs, session._runs]
+    """Runs of each fixed graph, and those of the open one."""
+    assert session._fixed is not None
+    return [*session._fixed._runs, session._runs]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_operators_are_timed_over_all_graphs_that_ran(pooled: Path) -> None:
         ("(int64[n, 7] ids, int64[n, 7] mask) => (int64[n, 7] y) { y = Add(ids, mask) }", "no token sequences"),
         ("(int64[n, s] ids, int64[n, s] kind) => (int64[n, 1] y) { a = Add(ids, kind) "
          "i = Constant<value = int64[1] {1}>() y = ReduceSum(a, i) }", "attention mask"),
-        ("(int64[n, s] ids, int64[n, s] mask) => (int64[n, s] y) { y = Add(ids, mask) }", "for each position"),
+        ("(int64[n, s] ids, int64[n, s] mask) => (int64[n, s] y) { y = Add(ids, mask) }", "one value a position"),
     ],
     ids=["floats", "fixed length", "no mask", "an answer for each token"],
 )  # fmt: skip
@@ -158,3 +159,28 @@ def test_a_length_below_one_is_refused_when_it_is_read() -> None:
 
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"lengths": [0]}, Runtime)
+
+
+@pytest.mark.parametrize(("rows", "where"), [(1, [1, 0]), (3, [0, 1])])
+def test_one_row_has_a_graph_of_its_own_and_batches_the_open_one(pooled: Path, rows: int, where: list[int]) -> None:
+    session, inputs = load(pooled, single_row=True), tokens(3, 5, rows)
+    np.testing.assert_allclose(session.run(inputs)["y"], load(pooled).run(inputs)["y"], rtol=1e-6)
+    assert ran(session) == where
+
+
+def test_a_single_row_and_a_batch_keep_apart_among_callers(pooled: Path) -> None:
+    session = load(pooled, single_row=True, instances=2)
+    inputs = [tokens(1 + at % 4, 5, 1 + at % 2, seed=at) for at in range(40)]
+    wanted = [load(pooled).run(one)["y"] for one in inputs[:4]]
+    with ThreadPoolExecutor(2) as callers:
+        found = list(callers.map(lambda one: session.run(one)["y"], inputs))
+    for got, right in zip(found, wanted, strict=False):
+        np.testing.assert_allclose(got, right, rtol=1e-6)
+    assert ran(session) == [20, 20]
+
+
+def test_a_model_without_an_open_batch_has_no_single_row_to_fix(tmp_path: Path) -> None:
+    path = save(tmp_path / "one.onnx", "(float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }")
+    with pytest.raises(EngineLoadError, match="no open batch axis") as caught:
+        load(path, single_row=True)
+    assert "Leave single_row off" in str(caught.value.remedy)

@@ -1,0 +1,161 @@
+"""Graphs of fixed shape for single rows, beside the graph of open shape that takes the batches.
+
+A graph of open shape works out shapes, buffers and kernels anew at every length, and leaves out optimizations even
+where only the batch is open. A request of one row is the commonest there is. So a graph is compiled for just one row;
+and where rows are token sequences with an attention mask, one for each of a few lengths: a row is padded with masked
+zeros up to the next of them, or its own padding is cut down to it. Masked positions have no weight in the answer, so it
+stays the same but for rounding. Each graph holds weights in a layout of its own: memory grows with their number.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from hasten.engine.openvino_profile import merged, read_counters
+from hasten.engine.pool import Pool
+from hasten.errors import EngineLoadError
+
+__all__ = ["Fixed", "Lengths", "OneRow", "at_lengths", "at_one_row"]
+
+_TOKENS = ("i32", "i64")
+_Feed = Mapping[int, Any]
+# Runs a request: with the feed, or with what is in its input tensors already (None).
+_Run = Callable[[Any, _Feed | None], Any]
+
+
+def at_one_row(network: Any) -> Any:
+    """Return a copy of the network for a batch of one. Raises `EngineLoadError` where the batch axis is not open."""
+    shapes: dict[Any, Any] = {}
+    copy = network.clone()
+    for port in copy.inputs:
+        shape = port.get_partial_shape()
+        if not shape.rank.is_static or len(shape) == 0 or shape[0].is_static:
+            raise EngineLoadError(
+                f"The input {port.get_any_name()!r} of shape {shape} has no open batch axis: there is nothing to fix.",
+                remedy="Leave single_row off.",
+            )
+        shape[0] = 1
+        shapes[port] = shape
+    copy.reshape(shapes)
+    return copy
+
+
+def at_lengths(network: Any, lengths: Sequence[int]) -> list[Any]:
+    """Return a copy of the network for each length, at one row. Raises `EngineLoadError` where its interface is not
+    that of token sequences with an attention mask and one answer for each row.
+    """
+    _check_tokens(network.inputs)
+    for port in network.outputs:
+        shape = port.get_partial_shape()
+        if not shape.rank.is_static or any(size.is_dynamic for size in list(shape)[1:]):
+            raise _no_lengths(
+                f"The output {port.get_any_name()!r} of shape {shape} may have a value for each position."
+            )
+    copies: list[Any] = []
+    for length in lengths:
+        copy = network.clone()
+        copy.reshape({port: [1, length] for port in copy.inputs})
+        copies.append(copy)
+    return copies
+
+
+def _check_tokens(ports: Sequence[Any]) -> None:
+    for port in ports:
+        shape = port.get_partial_shape()
+        tokens = shape.rank.is_static and len(shape) == 2 and port.get_element_type().to_string() in _TOKENS
+        if not tokens or shape[1].is_static or (shape[0].is_static and shape[0].get_length() != 1):
+            raise _no_lengths(
+                f"The input {port.get_any_name()!r} of shape {shape} holds no token sequences of open length."
+            )
+    if len(_masks(ports)) != 1:
+        raise _no_lengths("No input, or more than one, is called an attention mask: what is padding cannot be told.")
+
+
+def _masks(ports: Sequence[Any]) -> list[int]:
+    return [place for place, port in enumerate(ports) if "mask" in port.get_any_name().lower()]
+
+
+def _no_lengths(why: str) -> EngineLoadError:
+    return EngineLoadError(why, remedy="Leave lengths empty.")
+
+
+class Fixed:
+    """Compiled graphs with a request of each for each of `instances` callers."""
+
+    def __init__(self, graphs: Sequence[Any], instances: int) -> None:
+        self._graphs = list(graphs)
+        self._pools = [Pool(graph.create_infer_request() for _ in range(instances)) for graph in self._graphs]
+        self._runs = [0] * len(self._graphs)
+
+    def infer(self, feed: _Feed, run: _Run) -> Any:
+        """Return what `run` gives for one row, or None for what the graph of open shape must do. `feed` are the inputs
+        by position.
+        """
+        raise NotImplementedError
+
+    def counters(self) -> tuple[int, dict[str, float]]:
+        """How many runs there were, and the mean microseconds of each operator over them."""
+        counts: list[tuple[int, dict[str, float]]] = []
+        for runs, pool in zip(self._runs, self._pools, strict=True):
+            if runs:
+                with pool.take() as request:
+                    counts.append((runs, read_counters(request)))
+        return merged(counts)
+
+    def commonest(self) -> Any:
+        """The graph that ran most."""
+        return self._graphs[int(np.argmax(self._runs))]
+
+    def close(self) -> None:
+        """Drop the requests and the graphs."""
+        for pool in self._pools:
+            pool.close()
+        self._graphs.clear()
+
+    @contextmanager
+    def _take(self, place: int) -> Generator[Any]:
+        self._runs[place] += 1
+        with self._pools[place].take() as request:
+            yield request
+
+
+class OneRow(Fixed):
+    """One graph, for a batch of one."""
+
+    def infer(self, feed: _Feed, run: _Run) -> Any:
+        """See `Fixed.infer`."""
+        if any(array.shape[0] != 1 for array in feed.values()):
+            return None
+        with self._take(0) as request:
+            return run(request, feed)
+
+
+class Lengths(Fixed):
+    """A graph for each of a few lengths of token sequences."""
+
+    def __init__(self, graphs: Mapping[int, Any], instances: int) -> None:
+        self._sizes = sorted(graphs)
+        super().__init__([graphs[size] for size in self._sizes], instances)
+        [self._mask] = _masks(self._graphs[0].inputs)
+
+    def infer(self, feed: _Feed, run: _Run) -> Any:
+        """See `Fixed.infer`. Rows longer than all lengths are for the open graph, too."""
+        mask = feed[self._mask]
+        if mask.shape[0] != 1 or any(array.shape != mask.shape for array in feed.values()):
+            return None
+        used = np.flatnonzero(mask[0])
+        length = int(used[-1]) + 1 if used.size else 1
+        place = bisect_left(self._sizes, length)
+        if place == len(self._sizes):
+            return None
+        with self._take(place) as request:
+            for position, array in feed.items():
+                fitted = request.get_input_tensor(position).data
+                fitted[0, :length] = array[0, :length]
+                fitted[0, length:] = 0
+            return run(request, None)
