@@ -112,6 +112,20 @@ def test_groups_that_are_free_one_by_one_and_not_together_stay_quantized() -> No
     assert asked[-1] == 1
 
 
+def test_with_time_for_one_guess_it_is_the_groups_that_cause_nearly_all_error() -> None:
+    world = World(harmful=[SITES[5], SITES[40]])
+    asked: list[Variant] = []
+
+    def accurate(variant: Variant) -> bool:
+        asked.append(variant)
+        return world.accurate(variant)
+
+    found = mixed(world, replace(world.bench, accurate=accurate, late=lambda share: bool(asked)))
+    assert found is not None
+    assert set(skipped(found)) >= world.harmful
+    assert len(skipped(found)) <= 8, "a bisection would begin with half of all groups"
+
+
 def test_where_everything_is_accurate_and_pays_nothing_is_tried() -> None:
     assert mixed(World([])) is None
 

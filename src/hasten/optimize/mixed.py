@@ -42,6 +42,8 @@ _RANKED, _WEIGHED = 0.45, 0.6
 _MOST_ARMS = 6
 # A share of the model's time below which a group's return counts as equally cheap: races tell no less.
 _CHEAP = 0.01
+# Shares of the squared error that may be left in a model that is accurate enough, the likeliest first.
+_LIKELY = (0.01, 0.1, 0.001)
 # The price of what could not be timed.
 _DEAR = 1e6
 
@@ -148,17 +150,28 @@ class _Search:
         return [*weighed, *(group for group in groups if group not in prices)]
 
     def smallest_return(self, groups: Sequence[Group]) -> Group | None:
-        """Bisect for the fewest groups, from the first on, whose return makes the model accurate enough."""
+        """Bisect for the fewest groups, from the first on, whose return makes the model accurate enough.
+
+        Time may run out before it ends: the likeliest sizes go first.
+        """
         low, high = 0, len(groups)  # low fails; all in float is right by definition, and no longer quantized
         best: Group | None = None
+        guesses = [guess for guess in self.guesses(groups) if low < guess < high]
         while high - low > 1 and not self._bench.late(1.0):
-            middle = (low + high) // 2
+            middle = next((guess for guess in guesses if low < guess < high), (low + high) // 2)
             skip = tuple(site for group in groups[:middle] for site in group)
             if self._bench.accurate(self.with_skip(skip)):
                 high, best = middle, skip
             else:
                 low = middle
         return best
+
+    def guesses(self, groups: Sequence[Group]) -> list[int]:
+        """How many groups, from the first on, cause all squared error but a hundredth, a tenth, a thousandth."""
+        squares = [self._errors[group] ** 2 for group in groups]
+        whole = sum(square for square in squares if math.isfinite(square))
+        left = [sum(square for square in squares[at:] if math.isfinite(square)) for at in range(len(groups) + 1)]
+        return [next(at for at, rest in enumerate(left) if rest <= share * whole) for share in _LIKELY]
 
     def bought_nothing(self, skip: Group) -> Group:
         """Sites whose return to float does not slow the model down, tried in neighbourhoods of the graph."""

@@ -51,7 +51,7 @@ def pick(
         handicap = GAIN if turned or not item.variant.target.pin else 1.0
         # A cascade answers as its own narrower format does, and its closest calls as the reference: it is surer.
         unsure = not _cascades(item) and _kind(item, cascades=True) in cascades
-        handicap *= _DOUBT if unsure else _doubt(item, goal, holdout_samples)
+        handicap *= (_DOUBT if unsure else 1.0) * _doubt(item, goal, holdout_samples)
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
@@ -124,7 +124,12 @@ def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int, *, errors
 
 
 def _doubt(item: Evidence, goal: Goal, holdout_samples: int) -> float:
-    return _DOUBT if accuracy_trouble(item, goal, holdout_samples, errors=1.0) else 1.0
+    """Where fewer bits may change answers, one more than was seen is taken to have changed: none among a few hundred is
+    not none.
+    """
+    unseen = 0.0 if item.variant.target.precision == "f32" else 1 / max(item.measurement.accuracy_change.n, 1)
+    trouble = accuracy_trouble(item, goal, holdout_samples, errors=1.0)
+    return _DOUBT if trouble or _unlikely(item, goal.slo.accuracy_drop_max - unseen, holdout_samples) else 1.0
 
 
 def _unlikely(item: Evidence, drop_max: float, holdout_samples: int, errors: float = 0.0) -> str | None:
