@@ -78,7 +78,9 @@ def test_how_lengths_spread_is_told() -> None:
 
 def test_how_much_is_padding_is_told() -> None:
     data = texts([8, 24], sent=64)
-    assert describe_lengths(TEXT, data.subset(range(2))) == "all 64 along ids; 75% of it padding, by attention_mask"
+    assert describe_lengths(TEXT, data.subset(range(2))) == (
+        "all 64 along ids; 75% of it padding, by attention_mask; what cutting it gains repairs what clients send"
+    )
 
 
 def test_a_model_of_one_size_has_no_lengths() -> None:
