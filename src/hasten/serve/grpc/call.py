@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY, Operation
@@ -16,8 +16,9 @@ from hasten.spec.event import NO_MODEL
 from hasten.wire.base import invalid
 from hasten.wire.grpc_framing import MessageReader
 
-__all__ = ["Call", "Line", "Method", "Parts"]
+__all__ = ["Call", "Line", "Message", "Method", "Parts"]
 
+Message = bytes | memoryview
 Parts = list[bytes | memoryview]
 
 
@@ -48,12 +49,14 @@ def _nothing(call: Call) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One method of a service, and what access to it means. `take` gets each message of a call, exactly one where it is
-    not `streaming`; `end` is told that a streaming client has sent its last, when that was taken.
+    not `streaming`; `end` is told that a streaming client has sent its last, when that was taken. Where it takes
+    `views`, a long message is one; all others are bytes.
     """
 
     operation: Operation
-    take: Callable[[Call, bytes], None]
+    take: Callable[[Call, Any], None]
     streaming: bool = False
+    views: bool = False
     end: Callable[[Call], None] = _nothing
 
 
@@ -163,6 +166,6 @@ class Call:
             self._ended = True
             self.method.end(self)
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: Message) -> None:
         self.bytes_in = len(message)
-        self.method.take(self, message)
+        self.method.take(self, message if self.method.views else bytes(message))

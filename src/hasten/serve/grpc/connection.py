@@ -284,11 +284,15 @@ class Connection(asyncio.Protocol):
             # Nobody reads it; the connection's window must not shrink all the same.
             self._acknowledge(stream, len(data))
             return
-        call.unread += len(data)
-        # In the middle of a large message there is nothing to do for most of its frames.
+        size = len(data)
+        call.unread += size
         if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
             self._read(call, ended)
-        if call.reader.buffered and not self._hub.account(call):
+            held = not call.reader.buffered or self._hub.account(call)
+        else:
+            # In the middle of a large message there is nothing to do for most of its frames.
+            held = self._hub.hold(call, size)
+        if not held:
             self._refuse(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
 
     def _read(self, call: Call, ended: bool) -> None:

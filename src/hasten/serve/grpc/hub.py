@@ -43,7 +43,7 @@ class Hub:
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
-        self.acknowledge_at = limits.window // 4
+        self.acknowledge_at = limits.window // 2
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
@@ -118,6 +118,12 @@ class Hub:
         if sum([len(name) + len(value) for name, value in headers]) > _MEMORABLE:
             return
         self.known.keep(headers, opening)
+
+    def hold(self, call: Call, size: int) -> bool:
+        """Count so many bytes more that a call has unread; say as `account` does."""
+        call.counted += size
+        self._buffered += size
+        return self._buffered <= self.limits.buffered
 
     def account(self, call: Call) -> bool:
         """Count what a call has unread, and say whether it may have it: all clients together have a bound."""
