@@ -35,12 +35,13 @@ _SMALL = 16 * 1024
 _PIECE = 128 * 1024
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Made by the hub for each client."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._http = hub.new_http()
+        self._room = hub.room
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer = NOBODY
@@ -79,12 +80,16 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             self._flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: what is read is taken before anybody else reads."""
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take bytes, act on what they say, answer what can be answered at once."""
         if self._transport is None:
             return
         try:
-            self._http.receive_data(data)
+            self._http.receive_data(self._room[:nbytes])
         except ngh2.NGH2Error:
             self.close()
             return

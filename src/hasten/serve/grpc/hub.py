@@ -23,6 +23,8 @@ __all__ = ["Hub"]
 _SWEEP_S = 1.0
 _CROSSING_S = 0.1
 _MEMORABLE = 2048
+# Bytes that are read at a time: as many as a processor's cache holds beside other things.
+_ROOM = 256 * 1024
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -47,6 +49,8 @@ class Hub:
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
+        # All connections read into the same memory, one after the other.
+        self.room = memoryview(bytearray(_ROOM))
         # Clients send the same headers with every call.
         self.known: Memory[Fields, Opening] = Memory()
         self._methods = methods
