@@ -29,6 +29,10 @@ class Line(Protocol):
         """Send one message of the answer."""
         ...
 
+    def reply(self, call: Call, parts: Parts) -> None:
+        """Send the only message of the answer, and that all is well."""
+        ...
+
     def finish(self, call: Call, error: RequestError | None) -> None:
         """End the call with a status; what its client still sends is not read."""
         ...
@@ -135,8 +139,7 @@ class Call:
 
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""
-        self._line.send(self, parts)
-        self._line.finish(self, None)
+        self._line.reply(self, parts)
 
     def finish(self, error: RequestError | None = None) -> None:
         """End the call, well or with an error."""
