@@ -30,7 +30,9 @@ class Race:
     @property
     def best(self) -> str:
         """The peer with the most requests per second."""
-        return max((name for name in self.found if name not in ("hasten", LOCAL)), key=lambda name: self.middle(name, "rate"))
+        return max(
+            (name for name in self.found if name not in ("hasten", LOCAL)), key=lambda name: self.middle(name, "rate")
+        )
 
     def ratio(self, peer: str, what: str = "rate") -> Figure:
         """How many times better hasten is than a peer, paired by round: more for a rate, less for a time."""

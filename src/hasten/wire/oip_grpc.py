@@ -66,10 +66,7 @@ class _Recognisable(Template):
 
     def fits(self, body: Body) -> bool:
         """Whether a message of the right length is this one, with data of its own."""
-        for place, piece in self._places:
-            if body[place] != piece:
-                return False
-        return True
+        return all([body[place] == piece for place, piece in self._places])
 
     def inputs(self, body: Body) -> dict[str, Array]:
         """The data of a message that fits."""
