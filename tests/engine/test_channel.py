@@ -33,7 +33,7 @@ class Pair:
         self.areas += theirs
 
     def ask(self, value: int) -> Frame:
-        self.owner.send(Frame("run", tensors={"x": np.full(1000, value)}).layout())
+        self.owner.send(Frame("run", tensors={"x": np.full(10_000, value)}).layout())
         asked = self.worker.wait(1)
         assert not asked.lasts
         self.worker.send(Frame("ran", tensors=asked.tensors).layout())
@@ -72,10 +72,16 @@ def test_an_area_is_used_again_once_nobody_looks_at_it(pair: Pair) -> None:
     assert all(pair.ask(number).lasts for number in range(3 * AREAS))
 
 
+def test_what_is_small_is_not_worth_an_area(pair: Pair) -> None:
+    pair.owner.send(Frame("run", tensors={"x": np.zeros(1000)}).layout())
+    pair.worker.send(Frame("ran", tensors=pair.worker.wait(1).tensors).layout())
+    assert not pair.owner.wait(1).lasts
+
+
 def test_memory_outlives_the_channel_for_whoever_looks_at_it(pair: Pair) -> None:
     seen = memoryview(pair.ask(7).tensors["x"])
     pair.close()
-    assert seen[999] == 7
+    assert seen[9_999] == 7
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 5)), max_size=20))
