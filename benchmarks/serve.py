@@ -22,7 +22,7 @@ from hasten.measure.circumstances import Machine, circumstances
 from servers import hasten, litserve, mlserver, triton
 from servers.identity import LARGE, SMALL, write_bundle
 from servers.process import Server
-from serving.cases import CASES, Case, check, loads
+from serving.cases import CASES, LOCAL, Case, check, loads
 from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
 from serving.page import page
 from serving.real import MODELS, REAL_LONGER, in_process, mean_batch, real
@@ -62,8 +62,12 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     """All servers at once, a burst for each in every case of every round."""
     models = (SMALL, LARGE)
     bundles = [write_bundle(model, work / model.name) for model in models]
+    local = work / "local"
+    local.mkdir()
+    in_one = '[workers]\nisolation = "none"\n'
     started = [
         stack.enter_context(hasten.running(bundles, work, core=SERVER_CORE)),
+        stack.enter_context(hasten.running(bundles, local, name=LOCAL, core=SERVER_CORE, config=in_one)),
         stack.enter_context(triton.running(models, work, core=SERVER_CORE)),
         stack.enter_context(mlserver.running(SMALL, work, core=SERVER_CORE)),
         stack.enter_context(litserve.running(work, core=SERVER_CORE)),

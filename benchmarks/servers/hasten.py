@@ -18,6 +18,7 @@ def running(
     bundles: Sequence[Path],
     work: Path,
     *,
+    name: str = "hasten",
     core: int | None = None,
     config: str = "",
     more: Sequence[str] = (),
@@ -30,7 +31,7 @@ def running(
         (work / "serve.toml").write_text(config)
         command += ["--config", str(work / "serve.toml")]
     with launched(
-        "hasten",
+        name,
         [*command, "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"],
         http=http,
         grpc=grpc,

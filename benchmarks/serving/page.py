@@ -31,11 +31,12 @@ INTRODUCTION = """\
 Written by `make bench-serve`. All servers run at once, each before an identity model, pinned to the first core together
 with their workers; the load comes from the second: wrk over HTTP, h2load over gRPC, {connections} connections with one
 request each under way. {rounds} rounds of {seconds:g} s a burst, servers and cases in random order within each. hasten
-runs as `hasten serve` with every check, its scheduler, and the engine in a process of its own. A server's answer is
-compared with what was sent before the clock runs. Figures are medians over rounds; ratios are paired by round, above 1
-where hasten is better, with 95 % intervals (`hasten.stats.speedup`). Processor time is that of the server with its
-workers for one request: other load on the machine moves it less than the rate, and its inverse is what a core could
-carry on a machine without other load.
+runs as `hasten serve` with every check, its scheduler, and the engine in a process of its own; once more, for
+information, with `isolation = "none"`, the engine on a thread of the server. A server's answer is compared with what
+was sent before the clock runs. Figures are medians over rounds; ratios are paired by round, above 1 where hasten is
+better, with 95 % intervals (`hasten.stats.speedup`). Processor time is that of the server with its workers for one
+request: other load on the machine moves it less than the rate, and its inverse is what a core could carry on a machine
+without other load.
 """
 APART = """\
 ## Who takes part, and how

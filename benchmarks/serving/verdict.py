@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hasten.spec.measurement import Figure
 from hasten.stats.ratio import speedup
-from serving.cases import Case
+from serving.cases import LOCAL, Case
 from serving.load import Burst
 
 __all__ = ["REAL_BAR", "Race", "RealRace", "interval"]
@@ -30,7 +30,9 @@ class Race:
     @property
     def best(self) -> str:
         """The peer with the most requests per second."""
-        return max((name for name in self.found if name != "hasten"), key=lambda name: self.middle(name, "rate"))
+        return max(
+            (name for name in self.found if name not in ("hasten", LOCAL)), key=lambda name: self.middle(name, "rate")
+        )
 
     def ratio(self, peer: str, what: str = "rate") -> Figure:
         """How many times better hasten is than a peer, paired by round: more for a rate, less for a time."""

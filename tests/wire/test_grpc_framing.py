@@ -3,12 +3,14 @@ from __future__ import annotations
 import gzip
 import itertools
 import zlib
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import RequestError
+from hasten.wire import grpc_framing
 from hasten.wire.base import STATUS
 from hasten.wire.grpc_framing import GRPC_STATUS, MessageReader, error_trailers, frame, timeout_us
 
@@ -30,6 +32,28 @@ def test_messages_come_out_as_they_went_in_however_they_were_cut(messages: list[
             found.append(message)
     assert found == messages
     assert reader.buffered == 0
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5), st.lists(st.integers(0, 1000), max_size=12), st.booleans())
+def test_a_long_message_is_put_together_while_it_arrives(messages: list[bytes], cuts: list[int], looked: bool) -> None:
+    data = b"".join(map(framed, messages))
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    with mock.patch.object(grpc_framing, "_LONG", 20):
+        reader, found = MessageReader(LIMIT), list[bytes | memoryview]()
+        for begin, end in itertools.pairwise(edges):
+            if reader.feed(data[begin:end]) or looked:
+                while (message := reader.next()) is not None:
+                    found.append(message)
+            assert reader.buffered == end - sum(5 + len(message) for message in found)
+    assert found == messages
+    assert all(isinstance(message, bytes) or message.readonly for message in found)
+
+
+def test_a_length_alone_reserves_no_memory() -> None:
+    reader = MessageReader(2**40)
+    reader.feed(framed(b"")[:1] + (2**31).to_bytes(4, "big") + bytes(100))
+    assert not reader.look()
+    assert reader._body is None
 
 
 @given(st.binary(max_size=40))

@@ -97,6 +97,16 @@ def test_a_valid_request_is_decoded(body: bytes) -> None:
     assert request.inputs["words"].tolist() == [b"a"]
 
 
+@pytest.mark.parametrize("body", VALID.values(), ids=VALID)
+def test_a_view_of_a_message_is_read_as_its_bytes_are_also_when_it_comes_again(body: bytes) -> None:
+    codec = OipGrpc()
+    for _ in range(2):
+        seen = memoryview(body)
+        request = codec.read(seen, SIGNATURE, codec.parse(seen))
+        assert request.inputs["x"].tolist() == [[0, 1, 2, 3]]
+        assert request.inputs["words"].tolist() == [b"a"]
+
+
 def test_what_steers_a_request_is_read_from_its_parameters() -> None:
     request = decode(raw(id="7", outputs=[{"name": "z"}], parameters={
         "priority": {"uint64_param": 2}, "timeout": {"int64_param": 1500},

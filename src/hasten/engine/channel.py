@@ -1,8 +1,9 @@
 """How a process and its engine worker talk: frames in shared memory, and a word on a socket that one is there.
 
-Each side writes into an area of its own and reads the other's. What goes over the socket has a fixed size: how many
-bytes the frame takes. So one call sends, one call receives, and whoever waits for many workers waits for sockets. One
-frame at a time and way: what was read lies there until the next frame is asked for.
+Each side writes into areas of its own and reads the other's. What goes over the socket has a fixed size: how many
+bytes the frame takes, which area it lies in, and which one is free for the answer. So one call sends, one call
+receives, and whoever waits for many workers waits for sockets. One frame at a time and way: what was read lies there
+until the next frame is asked for, or, where the reader has areas to spare, for as long as somebody looks at it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ import select
 import socket
 import struct
 import time
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from hasten.engine.area import Area
 from hasten.engine.frames import Frame, Layout, read_frame
@@ -18,7 +24,9 @@ from hasten.errors import EngineCrashed
 
 __all__ = ["Channel", "Closed"]
 
-_WORD = struct.Struct("<Q")
+_WORD = struct.Struct("<QII")
+# Bytes of a frame that are not worth lending: who reads it copies them in less time.
+_SMALL = 64 * 2**10
 
 
 class Closed(Exception):
@@ -26,12 +34,17 @@ class Closed(Exception):
 
 
 class Channel:
-    """One end. `ours` is the area that this side writes, `theirs` the one that it reads."""
+    """One end. `ours` are the areas that this side writes, `theirs` those that it reads. The last of `theirs` is
+    written anew for each frame; the others are not while a view of what lies there lives, so that their frames last.
+    """
 
-    def __init__(self, end: socket.socket, ours: Area, theirs: Area) -> None:
+    def __init__(self, end: socket.socket, ours: Sequence[Area], theirs: Sequence[Area]) -> None:
         self._socket = end
         self._ours = ours
         self._theirs = theirs
+        # What is looked at, of all areas but the last.
+        self._lent: list[weakref.ref[np.ndarray[Any, Any]] | None] = [None] * (len(theirs) - 1)
+        self._granted = 0
         self._word = b""
         end.setblocking(False)
         # Not select(), which knows no descriptor above 1023.
@@ -44,10 +57,10 @@ class Channel:
 
     def send(self, layout: Layout) -> None:
         """Write a frame and tell the other side. Raises `Closed`, or `MemoryError` where there is no room for it."""
-        layout.write(self._ours.room(layout.size))
+        layout.write(self._ours[self._granted].room(layout.size))
         try:
             # Never blocks: one word waits at most, since each side answers before it is asked again.
-            self._socket.send(_WORD.pack(layout.size))
+            self._socket.send(_WORD.pack(layout.size, self._granted, self._free()))
         except OSError as error:
             raise Closed from error
 
@@ -67,12 +80,21 @@ class Channel:
         self._word += got
         if len(self._word) < _WORD.size:
             return None
-        (size,) = _WORD.unpack(self._word)
+        size, place, self._granted = _WORD.unpack(self._word)
         self._word = b""
         try:
-            return read_frame(self._theirs.view(size))
-        except (OSError, ValueError) as error:
+            self._ours[self._granted]
+            memory = self._theirs[place].view(size)
+            if size <= _SMALL or place >= len(self._lent):
+                return read_frame(memory)
+            # An array, because it is what views of parts of it keep alive.
+            looked_at = np.frombuffer(memory, np.uint8)
+            frame = read_frame(looked_at)
+        except (OSError, ValueError, IndexError) as error:
             raise EngineCrashed(f"The engine worker sent a frame that cannot be read: {error}.") from error
+        self._lent[place] = weakref.ref(looked_at)
+        frame.lasts = True
+        return frame
 
     def wait(self, timeout_s: float | None = None) -> Frame:
         """Wait for the next frame. Raises as `receive` does, and `TimeoutError`."""
@@ -84,6 +106,13 @@ class Channel:
             frame = self.receive()
             if frame is not None:
                 return frame
+
+    def _free(self) -> int:
+        """The area for the next answer."""
+        for place, lent in enumerate(self._lent):
+            if lent is None or lent() is None:
+                return place
+        return len(self._lent)
 
     def close(self) -> None:
         """Close this end; the areas are their owner's to close. Safe to call twice."""

@@ -38,14 +38,17 @@ _decode = msgspec.msgpack.Decoder(tuple[str, dict[str, Any], tuple[_TensorHead, 
 
 
 class Frame:
-    """One message as it was read. `tensors` are views into the memory that held it."""
+    """One message as it was read. `tensors` are views into the memory that held it; where it `lasts`, nobody writes
+    there while they live.
+    """
 
-    __slots__ = ("args", "op", "tensors")
+    __slots__ = ("args", "lasts", "op", "tensors")
 
     def __init__(self, op: str, args: dict[str, Any] | None = None, tensors: Tensors | None = None) -> None:
         self.op = op
         self.args = args or {}
         self.tensors: Tensors = tensors or {}
+        self.lasts = False
 
     def layout(self) -> Layout:
         """Return how this frame lies in memory."""

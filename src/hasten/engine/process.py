@@ -22,11 +22,13 @@ from hasten.engine.channel import Channel, Closed
 from hasten.engine.confine import WorkerLimits, environment
 from hasten.engine.frames import Frame, Layout, Parts
 
-__all__ = ["COMMAND", "HELLO", "WorkerProcess"]
+__all__ = ["COMMAND", "HELLO", "OUTPUTS", "WorkerProcess"]
 
 COMMAND = ("-m", "hasten.engine.worker")
-# What a worker is told first, with the descriptors of both areas and the lifeline: how many bytes it may allocate.
+# What a worker is told first, with the descriptors of the lifeline and of all areas: how many bytes it may allocate.
 HELLO = struct.Struct("<Q")
+# Areas for answers: one, and further ones where answers stay until they are sent.
+OUTPUTS = 4
 # A process whose channel is closed has all but ended; whoever serves others meanwhile cannot wait for long.
 _ENDING_S = 1.0
 
@@ -41,16 +43,17 @@ class WorkerProcess:
         self._resting = False
         with contextlib.ExitStack() as held:
             self._log: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
-            inputs, outputs = held.enter_context(Area.create()), held.enter_context(Area.create())
+            inputs = held.enter_context(Area.create())
+            outputs = [held.enter_context(Area.create()) for _ in range(OUTPUTS)]
             ours, theirs = socket.socketpair()
-            self._channel = held.enter_context(contextlib.closing(Channel(ours, inputs, outputs)))
+            self._channel = held.enter_context(contextlib.closing(Channel(ours, [inputs], outputs)))
             with theirs:
                 lifeline, alive = os.pipe()
                 held.callback(os.close, alive)
                 with os.fdopen(lifeline):
                     # It fits into the socket, so that nobody needs to read it yet.
                     hello = HELLO.pack(self.limits.memory_mb * 2**20)
-                    socket.send_fds(ours, [hello], [inputs.fd, outputs.fd, lifeline])
+                    socket.send_fds(ours, [hello], [lifeline, inputs.fd, *(area.fd for area in outputs)])
                 self._process = subprocess.Popen(
                     [sys.executable, *command],
                     stdin=theirs.fileno(),
@@ -85,7 +88,7 @@ class WorkerProcess:
 
     def receive(self, op: str) -> Frame | None:
         """Return the answer to `op`, or None where it is not there yet. Its tensors are views that the next answer
-        overwrites. Raises the error that the worker met, or `EngineCrashed`.
+        overwrites, unless it `lasts`. Raises the error that the worker met, or `EngineCrashed`.
         """
         try:
             answer = self._channel.receive()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hasten.engine.confine import confine, follow, ran_out_of_memory
 from hasten.engine.frames import Frame
 from hasten.engine.host import pin_caller, staying_on
 from hasten.engine.memory import peak_memory_mb
-from hasten.engine.process import HELLO
+from hasten.engine.process import HELLO, OUTPUTS
 from hasten.engine.race import race
 from hasten.errors import EngineError, EngineLoadError, EngineRunError, HastenError, MissingError
 from hasten.spec.target import Target
@@ -43,10 +44,7 @@ class Worker:
         self._samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         # Engines choose cores for their threads among those that the loading thread may use, so loading wants all.
         self._cores = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-    def answer(self, frame: Frame) -> Frame:
-        """Do what the frame asks. Errors of ours travel as an answer; everything else ends the process."""
-        handler = {
+        self._handlers: dict[str, Callable[[Frame], Frame]] = {
             "load": self._load,
             "put": self._put,
             "run": self._run,
@@ -57,7 +55,11 @@ class Worker:
             "cpu": self._cpu,
             "precision": self._precision,
             "profile": self._profile,
-        }[frame.op]
+        }
+
+    def answer(self, frame: Frame) -> Frame:
+        """Do what the frame asks. Errors of ours travel as an answer; everything else ends the process."""
+        handler = self._handlers[frame.op]
         try:
             return handler(frame)
         except MemoryError as error:
@@ -184,13 +186,13 @@ def _channel() -> Channel:
     os.dup2(nothing, 0)
     os.close(nothing)
     # Closed in whatever a runtime starts.
-    hello, fds, _, _ = socket.recv_fds(end, HELLO.size, 3, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-    if len(fds) != 3:
+    hello, fds, _, _ = socket.recv_fds(end, HELLO.size, 2 + OUTPUTS, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    if len(fds) != 2 + OUTPUTS:
         raise SystemExit("This process is started by hasten itself, with a channel as its standard input.")
-    inputs, outputs, lifeline = fds
+    lifeline, inputs, *outputs = fds
     follow(lifeline)
     confine(*HELLO.unpack(hello))
-    return Channel(end, Area(outputs), Area(inputs))
+    return Channel(end, [Area(fd) for fd in outputs], [Area(inputs)])
 
 
 if __name__ == "__main__":

@@ -135,12 +135,15 @@ class ProcessRunner:
             if isinstance(answer, EngineCrashed):
                 done(answer)
                 return
-            # What is large is copied request by request: each answer is then a piece of its own.
-            apart = _large(answer) if len(batch) > 1 else None
+            large = _large(answer)
+            # What is large stays where it is, if it may, or is copied request by request: each answer is then a piece
+            # of its own.
+            stays = large is not None and isinstance(answer, Frame) and answer.lasts
+            apart = large is not None and not stays and len(batch) > 1
             try:
-                following = steps.send(_outcome(answer) if apart is None else apart)
+                following = steps.send(large if large is not None and (stays or apart) else _outcome(answer))
             except StopIteration as end:
-                done(end.value if apart is None else [_kept(one) for one in end.value])
+                done([_kept(one) for one in end.value] if apart else end.value)
             else:
                 self._step(args, steps, following, done)
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 import struct
 
+import numpy as np
+from msgspec import Struct
+
 from hasten.errors import RequestError
 from hasten.wire.base import invalid
 from hasten.wire.compression import decompress
@@ -37,20 +40,29 @@ GRPC_STATUS: dict[str, int] = {
 OK_TRAILERS: list[Header] = [(b"grpc-status", b"0")]
 ENCODINGS = ("identity", "gzip", "deflate")
 _PREFIX = struct.Struct(">BI")
+# From how many bytes a message is put together while it arrives, and how many times what has come it may be long then.
+_LONG, _RESERVED = 128 * 2**10, 64
 _UNITS_NS = {"H": 3600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
 
 
-class MessageReader:
-    """Takes the bytes of one direction of a call and gives whole messages. `encoding` is what compressed ones have."""
+class MessageReader(Struct, eq=False):
+    """Takes the bytes of one direction of a call and gives whole messages: at most of a limit, compressed ones in an
+    encoding.
 
-    __slots__ = ("_encoding", "_have", "_limit", "_need", "_parts")
+    A long message is put together while it arrives, where each frame is still in the processor's cache, and is given as
+    a view.
+    """
 
-    def __init__(self, limit: int, encoding: str = "identity") -> None:
-        self._limit = limit
-        self._encoding = encoding
-        self._parts: list[bytes] = []
-        self._have = 0
-        self._need = _PREFIX.size
+    _limit: int
+    _encoding: str = "identity"
+    # What came, but for what is in the body: the long message that is arriving, without its prefix.
+    _parts: list[bytes] = []
+    _body: memoryview | None = None
+    _have: int = 0
+    _need: int = _PREFIX.size
+
+    def __repr__(self) -> str:
+        return f"<MessageReader with {self._have} of {self._need} bytes>"
 
     @property
     def buffered(self) -> int:
@@ -59,12 +71,20 @@ class MessageReader:
 
     def feed(self, data: bytes) -> bool:
         """Take bytes as they come; say whether `look` or `next` could find something in them."""
-        if data:
-            self._parts.append(data)
-            self._have += len(data)
-        return self._have >= self._need
+        size = len(data)
+        body = self._body
+        have = self._have
+        self._have = now = have + size
+        if body is None:
+            if size:
+                self._parts.append(data)
+        elif now <= self._need:
+            body[have - _PREFIX.size : now - _PREFIX.size] = data
+        else:
+            self._end_body(have, data)
+        return now >= self._need
 
-    def next(self) -> bytes | None:
+    def next(self) -> bytes | memoryview | None:
         """Return the next whole message, or None until more bytes come. Raises as `look` does."""
         if len(self._parts) == 1 and self._need == _PREFIX.size <= self._have:
             # Most often a small message has come alone and whole.
@@ -75,6 +95,11 @@ class MessageReader:
                 return data[_PREFIX.size :]
         if not self.look():
             return None
+        body = self._body
+        if body is not None:
+            self._have -= self._need
+            self._body, self._need = None, _PREFIX.size
+            return body.toreadonly()
         compressed = self._parts[0][0]
         # Cut before they are joined: a large message is copied once.
         self._parts[0] = self._parts[0][_PREFIX.size :]
@@ -90,6 +115,7 @@ class MessageReader:
         Raises `RequestError`: too_large as soon as a length beyond the limit is seen, unsupported_encoding, invalid.
         """
         if self._have < self._need:
+            self._gather()
             return False
         if self._need > _PREFIX.size:
             return True
@@ -103,11 +129,39 @@ class MessageReader:
         if size > self._limit:
             raise RequestError(f"The message exceeds {self._limit} bytes.", code="too_large")
         self._need = _PREFIX.size + size
-        return self._have >= self._need
+        if self._have >= self._need:
+            return True
+        self._gather()
+        return False
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._parts, self._have, self._need = [], 0, _PREFIX.size
+        self._parts, self._body, self._have, self._need = [], None, 0, _PREFIX.size
+
+    def _gather(self) -> None:
+        """Make the place of a long message that has begun to arrive and is not compressed."""
+        need, have = self._need, self._have
+        # A length alone, which costs a client nothing, reserves nothing.
+        if self._body is not None or need < _LONG or need > _RESERVED * have or self._parts[0][0]:
+            return
+        body = self._body = np.empty(need - _PREFIX.size, np.uint8).data
+        at = -_PREFIX.size
+        for part in self._parts:
+            end = at + len(part)
+            body[max(at, 0) : end] = part[_PREFIX.size :] if at < 0 else part
+            at = end
+        self._parts = []
+
+    def _end_body(self, have: int, data: bytes) -> None:
+        """Complete the body with the first of these bytes, and keep the others."""
+        body = self._body
+        assert body is not None
+        left = self._need - have
+        if left > 0:
+            body[have - _PREFIX.size :] = data[:left]
+            data = data[left:]
+        if data:
+            self._parts.append(data)
 
     def _plain(self, message: bytes) -> bytes:
         return decompress(message, self._encoding, self._limit)

@@ -35,6 +35,7 @@ from hasten.wire.tensors import Array, checked_shape, from_bytes, to_bytes, view
 __all__ = ["InferMessage", "OipGrpc", "Recognised", "parse", "stream_error", "stream_response"]
 
 Parameters = dict[str, Any]
+Body = bytes | memoryview
 InferMessage = Any
 """A parsed `inference.ModelInferRequest`: protobuf makes its class at run time."""
 
@@ -55,19 +56,19 @@ _MOST_OF_A_LENGTH = 8
 class _Recognisable(Template):
     """A message by the pieces around its raw data, each with the place where it begins."""
 
-    __slots__ = ("_pieces", "_starts", "model_name", "model_version")
+    __slots__ = ("_places", "_starts", "model_name", "model_version")
 
     def __init__(self, request: Request, signature: Signature, pieces: list[tuple[int, bytes]], version: str) -> None:
         super().__init__(request, signature)
         self.model_name, self.model_version = request.model, version
-        self._pieces = pieces
         self._starts = [at + len(piece) for at, piece in pieces]
+        self._places = [(slice(at, at + len(piece)), piece) for at, piece in pieces]
 
-    def fits(self, body: bytes) -> bool:
+    def fits(self, body: Body) -> bool:
         """Whether a message of the right length is this one, with data of its own."""
-        return all([body.startswith(piece, at) for at, piece in self._pieces])
+        return all([body[place] == piece for place, piece in self._places])
 
-    def inputs(self, body: bytes) -> dict[str, Array]:
+    def inputs(self, body: Body) -> dict[str, Array]:
         """The data of a message that fits."""
         places = zip(self.tensors, self._starts, strict=True)
         return {name: view_of(dtype, shape, body, start) for (name, dtype, shape, _), start in places}
@@ -78,7 +79,7 @@ class Recognised:
 
     __slots__ = ("_body", "model_name", "model_version", "template")
 
-    def __init__(self, template: _Recognisable, body: bytes) -> None:
+    def __init__(self, template: _Recognisable, body: Body) -> None:
         self.template = template
         self._body = body
         self.model_name, self.model_version = template.model_name, template.model_version
@@ -100,7 +101,7 @@ class OipGrpc:
         self._exact = Exact()
         self._answers: Memory[tuple[object, ...], list[bytes]] = Memory()
 
-    def parse(self, body: bytes) -> InferMessage | Recognised:
+    def parse(self, body: Body) -> InferMessage | Recognised:
         """Return the message after a look at its bytes; its model and version are `model_name` and `model_version`.
 
         Raises `RequestError`: too_large beyond the limits, invalid for what the protocol does not know.
@@ -112,7 +113,7 @@ class OipGrpc:
                 return Recognised(template, body)
         return _read(body)
 
-    def read(self, body: bytes, signature: Signature, message: InferMessage | Recognised) -> Request:
+    def read(self, body: Body, signature: Signature, message: InferMessage | Recognised) -> Request:
         """Return the request of a message that was parsed from `body`, after checking it against the signature; the
         next one like it is recognised. Raises `RequestError`.
         """
@@ -125,7 +126,7 @@ class OipGrpc:
             self._remember(body, request, signature, message)
         return request
 
-    def _remember(self, body: bytes, request: Request, signature: Signature, message: InferMessage) -> None:
+    def _remember(self, body: Body, request: Request, signature: Signature, message: InferMessage) -> None:
         pieces = _around(body, message.raw_input_contents)
         if pieces is not None and sum(len(piece) for _, piece in pieces) <= MEMORABLE_BYTES:
             others = [template for template in self._templates.get(len(body), ()) if not template.fits(body)]
@@ -202,20 +203,20 @@ class OipGrpc:
         return inputs
 
 
-def parse(kind: Any, body: bytes) -> Any:
+def parse(kind: Any, body: Body) -> Any:
     """Return a message of the class `kind`. Raises `RequestError` (invalid)."""
     try:
-        return kind.FromString(body)
+        return kind.FromString(bytes(body))
     except DecodeError as error:
         raise invalid(f"The message is no valid {kind.DESCRIPTOR.name}: {error}.") from error
 
 
-def _read(body: bytes) -> InferMessage:
+def _read(body: Body) -> InferMessage:
     check_wire(body, _SHAPE)
     return parse(_REQUEST, body)
 
 
-def _around(body: bytes, blobs: Sequence[bytes]) -> list[tuple[int, bytes]] | None:
+def _around(body: Body, blobs: Sequence[bytes]) -> list[tuple[int, bytes]] | None:
     """The pieces of a message before each of its blobs, and where they begin; None unless the blobs come last, as
     every usual writer puts them.
     """
@@ -224,18 +225,18 @@ def _around(body: bytes, blobs: Sequence[bytes]) -> list[tuple[int, bytes]] | No
     for blob in reversed(blobs):
         tag = _RAW_INPUT + varint(len(blob))
         end -= len(blob) + len(tag)
-        if end < 0 or not body.startswith(tag, end):
+        if end < 0 or body[end : end + len(tag)] != tag:
             return None
         pieces.append((end, tag))
     if not pieces:
         return None
     try:
         # What is left must be a message of its own, without data: else a blob was only seen where there is none.
-        if _REQUEST.FromString(body[:end]).raw_input_contents:
+        if _REQUEST.FromString(bytes(body[:end])).raw_input_contents:
             return None
     except DecodeError:
         return None
-    pieces[-1] = (0, body[:end] + pieces[-1][1])
+    pieces[-1] = (0, bytes(body[:end]) + pieces[-1][1])
     return pieces[::-1]
 
 

@@ -41,7 +41,7 @@ def shape_of(descriptor: Any, data: frozenset[str] = frozenset()) -> Shape:
     return shape
 
 
-def check_wire(body: bytes, shape: Shape, limit: int = STRUCTURE_BYTES) -> None:
+def check_wire(body: bytes | memoryview, shape: Shape, limit: int = STRUCTURE_BYTES) -> None:
     """Raise `RequestError` (invalid) unless `body` holds only what `shape` knows, complete, and within `limit`."""
     if len(body) - _data_bytes(body, shape, 0, len(body), limit) > limit:
         raise _too_large(limit)
@@ -67,7 +67,7 @@ def _wire_type(field: Any) -> int:
     return _VARINT
 
 
-def _data_bytes(body: bytes, shape: Shape, at: int, end: int, limit: int) -> int:
+def _data_bytes(body: bytes | memoryview, shape: Shape, at: int, end: int, limit: int) -> int:
     """Walk one message and return how many of its bytes are tensor data."""
     begin, found = at, 0
     try:
@@ -101,7 +101,7 @@ def _data_bytes(body: bytes, shape: Shape, at: int, end: int, limit: int) -> int
     return found
 
 
-def _after_varint(body: bytes, at: int) -> int:
+def _after_varint(body: bytes | memoryview, at: int) -> int:
     last = at + 10
     while body[at] > 0x7F:
         at += 1
@@ -110,7 +110,7 @@ def _after_varint(body: bytes, at: int) -> int:
     return at + 1
 
 
-def _long_size(body: bytes, at: int) -> tuple[int, int]:
+def _long_size(body: bytes | memoryview, at: int) -> tuple[int, int]:
     size, shift = 0, 0
     while True:
         byte = body[at]

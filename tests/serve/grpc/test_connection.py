@@ -226,6 +226,32 @@ def test_a_message_of_any_size_passes_flow_control_both_ways(size: int) -> None:
     play(scene)
 
 
+def test_a_large_answer_waits_for_a_client_with_a_small_window_and_holds_nobody_up() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        body = bytes(range(256)) * 3000
+        stream = client.call(framed(body))
+        await client.until(lambda: len(client.replies[stream].body) == 2**16)
+        assert (await client.ask(framed(b"on"))).message == b"on"
+        reply, acknowledged = client.replies[stream], 0
+        while not reply.closed:
+            client.http.acknowledge_received_data(len(reply.body) - acknowledged, stream)
+            acknowledged = len(reply.body)
+            await client.until(lambda had=acknowledged: reply.closed or len(reply.body) > had)
+        assert (reply.status, reply.message) == (0, body)
+
+    play(scene, window=2**16)
+
+
+def test_what_a_call_shows_to_be_let_in_is_shown_to_nobody() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        client.call(framed(b""), HOLD, authorization=b"Bearer " + TOKEN.encode())
+        await client.until_held(backend)
+        assert TOKEN in str(backend.held[0].authorization)
+        assert TOKEN not in repr(backend.held[0])
+
+    play(scene)
+
+
 def test_a_message_that_comes_byte_by_byte_is_put_together() -> None:
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         stream = client.begin()

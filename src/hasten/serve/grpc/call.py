@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from hasten.errors import RequestError
-from hasten.serve.access import NOBODY, Operation
+from hasten.serve.access import NOBODY, Caller, Operation
 from hasten.serve.grpc.backlog import Backlog
 from hasten.spec.event import NO_MODEL
 from hasten.wire.base import invalid
 from hasten.wire.grpc_framing import MessageReader
 
-__all__ = ["Call", "Line", "Method", "Parts"]
+__all__ = ["Call", "Line", "Message", "Method", "Parts"]
 
+Message = bytes | memoryview
 Parts = list[bytes | memoryview]
 
 
@@ -26,6 +29,10 @@ class Line(Protocol):
 
     def send(self, call: Call, parts: Parts) -> None:
         """Send one message of the answer."""
+        ...
+
+    def reply(self, call: Call, parts: Parts) -> None:
+        """Send the only message of the answer, and that all is well."""
         ...
 
     def finish(self, call: Call, error: RequestError | None) -> None:
@@ -48,17 +55,19 @@ def _nothing(call: Call) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One method of a service, and what access to it means. `take` gets each message of a call, exactly one where it is
-    not `streaming`; `end` is told that a streaming client has sent its last, when that was taken.
+    not `streaming`; `end` is told that a streaming client has sent its last, when that was taken. Where it takes
+    `views`, a long message is one; all others are bytes.
     """
 
     operation: Operation
-    take: Callable[[Call, bytes], None]
+    take: Callable[[Call, Any], None]
     streaming: bool = False
+    views: bool = False
     end: Callable[[Call], None] = _nothing
 
 
-class Call:
-    """The state of one call. Times are seconds on the event loop's clock.
+class Call(Struct, eq=False):
+    """The state of one call on its `line`. Times are seconds on the event loop's clock.
 
     `cancel` gives back the call's places in queues. A call that `watches` stays open without being under way. `ahead`
     are the requests of a streaming call that are under way; at `most_ahead` it takes no more, nor while its `backlog`
@@ -67,41 +76,43 @@ class Call:
     and `bytes_in`, the size of its last message, are what observers are told of it.
     """
 
-    __slots__ = (
-        "_ended", "_line", "ahead", "authorization", "backlog", "begun", "bytes_in", "caller", "cancel", "counted",
-        "deadline", "done", "finished", "half_closed", "id", "lane", "messages", "method", "model", "most_ahead",
-        "reader", "request_id", "state", "trace", "unread", "watches",
-    )  # fmt: skip
+    id: int
+    line: Line
+    method: Method
+    reader: MessageReader
+    begun: float
+    most_ahead: int
+    backlog: Backlog | None = None
+    deadline: float | None = None
+    authorization: str | None = None
+    caller: Caller = NOBODY
+    lane: str = ""
+    request_id: str | None = None
+    trace: str = ""
+    model: str = NO_MODEL
+    cancel: Callable[[], None] | None = None
+    ahead: int = 0
+    bytes_in: int = 0
+    counted: int = 0
+    unread: int = 0
+    messages: int = 0
+    done: bool = False
+    half_closed: bool = False
+    watches: bool = False
+    ended: bool = False
+    finished: float = 0.0
+    state: object = None
 
-    def __init__(
-        self, id_: int, line: Line, method: Method, reader: MessageReader, begun: float, most_ahead: int
-    ) -> None:
-        self.id = id_
-        self._line = line
-        self.method = method
-        self.reader = reader
-        self.begun = begun
-        self.most_ahead = most_ahead
-        self.backlog: Backlog | None = None
-        self.deadline: float | None = None
-        self.authorization: str | None = None
-        self.caller = NOBODY
-        self.lane = ""
-        self.request_id: str | None = None
-        self.trace = ""
-        self.model = NO_MODEL
-        self.cancel: Callable[[], None] | None = None
-        self.ahead = self.bytes_in = self.counted = self.unread = self.messages = 0
-        self.done = self.half_closed = self.watches = self._ended = False
-        self.finished = 0.0
-        self.state: object = None
+    def __repr__(self) -> str:
+        # A Struct would show what its client did to be let in.
+        return f"<Call {self.id} of {self.model}>"
 
     @property
     def has_room(self) -> bool:
         """Whether further messages are taken."""
         if self.ahead >= self.most_ahead:
             return False
-        return self.backlog is None or self.backlog.has_room(self._line.unsent(self), self.ahead)
+        return self.backlog is None or self.backlog.has_room(self.line.unsent(self), self.ahead)
 
     @property
     def resting(self) -> bool:
@@ -123,25 +134,24 @@ class Call:
 
     def send(self, parts: Parts) -> None:
         """Send one message of several."""
-        self._line.send(self, parts)
+        self.line.send(self, parts)
 
     @property
     def unsent(self) -> int:
         """Bytes of answers, of all calls of the connection, that wait for the client to read."""
-        return self._line.unsent()
+        return self.line.unsent()
 
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""
-        self._line.send(self, parts)
-        self._line.finish(self, None)
+        self.line.reply(self, parts)
 
     def finish(self, error: RequestError | None = None) -> None:
         """End the call, well or with an error."""
-        self._line.finish(self, error)
+        self.line.finish(self, error)
 
     def resume(self) -> None:
         """Take messages that were left waiting."""
-        self._line.resume(self)
+        self.line.resume(self)
 
     def _take_only(self) -> None:
         message = self.reader.next()
@@ -157,12 +167,12 @@ class Call:
             self._take(message)
         else:
             return
-        if self.half_closed and not self._ended:
+        if self.half_closed and not self.ended:
             if self.reader.buffered:
                 raise invalid("The last message of the call is cut off.")
-            self._ended = True
+            self.ended = True
             self.method.end(self)
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: Message) -> None:
         self.bytes_in = len(message)
-        self.method.take(self, message)
+        self.method.take(self, message if self.method.views else bytes(message))

@@ -35,12 +35,13 @@ _SMALL = 16 * 1024
 _PIECE = 128 * 1024
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Made by the hub for each client."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._http = hub.new_http()
+        self._room = hub.room
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer = NOBODY
@@ -79,17 +80,62 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             self._flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: what is read is taken before anybody else reads."""
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take bytes, act on what they say, answer what can be answered at once."""
         if self._transport is None:
             return
         try:
-            self._http.receive_data(data)
+            self._http.receive_data(self._room[:nbytes])
         except ngh2.NGH2Error:
             self.close()
             return
         self._act()
-        self._flush()
+        if self._http.want_write:
+            self._flush()
+
+    def reply(self, call: Call, parts: Parts) -> None:
+        """Send the only message of a call, and that all is well."""
+        if not call.half_closed or call.messages or call.backlog is not None:
+            self.send(call, parts)
+            self.finish(call, None)
+            return
+        if call.done or self._transport is None:
+            return
+        framed = frame(parts)
+        if sum([len(part) for part in framed]) <= _SMALL:
+            framed = [b"".join(framed)]
+        http, stream = self._http, call.id
+        try:
+            http.send_response(stream, _HEAD)
+            for part in framed:
+                if len(part) > _PIECE:
+                    self._pour(stream, part)
+                else:
+                    http.send_data(stream, part)
+            http.send_trailers(stream, OK_TRAILERS)
+        except ngh2.StreamProtocolError:
+            pass  # the client may have reset the stream in the same bytes that asked for the answer
+        except ngh2.NGH2Error:
+            self.close()
+            return
+        self._settle(call)
+        self._plan_flush()
+
+    def _pour(self, stream: int, part: bytes | memoryview) -> None:
+        """Send a large part piece by piece, each on its way before the next: the binding copies a whole part twice more
+        otherwise. What the client's window has no room for waits as ever.
+        """
+        view = memoryview(part)
+        for at in range(0, len(view), _PIECE):
+            self._http.send_data(stream, view[at : at + _PIECE])
+            if not self._paused and self._transport is not None:
+                data = self._http.data_to_send()
+                if data:
+                    self._transport.write(data)
 
     def send(self, call: Call, parts: Parts) -> None:
         """Send one message of a call's answer."""
@@ -203,17 +249,34 @@ class Connection(asyncio.Protocol):
         return None
 
     def _act(self) -> None:
+        calls, hub = self._calls, self._hub
         event: Any
         for event in self._http.events():
             kind = event.__class__
-            if kind is RequestReceived:
+            if kind is DataReceived:
+                stream, data, ended = event.stream_id, event.data, event.end_stream
+                call = calls.get(stream)
+                if call is None or call.done:
+                    # Nobody reads it; the connection's window must not shrink all the same.
+                    self._acknowledge(stream, len(data))
+                    continue
+                call.unread += (size := len(data))
+                if call.reader.feed(data) or ended or call.unread >= hub.acknowledge_at:
+                    self._read(call, ended)
+                    held = not call.reader.buffered or hub.account(call)
+                else:
+                    # In the middle of a large message there is nothing to do for most of its frames.
+                    held = hub.hold(call, size)
+                if not held:
+                    self._refuse(call, _too_many())
+            elif kind is RequestReceived:
                 self._begin(event)
-            elif kind is DataReceived:
-                self._data(event.stream_id, event.data, event.end_stream)
-            elif kind is ngh2.TrailersReceived:
-                self._data(event.stream_id, b"", True)
             elif kind is StreamClosed:
                 self._drop(event.stream_id)
+            elif kind is ngh2.TrailersReceived:
+                call = calls.get(event.stream_id)
+                if call is not None and not call.done:
+                    self._read(call, True)
             elif kind is ngh2.SettingsReceived:
                 self._greeted = True
             elif kind is ngh2.ConnectionClosed:
@@ -284,11 +347,15 @@ class Connection(asyncio.Protocol):
             # Nobody reads it; the connection's window must not shrink all the same.
             self._acknowledge(stream, len(data))
             return
-        call.unread += len(data)
-        # In the middle of a large message there is nothing to do for most of its frames.
+        size = len(data)
+        call.unread += size
         if call.reader.feed(data) or ended or call.unread >= self._hub.acknowledge_at:
             self._read(call, ended)
-        if call.reader.buffered and not self._hub.account(call):
+            held = not call.reader.buffered or self._hub.account(call)
+        else:
+            # In the middle of a large message there is nothing to do for most of its frames.
+            held = self._hub.hold(call, size)
+        if not held:
             self._refuse(call, RequestError("Too many unfinished messages are under way.", code="overloaded"))
 
     def _read(self, call: Call, ended: bool) -> None:
@@ -381,16 +448,24 @@ class Connection(asyncio.Protocol):
         self._flush_planned = False
         if self._transport is None or self._paused:
             return
-        wrote = False
+        http, write = self._http, self._transport.write
         try:
             # In pieces: what grows to the size of all large answers would be copied many times over.
-            while data := self._http.data_to_send(_PIECE):
-                self._transport.write(data)
-                wrote = True
+            data = http.data_to_send(_PIECE)
+            if not data:
+                return
+            write(data)
+            while len(data) == _PIECE:
+                data = http.data_to_send(_PIECE)
+                if data:
+                    write(data)
         except ngh2.NGH2Error:
             self.close()
             return
-        if wrote:
-            self._act()
-            if self._held:
-                self._go_on()
+        self._act()
+        if self._held:
+            self._go_on()
+
+
+def _too_many() -> RequestError:
+    return RequestError("Too many unfinished messages are under way.", code="overloaded")

@@ -23,6 +23,8 @@ __all__ = ["Hub"]
 _SWEEP_S = 1.0
 _CROSSING_S = 0.1
 _MEMORABLE = 2048
+# Bytes that are read at a time: as many as a processor's cache holds beside other things.
+_ROOM = 256 * 1024
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -43,10 +45,12 @@ class Hub:
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
-        self.acknowledge_at = limits.window // 4
+        self.acknowledge_at = limits.window // 2
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
+        # All connections read into the same memory, one after the other.
+        self.room = memoryview(bytearray(_ROOM))
         # Clients send the same headers with every call.
         self.known: Memory[Fields, Opening] = Memory()
         self._methods = methods
@@ -118,6 +122,12 @@ class Hub:
         if sum([len(name) + len(value) for name, value in headers]) > _MEMORABLE:
             return
         self.known.keep(headers, opening)
+
+    def hold(self, call: Call, size: int) -> bool:
+        """Count so many bytes more that a call has unread; say as `account` does."""
+        call.counted += size
+        self._buffered += size
+        return self._buffered <= self.limits.buffered
 
     def account(self, call: Call) -> bool:
         """Count what a call has unread, and say whether it may have it: all clients together have a bound."""

@@ -17,7 +17,7 @@ from hasten.errors import RequestError
 from hasten.serve.access import Operation
 from hasten.serve.changes import Change, Changes, check_parameters
 from hasten.serve.driver import ModelService
-from hasten.serve.grpc.call import Call, Method
+from hasten.serve.grpc.call import Call, Message, Method
 from hasten.serve.grpc.stream import Stream
 from hasten.serve.guard import Guard
 from hasten.serve.origin import Origin, request_id
@@ -68,9 +68,9 @@ class Methods:
         for what, operation in changes.items():
             change = functools.partial(self._change, what)
             methods[f"RepositoryModel{what.title()}"] = Method(operation=operation, take=change)
-        methods["ModelInfer"] = Method(operation=Operation.INFER, take=self._infer)
+        methods["ModelInfer"] = Method(operation=Operation.INFER, take=self._infer, views=True)
         methods["ModelStreamInfer"] = Method(
-            operation=Operation.INFER, take=self._stream_infer, end=_end_stream, streaming=True
+            operation=Operation.INFER, take=self._stream_infer, end=_end_stream, streaming=True, views=True
         )
         return {f"/{SERVICE}/{name}".encode(): method for name, method in methods.items()}
 
@@ -141,7 +141,7 @@ class Methods:
         # The change goes on where its client leaves.
         call.cancel = self._changes.begin(what, model, request_id(call.request_id), done)
 
-    def _infer(self, call: Call, message: bytes) -> None:
+    def _infer(self, call: Call, message: Message) -> None:
         call.cancel = self._submit(call, message, functools.partial(self._answered, call))
 
     def _answered(self, call: Call, origin: Origin, request: Request, result: Response | RequestError) -> None:
@@ -157,7 +157,7 @@ class Methods:
             origin.error = _bug(error)
             call.finish(origin.error)
 
-    def _stream_infer(self, call: Call, message: bytes) -> None:
+    def _stream_infer(self, call: Call, message: Message) -> None:
         stream = call.state
         if not isinstance(stream, Stream):
             stream = call.state = Stream(call)
@@ -185,7 +185,7 @@ class Methods:
             origin.error = _bug(error)
             stream.put(place, [stream_error(origin.error.message, request.id)])
 
-    def _submit(self, call: Call, message: bytes, answer: Answer) -> Callable[[], None]:
+    def _submit(self, call: Call, message: Message, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
         origin = _origin(call)
         parsed = self._codec.parse(message)
@@ -195,7 +195,7 @@ class Methods:
             request = _within(request, call.deadline - asyncio.get_running_loop().time())
         return service.submit(request, functools.partial(answer, origin, request), origin)
 
-    def _request(self, service: ModelService, message: bytes, parsed: Any) -> Request:
+    def _request(self, service: ModelService, message: Message, parsed: Any) -> Request:
         try:
             return self._codec.read(message, service.bundle.manifest.signature, parsed)
         except RequestError as error:
