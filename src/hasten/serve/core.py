@@ -30,6 +30,7 @@ from hasten.serve.events import (
     Times,
     Waiting,
     Wake,
+    Warmed,
 )
 from hasten.serve.lanes import Lanes
 from hasten.serve.latency import LatencyTable
@@ -41,6 +42,7 @@ from hasten.serve.roster import Instance, Roster
 __all__ = [
     "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event",
     "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick", "Wake",
+    "Warmed",
 ]  # fmt: skip
 
 
@@ -72,6 +74,7 @@ class Core:
             EngineDown: self._down,
             EngineLost: self._engine_lost,
             EngineUp: self._up,
+            Warmed: self._warmed,
             Drain: self._drain,
             Tick: self._tick,
         }
@@ -255,6 +258,9 @@ class Core:
         instance = self._roster.instances[event.instance]
         instance.loss = None
         self._roster.move(instance, "engine up")
+
+    def _warmed(self, event: Warmed, now: float) -> None:
+        self.table.warm(event.variant, event.rows, event.key, event.seconds)
 
     def _drain(self, event: Drain, now: float) -> None:
         self.draining = True

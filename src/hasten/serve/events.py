@@ -17,7 +17,7 @@ from msgspec import Struct
 
 __all__ = [
     "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event", "Finished",
-    "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Waiting", "Wake",
+    "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Waiting", "Wake", "Warmed",
 ]  # fmt: skip
 
 
@@ -69,6 +69,16 @@ class EngineUp:
     """An instance takes work."""
 
     instance: int = 0
+
+
+@dataclass(slots=True)
+class Warmed:
+    """Batches of one size that an instance ran before it took requests, and how long each took."""
+
+    variant: str
+    rows: int
+    key: Hashable
+    seconds: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -128,7 +138,7 @@ class StopInstance:
     instance: int
 
 
-Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Tick | Drain
+Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Warmed | Tick | Drain
 Command = Dispatch | Refuse | Wake | StartInstance | StopInstance
 
 
