@@ -1,8 +1,9 @@
 """How long a batch takes: a table by variant, batch size and shape, seeded by measurements, corrected by what runs.
 
-Where nothing was measured, what an engine ran before it took requests stands in for it. Sizes between measured ones are interpolated, larger ones grow in proportion. Each cell keeps the ratio of what is seen
-to what was measured and its mean absolute deviation, both exponentially weighted: the estimator of round-trip times
-(Jacobson, "Congestion Avoidance and Control", 1988). A cell that was not seen takes the ratio of its variant.
+Where nothing was measured, what an engine ran before it took requests stands in for it. Sizes between measured ones are
+interpolated, larger ones grow in proportion. Each cell keeps the ratio of what is seen to what was measured and its
+mean absolute deviation, both exponentially weighted: the estimator of round-trip times (Jacobson, "Congestion Avoidance
+and Control", 1988). A cell that was not seen takes the ratio of its variant.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator, Sequence
+
 from hasten.serve.batch import Tensors, rows_of, shape_key
 from hasten.serve.events import Warmed
 from hasten.serve.sizes import compared
