@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hasten.engine.base import Session, engines
-from hasten.engine.confine import WorkerLimits, ran_out_of_memory
+from hasten.engine.confine import WorkerLimits, ran_out_of_memory, step_back
 from hasten.engine.host import pin_caller, staying_on
 from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
@@ -55,7 +56,7 @@ class LocalRunner:
         await self.close()
         jobs = self._jobs = queue.SimpleQueue[_Job | None]()
         # A daemon, so that an engine that hangs does not keep the interpreter from ending.
-        threading.Thread(target=_work, args=(jobs,), name="hasten-engine", daemon=True).start()
+        threading.Thread(target=_work, args=(jobs, self._limits.nice or 0), name="hasten-engine", daemon=True).start()
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Sessions] = loop.create_future()
         watch = warmup.Stopwatch()
@@ -131,7 +132,10 @@ class LocalRunner:
         return EngineCrashed(f"The engine {self._loading.engine} did not answer {op!r} in time.", code="engine_hang")
 
 
-def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
+def _work(jobs: queue.SimpleQueue[_Job | None], nice: int) -> None:
+    if sys.platform == "linux":
+        # Elsewhere that would be the whole process.
+        step_back(threading.get_native_id(), nice)
     while (job := jobs.get()) is not None:
         job()
 
