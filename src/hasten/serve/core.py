@@ -13,6 +13,7 @@ from functools import partial
 from hasten.serve.admit import Door, refuse
 from hasten.serve.batcher import Batcher, Formed
 from hasten.serve.events import (
+    Announced,
     Arrived,
     Cancelled,
     Command,
@@ -40,9 +41,9 @@ from hasten.serve.policy import Lane, Policy, Rung
 from hasten.serve.roster import Instance, Roster
 
 __all__ = [
-    "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event",
-    "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick", "Wake",
-    "Warmed",
+    "Announced", "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp",
+    "Event", "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick",
+    "Wake", "Warmed",
 ]  # fmt: skip
 
 
@@ -68,6 +69,7 @@ class Core:
         # The last one asked for: the same time is asked for again with most events.
         self._wake = Wake(-math.inf)
         self._takes: dict[type[Event], Callable[..., None]] = {
+            Announced: self._announced,
             Arrived: self._arrived,
             Cancelled: self._cancelled,
             Finished: self._finished,
@@ -170,6 +172,25 @@ class Core:
         if request.tenant:
             self._door.entered(request.tenant)
         self.outcomes.move(number, "arriving", "admit")
+
+    def _announced(self, event: Announced, now: float) -> None:
+        if self._is_hopeless(event.request, now):
+            self._arrived(event.request, now)
+
+    def _is_hopeless(self, event: Arrived, now: float) -> bool:
+        """Whether a well-formed request would be refused now, without changing anything."""
+        number = self._numbers.get(event.lane)
+        if number is None or (self._roster.free and not self.lanes.count):
+            return False
+        if self.draining or self._roster.loss is not None:
+            return True
+        lanes, request = self.lanes, self._request(event, number, now)
+        if self._door.malformed(event, request.deadline, now) is not None:
+            return False
+        reason = self._door.full(number, event.tenant, lanes.count, lanes.length(number))
+        if reason == "queue full" and lanes.last_below(number) is not None:
+            reason = None
+        return reason is not None or self._outlook.unlikely(request, now) is not None
 
     def _request(self, event: Arrived, number: int, now: float) -> Waiting:
         lane = self.policy.lanes[number]
