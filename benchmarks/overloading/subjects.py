@@ -47,9 +47,10 @@ SERVING = Serving(instances=1, threads=1, max_batch=BATCH, max_delay_ms=10.0)
 NAMES = ("critical", "standard", "background")
 MIX = (0.3, 0.4, 0.3)
 # Full batches that an answer may take, by lane; background work takes whatever it gets for so many seconds.
-_CRITICAL, _STANDARD, _AGE_S = 5, 10, 10.0
-# Bounds on the loss of accuracy under which a step of the ladder is looked for, one after the other.
-_DROPS = (0.005, 0.02, 0.05)
+_CRITICAL, _STANDARD, _AGE_S = 5, 10, 5.0
+# Bounds on the loss of accuracy under which a step of the ladder is looked for, one after the other, and the share of
+# the time that each gets.
+_DROPS = {0.005: 0.25, 0.02: 0.25, 0.05: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ def set_serving(bundle: Path, serving: Serving) -> None:
 
 
 def climbing(name: str, budget_s: float) -> Path | None:
-    """A bundle that `hasten optimize` made, served from the reference downwards: kept in work/, made on the first call.
-    None where it proved no variant to be faster and good enough.
+    """A bundle that `hasten optimize` made, served from the reference downwards: kept in work/, made on the first call
+    in `budget_s` seconds or a little more. None where it proved no variant to be faster and good enough.
 
     The answer's own pick is the fastest variant that is good enough, below which there is nothing to step down to. A
     ladder is for emergencies, and so the bound on accuracy is loosened until there is a step; the page shows both.
@@ -109,11 +110,15 @@ def _optimized(name: str, folder: Path, budget_s: float) -> bool:
     from hasten.errors import HastenError
     from hasten.facade import optimize
 
-    for drop in _DROPS:
-        print(f"optimizing {name} for {budget_s:g} s, once, accuracy drop {drop:g}", file=sys.stderr, flush=True)
+    for drop, share in _DROPS.items():
+        print(
+            f"optimizing {name} for {share * budget_s:g} s, once, accuracy drop {drop:g}", file=sys.stderr, flush=True
+        )
         goal = Goal(slo=Slo(accuracy_drop_max=drop))
         try:
-            found = optimize(f"zoo:{name}", out=folder, slo=goal, budget_s=budget_s, rehearse=False, overwrite=True)
+            found = optimize(
+                f"zoo:{name}", out=folder, slo=goal, budget_s=share * budget_s, rehearse=False, overwrite=True
+            )
         except HastenError as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             continue
@@ -143,9 +148,9 @@ def deadlines(lanes: Sequence[Lane]) -> list[float]:
     return [lane.deadline_s or lane.max_age_s or float(np.inf) for lane in lanes]
 
 
-def serve_toml(lanes: Sequence[Lane], *, company: str = "adaptive", ladder: bool = False) -> str:
-    """The configuration of a server with these lanes; none: one lane for all."""
-    lines: list[str] = []
+def serve_toml(lanes: Sequence[Lane], *, company: str = "adaptive", ladder: bool = False, capacity: int = 256) -> str:
+    """The configuration of a server with these lanes (none: one lane for all) and a queue of this capacity."""
+    lines = [f"queue_capacity = {capacity}"]
     for lane in lanes:
         lines += ["[[lanes]]", f'name = "{lane.name}"', f"priority = {lane.priority}", f"min_share = {lane.min_share}"]
         lines += [f"{key} = {value!r}" for key in ("deadline_s", "max_age_s") if (value := getattr(lane, key))]

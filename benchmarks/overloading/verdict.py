@@ -62,8 +62,9 @@ ADAPTIVE = Setting(0, 0.0)
 
 @dataclass(slots=True)
 class Found:
-    """All of one model. Lists grow by one entry a round; `crowd` is critical work under background that saturates,
-    `troubles` says what could not be run. `capacity` is that of the present round.
+    """All of one model. Lists grow by one entry a round, those of `lone` and `batcher` with each turn of it; `crowd` is
+    critical work under background that saturates, `troubles` says what could not be run, `took_s` how long all of it
+    took. `capacity` is that of the present round.
     """
 
     model: str
@@ -79,6 +80,7 @@ class Found:
     recovery: list[float] = field(default_factory=list)
     capacities: list[float] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    took_s: float = 0.0
 
     def goodput(self, server: str, kind: str) -> dict[float, float]:
         """Goodput by load, medians over rounds."""

@@ -46,8 +46,13 @@ def test_a_step_run_offers_half_of_the_capacity_before_and_after() -> None:
 
 
 def test_equal_seeds_give_equal_arrivals() -> None:
-    assert np.array_equal(mmpp(50, 10, 7), mmpp(50, 10, 7))
-    assert not np.array_equal(mmpp(50, 10, 7), mmpp(50, 10, 8))
+    assert np.array_equal(mmpp(50, 10, 7, 1), mmpp(50, 10, 7, 1))
+    assert not np.array_equal(mmpp(50, 10, 7, 1), mmpp(50, 10, 8, 1))
+
+
+def test_a_modulated_process_is_busy_at_the_same_times_at_every_load() -> None:
+    low, high = (np.histogram(mmpp(rate, 60, seed, 5), 30, (0, 60))[0] for rate, seed in ((500, 1), (1500, 2)))
+    assert np.corrcoef(low, high)[0, 1] > 0.95
 
 
 def log(rows: Sequence[tuple[float, float, float, int, str]]) -> Log:
