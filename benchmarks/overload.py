@@ -30,7 +30,7 @@ from hasten.serve.policy import Lane, Policy
 from hasten.spec.variant import REFERENCE
 from overloading import subjects
 from overloading.alone import alone
-from overloading.arriving import KINDS, drawn
+from overloading.arriving import KINDS, LEAD_IN_S, drawn
 from overloading.outcome import Outcome, accuracy, outcome, recovery_s
 from overloading.page import page
 from overloading.plots import draw
@@ -55,7 +55,7 @@ FIXED = (Setting(1, 0.0), *(Setting(rows, ms) for rows in (4, 8) for ms in (0.0,
 SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 10.0))
 # Turns of all settings at each load, of so many seconds, after so many of warming up; and a queue that is full soon and
 # empty soon after.
-TURNS, TURN_S, WARM_S, TURN_CAPACITY = 2, 2.5, 2.0, 64
+TURNS, TURN_S, WARM_S, TURN_CAPACITY = 2, 2.5, 2.0, 48
 # Turns of server and engine, and lone requests in each.
 LONE_TURNS, LONE = 6, 20
 # A step run must be long enough for the level to come back.
@@ -272,7 +272,7 @@ class _Judge:
         # Of a round and turn, every server and setting gets the same arrivals.
         spells = 10_000 * turn + 1000 * self._round + 100 * KINDS.index(kind)
         seed, length = spells + round(10 * load), seconds or self._given.seconds
-        given = drawn(kind, load, found.capacity, length, mix[: len(lanes)], seed, spells)
+        given = drawn(kind, load, found.capacity, length, mix[: len(lanes)], seed, spells, min(LEAD_IN_S, length / 2))
         which = given.lanes if len(lanes) > 1 else np.ones(len(given.due), int)
         log = send(server.http, self._subject.messages, given.due, which, LOAD_CORE, self._work)
         played = outcome(given, log, subjects.deadlines(lanes))

@@ -39,13 +39,20 @@ class Arrivals:
 
 
 def drawn(
-    kind: str, load: float, capacity: float, seconds: float, mix: Sequence[float], seed: int, spells: int | None = None
+    kind: str,
+    load: float,
+    capacity: float,
+    seconds: float,
+    mix: Sequence[float],
+    seed: int,
+    spells: int | None = None,
+    lead_in_s: float = LEAD_IN_S,
 ) -> Arrivals:
     """Draw `seconds` of arrivals at `load` times `capacity` (requests per second), of lanes with the shares `mix`.
     With equal `spells` a modulated process is busy at the same times, so that loads can be compared.
     """
     first = REST * capacity if kind == "step" else load * capacity
-    before = np.array(arrivals(Load(kind="poisson", value=first), LEAD_IN_S, seed + 1)) - LEAD_IN_S
+    before = np.array(arrivals(Load(kind="poisson", value=first), lead_in_s, seed + 1)) - lead_in_s
     due = np.concatenate([before, _process(kind, load, capacity, seconds, seed, seed if spells is None else spells)])
     lanes = np.random.default_rng((seed, 2)).choice(len(mix), size=len(due), p=np.array(mix) / sum(mix))
     third = seconds / 3

@@ -27,20 +27,22 @@ INTRODUCTION = """\
 Written by `make bench-overload`. A server runs pinned to the first core together with its engine (onnxruntime, f32,
 one thread, at most {batch} rows a batch); requests of one row come over HTTP from the second core, in an open loop:
 each is sent when it is due, whatever became of those before, and its time counts from then. {rounds} round(s) of
-{seconds:g} s a run, after a lead-in of {lead_in:g} s{took}; figures are medians over rounds, shares of requests are over all rounds with Wilson intervals. Load
-and goodput are multiples of the capacity: what this server carries in a closed loop of {callers} callers.
+{seconds:g} s a run, after a lead-in of {lead_in:g} s{took}; figures are medians over rounds, shares of requests are
+over all rounds with Wilson intervals. Load and goodput are multiples of the capacity: what this server carries in a
+closed loop of {callers} callers.
 
-Lanes: {mix}. critical is to be answered within 5 full batches' time,
-standard within 10, background within {age:g} s, with a minimum share of 5 %. A refused request, an error, and an answer that
-comes too late all count as missed. Goodput is answers in time. Arrivals: Poisson, Gamma with a coefficient of variation
-of 4, MMPP (two states of 1 s on average: a quarter of the rate, seven quarters; busy at the same times at every load),
-and a step (half of the capacity, the load for the middle third, which is judged, and half again).
+Lanes: {mix}. critical is to be answered within 5 full batches' time, standard within 10, background within {age:g} s,
+with a minimum share of 5 %. A refused request, an error, and an answer that comes too late all count as missed.
+Goodput is answers in time. Arrivals: Poisson, Gamma with a coefficient of variation of 4, MMPP (two states of 1 s on
+average: a quarter of the rate, seven quarters; busy at the same times at every load), and a step (half of the
+capacity, the load for the middle third, which is judged, and half again).
 
-Triton {triton} has the same ONNX Runtime in its Python backend (the wheel of nvidia-pytriton {wheel} brings no other),
-dynamic batching, the same lanes as priority levels, and queue policies that refuse a request once its deadline leaves
-no time for a full batch. It gets the same load in requests per second. It has no minimum shares, and refuses on arrival
-only where a queue is full. The ladder is that of a bundle of `hasten optimize`, served from the reference (float)
-downwards; its bound on the loss of accuracy is 0.005, or as much more as a first step needs, at most 0.05.
+Triton {triton} has the same ONNX Runtime in its Python backend (the wheel of nvidia-pytriton {wheel} brings no
+other), dynamic batching, the same lanes as priority levels, and queue policies that refuse a request once its
+deadline leaves no time for a full batch. It gets the same load in requests per second. It has no minimum shares, and
+refuses on arrival only where a queue is full. The ladder is that of a bundle of `hasten optimize`, served from the
+reference (float) downwards; its bound on the loss of accuracy is 0.005, or as much more as a first step needs, at
+most 0.05.
 """
 
 

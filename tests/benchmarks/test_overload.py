@@ -239,7 +239,7 @@ def test_triton_gets_the_lanes_as_priorities_and_refuses_when_a_batch_would_not_
     assert 'input [{ name: "x" data_type: TYPE_FP32 dims: [3, -1] }]' in words
     assert f"priority_levels: {len(NAMES)}" in words
     assert "key: 1 value { timeout_action: REJECT default_timeout_microseconds: 400000" in words
-    assert "key: 3 value { timeout_action: REJECT default_timeout_microseconds: 10000000" in words
+    assert "key: 3 value { timeout_action: REJECT default_timeout_microseconds: 5000000" in words
 
 
 class _Answers(BaseHTTPRequestHandler):
