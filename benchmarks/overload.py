@@ -51,11 +51,11 @@ SERVERS = ("hasten", LADDER, "triton")
 PARTS = ("lone", "batcher", "load")
 # Critical work at half of the capacity beside background work at three times it.
 CROWD_LOAD, CROWD = 3.5, (0.5, 0.0, 3.0)
-FIXED = (Setting(1, 0.0), *(Setting(rows, ms) for rows in (4, 8) for ms in (0.0, 10.0)))
+FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 0.0), Setting(8, 10.0))
 SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 10.0))
 # Turns of all settings at each load, of so many seconds, after so many of warming up; and a queue that is full soon and
 # empty soon after.
-TURNS, TURN_S, WARM_S, TURN_CAPACITY = 2, 2.5, 2.0, 48
+TURNS, TURN_S, WARM_S, TURN_CAPACITY = 3, 2.0, 2.0, 32
 # Turns of server and engine, and lone requests in each.
 LONE_TURNS, LONE = 6, 20
 # A step run must be long enough for the level to come back.
@@ -210,7 +210,7 @@ class _Judge:
                     for setting in self._permuted(settings):
                         server = replace(servers[setting], name=str(setting))
                         played, _ = self._play(server, found, "poisson", load, ONE_LANE, seconds=TURN_S, turn=turn)
-                        found.batcher[setting, load].append(played.throughput)
+                        found.batcher[setting, load].append(played.steady)
 
     @contextmanager
     def _batching(self, setting: Setting) -> Generator[Server]:
