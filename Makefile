@@ -82,7 +82,7 @@ soak: setup
 bench-core: setup
 	$(BIN)/python benchmarks/core.py
 
-# Two hours; `make bench-overload OVERLOAD=--short` takes about twelve minutes. Triton as above.
+# About 35 minutes; `make bench-overload OVERLOAD=--short` takes about twelve. Triton as above.
 bench-overload: zoo
 	$(BIN)/python benchmarks/overload.py $(OVERLOAD)
 

@@ -1,9 +1,9 @@
 """Overload on the real server, beside Triton. Writes docs/overload.md and its plots.
 
 One command: make bench-overload. Servers run pinned to the first core together with their engines, one at a time under
-load; requests come in an open loop from the second. Rounds repeat everything in random order, beginning with what the
-server carries. The page is written after each round, and with what there is where the run is ended early (Ctrl-C,
-SIGTERM). Exit status 1 where a bar is missed. About two hours; with --short about twelve minutes. The first run
+load; requests come in an open loop from the second. What is compared takes turns, so that a machine that is slower for
+a minute is so for all. The page is written after each part, and with what there is where the run is ended early
+(Ctrl-C, SIGTERM). Exit status 1 where a bar is missed. About 17 minutes a model; with --short about six. The first run
 optimizes each model besides, for the ladder.
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,7 +30,7 @@ from hasten.serve.policy import Lane, Policy
 from hasten.spec.variant import REFERENCE
 from overloading import subjects
 from overloading.alone import alone
-from overloading.arriving import KINDS, drawn
+from overloading.arriving import KINDS, LEAD_IN_S, drawn
 from overloading.outcome import Outcome, accuracy, outcome, recovery_s
 from overloading.page import page
 from overloading.plots import draw
@@ -44,13 +44,20 @@ from servers.process import Server
 PAGE = Path(__file__).parent.parent / "docs" / "overload.md"
 SERVER_CORE, LOAD_CORE = 0, 1
 LOADS, SHORT_LOADS = (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 3.0)
+# Whoever stands beside hasten gets fewer of them.
+FEWER_LOADS = (1.0, 3.0)
 LADDER = "hasten, ladder"
 SERVERS = ("hasten", LADDER, "triton")
-# Critical work at 0.3 of the capacity beside background work at three times it.
-CROWD_LOAD, CROWD = 3.3, (0.3, 0.0, 3.0)
-FIXED = (Setting(1, 0.0), *(Setting(rows, ms) for rows in (4, 8) for ms in (0.0, 5.0, 20.0)))
-SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 5.0))
-LONE = 40
+PARTS = ("lone", "batcher", "load")
+# Critical work at half of the capacity beside background work at three times it.
+CROWD_LOAD, CROWD = 3.5, (0.5, 0.0, 3.0)
+FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 0.0), Setting(8, 10.0))
+SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 10.0))
+# Turns of all settings at each load, of so many seconds, after so many of warming up; and a queue that is full soon and
+# empty soon after.
+TURNS, TURN_S, WARM_S, TURN_CAPACITY = 3, 2.0, 2.0, 32
+# Turns of server and engine, and lone requests in each.
+LONE_TURNS, LONE = 6, 20
 # A step run must be long enough for the level to come back.
 STEP_S, CALM_S = 36.0, Policy().settle_s
 ONE_LANE = (Lane(max_age_s=10.0),)
@@ -73,10 +80,12 @@ def main() -> int:
     try:
         for name in given.models:
             with tempfile.TemporaryDirectory() as folder:
+                began = time.monotonic()
                 try:
                     _Judge(name, Path(folder), given).judge(found, write)
                 except (SystemExit, OSError, subprocess.CalledProcessError) as error:
                     print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+                print(f"{name} took {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         ended = True
         print("ended early: the page shows what there is", file=sys.stderr, flush=True)
@@ -91,18 +100,19 @@ def main() -> int:
 def _given() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a quick look at both models: about 12 minutes")
-    parser.add_argument("--seconds", type=float, help="length of a run under load  [default: 15]")
-    parser.add_argument("--rounds", type=int, help="[default: 2]")
+    parser.add_argument("--seconds", type=float, help="length of a run under load  [default: 7]")
+    parser.add_argument("--rounds", type=int, help="[default: 1]")
     parser.add_argument("--models", nargs="+", default=["ppocr-rec", "minilm"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--loads", nargs="+", type=float, help="[default: 0.5, 1, 1.5, 2, 3]")
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
-    parser.add_argument("--ladder-budget", type=float, default=300.0, help="seconds for hasten optimize, once a model")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--ladder-budget", type=float, default=240.0, help="seconds for hasten optimize, once a model")
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
-    given.seconds = given.seconds or (2.5 if given.short else 15.0)
-    given.rounds = given.rounds or (1 if given.short else 2)
+    given.seconds = given.seconds or (2.5 if given.short else 7.0)
+    given.rounds = given.rounds or 1
     given.loads = given.loads or (SHORT_LOADS if given.short else LOADS)
     return given
 
@@ -128,8 +138,9 @@ class _Judge:
         self._round = 0
 
     def judge(self, all_found: list[Found], write: Callable[[], None]) -> None:
-        """Add what is found to `all_found`; `write` is called after each round."""
+        """Add what is found to `all_found`; `write` is called after each part."""
         found: Found | None = None
+        began = time.monotonic()
         for number in range(self._given.rounds):
             self._round = number
             self._say(f"round {number + 1} of {self._given.rounds}")
@@ -141,13 +152,20 @@ class _Judge:
             found.capacities.append(rate)
             found.capacity, found.batch_s = rate, BATCH / rate
             lanes = lanes_of(found.batch_s)
-            self._try(found, "a lone request", lambda one=found: self._lone(one))
-            self._batcher(found)
-            for name in self._permuted(self._servers):
-                self._try(found, name, lambda name=name, one=found, lanes=lanes: self._under_load(name, one, lanes))
+            parts: dict[str, Callable[[], None]] = {
+                "lone": lambda one=found: self._lone(one),
+                "batcher": lambda one=found: self._batcher(one),
+            }
+            parts = {name: part for name, part in parts.items() if name in self._given.parts}
+            for name in self._servers if "load" in self._given.parts else ():
+                parts[name] = lambda name=name, one=found, lanes=lanes: self._under_load(name, one, lanes)
+            for name in self._permuted(list(parts)):
+                self._try(found, name, parts[name])
+                found.took_s = time.monotonic() - began
+                write()
             found.capacity = float(np.median(found.capacities))
             found.batch_s = BATCH / found.capacity
-            write()
+        write()
 
     def _try(self, found: Found, what: str, step: Callable[[], None]) -> None:
         """One server that does not start is no reason to lose what the others would have shown."""
@@ -168,34 +186,41 @@ class _Judge:
 
     def _lone(self, found: Found) -> None:
         gap_s = 4 / found.capacity
-        due = np.arange(LONE) * gap_s
+        # The first of a turn wakes whoever has rested for longer; it is not counted.
+        due = np.arange(LONE + 1) * gap_s
         with (
             self._hasten(self._subject.bundle, serve_toml([])) as server,
             alone(self._subject.bundle, SERVER_CORE) as engine,
         ):
-            for _ in range(2):
-                log = send(server.http, self._subject.messages, due, np.ones(LONE, int), LOAD_CORE, self._work)
-                found.lone.append((float(np.median(log.done - log.sent)) * 1e3, engine.p50_ms(LONE, gap_s)))
+            for _ in range(LONE_TURNS):
+                log = send(server.http, self._subject.messages, due, np.ones(LONE + 1, int), LOAD_CORE, self._work)
+                server_ms = float(np.median((log.done - log.sent)[1:])) * 1e3
+                found.lone.append((server_ms, engine.p50_ms(LONE + 1, gap_s)))
 
     def _batcher(self, found: Found) -> None:
-        """All settings at all loads: each server is started once a round, in random order."""
-        fixed = SHORT_FIXED if self._given.short else FIXED
-        for setting in self._permuted((ADAPTIVE, *fixed)):
-            self._try(found, f"batcher, {setting}", lambda setting=setting: self._batched(found, setting))
-        subjects.set_serving(self._subject.bundle, subjects.SERVING)
+        """All settings at all loads, which are always five. Their servers are all there, one under load at a time."""
+        settings = (ADAPTIVE, *(SHORT_FIXED if self._given.short else FIXED))
+        with ExitStack() as up:
+            servers = {setting: up.enter_context(self._batching(setting)) for setting in settings}
+            subjects.set_serving(self._subject.bundle, subjects.SERVING)
+            for setting in self._permuted(settings):
+                self._closed(servers[setting], self._subject.messages[1], WARM_S)
+            for turn in range(1 if self._given.short else TURNS):
+                for load in self._permuted(LOADS):
+                    for setting in self._permuted(settings):
+                        server = replace(servers[setting], name=str(setting))
+                        played, _ = self._play(server, found, "poisson", load, ONE_LANE, seconds=TURN_S, turn=turn)
+                        found.batcher[setting, load].append(played.steady)
 
-    def _batched(self, found: Found, setting: Setting) -> None:
-        """One setting at all loads, which are always five."""
-        fixed = setting != ADAPTIVE
-        serving = subjects.SERVING
+    @contextmanager
+    def _batching(self, setting: Setting) -> Generator[Server]:
+        fixed, serving = setting != ADAPTIVE, subjects.SERVING
         if fixed:
             serving = msgspec.structs.replace(serving, max_batch=setting.batch, max_delay_ms=setting.delay_ms)
         subjects.set_serving(self._subject.bundle, serving)
-        with self._hasten(self._subject.bundle, serve_toml([], company="window" if fixed else "adaptive")) as server:
-            self._closed(server, self._subject.messages[1], 1.0)
-            for load in self._permuted(LOADS):
-                played, _ = self._play(server, found, "poisson", load, ONE_LANE)
-                found.batcher[setting, load].append(played.throughput)
+        config = serve_toml([], company="window" if fixed else "adaptive", capacity=TURN_CAPACITY)
+        with self._hasten(self._subject.bundle, config) as server:
+            yield server
 
     def _under_load(self, name: str, found: Found, lanes: Sequence[Lane]) -> None:
         with self._server(name, lanes, found.batch_s) as server:
@@ -204,12 +229,13 @@ class _Judge:
             if name == LADDER:
                 self._on_the_ladder(server, found, lanes)
                 return
-            cells = [Cell(name, kind, load) for kind in self._given.kinds for load in self._given.loads]
+            loads = [load for load in self._given.loads if name == "hasten" or load in FEWER_LOADS]
+            cells = [Cell(name, kind, load) for kind in self._given.kinds for load in loads]
             for cell in self._permuted(cells):
                 found.runs[cell].append(self._play(server, found, cell.kind, cell.load, lanes)[0])
             # Long enough for the critical requests of all rounds to tell 99.9 % from less.
             enough = 1.2 * TELLING / (CROWD[0] * found.capacity) / self._given.rounds
-            seconds = None if self._given.short else max(self._given.seconds, enough)
+            seconds = None if self._given.short or name != "hasten" else max(self._given.seconds, enough)
             found.crowd[name].append(self._play(server, found, "poisson", CROWD_LOAD, lanes, CROWD, seconds)[0])
 
     def _on_the_ladder(self, server: Server, found: Found, lanes: Sequence[Lane]) -> None:
@@ -217,14 +243,12 @@ class _Judge:
         assert self._climbing is not None
         accuracies = subjects.accuracies(self._climbing)
         found.top_accuracy = accuracies[REFERENCE]
-        for kind in ["poisson"] if self._given.short else self._given.kinds:
-            time.sleep(CALM_S + 1)
-            needed = {LADDER_LOAD} if kind == "poisson" else set[float]()
-            for load in sorted(needed if self._given.short else needed | set(self._given.loads)):
-                played, _ = self._play(server, found, kind, load, lanes)
-                found.runs[Cell(LADDER, kind, load)].append(played)
-                if (kind, load) == ("poisson", LADDER_LOAD):
-                    found.accuracy.append(accuracy(played.variants, accuracies))
+        time.sleep(CALM_S + 1)
+        for load in [LADDER_LOAD] if self._given.short else sorted({LADDER_LOAD, *self._given.loads}):
+            played, _ = self._play(server, found, "poisson", load, lanes)
+            found.runs[Cell(LADDER, "poisson", load)].append(played)
+            if load == LADDER_LOAD:
+                found.accuracy.append(accuracy(played.variants, accuracies))
         time.sleep(CALM_S + 1)
         length = STEP_S if self._given.short else max(STEP_S, self._given.seconds)
         played, back = self._play(server, found, "step", LADDER_LOAD, lanes, seconds=length)
@@ -242,11 +266,13 @@ class _Judge:
         lanes: Sequence[Lane],
         mix: Sequence[float] = MIX,
         seconds: float | None = None,
+        turn: int = 0,
     ) -> tuple[Outcome, float | None]:
         """One run, and how long it took to come back to the top variant where that is a question."""
-        # Of a round, every server and setting gets the same arrivals.
-        seed = 1000 * self._round + 100 * KINDS.index(kind) + round(10 * load)
-        given = drawn(kind, load, found.capacity, seconds or self._given.seconds, mix[: len(lanes)], seed)
+        # Of a round and turn, every server and setting gets the same arrivals.
+        spells = 10_000 * turn + 1000 * self._round + 100 * KINDS.index(kind)
+        seed, length = spells + round(10 * load), seconds or self._given.seconds
+        given = drawn(kind, load, found.capacity, length, mix[: len(lanes)], seed, spells, min(LEAD_IN_S, length / 2))
         which = given.lanes if len(lanes) > 1 else np.ones(len(given.due), int)
         log = send(server.http, self._subject.messages, given.due, which, LOAD_CORE, self._work)
         played = outcome(given, log, subjects.deadlines(lanes))

@@ -38,20 +38,31 @@ class Arrivals:
     loaded: tuple[float, float]
 
 
-def drawn(kind: str, load: float, capacity: float, seconds: float, mix: Sequence[float], seed: int) -> Arrivals:
-    """Draw `seconds` of arrivals at `load` times `capacity` (requests per second), of lanes with the shares `mix`."""
+def drawn(
+    kind: str,
+    load: float,
+    capacity: float,
+    seconds: float,
+    mix: Sequence[float],
+    seed: int,
+    spells: int | None = None,
+    lead_in_s: float = LEAD_IN_S,
+) -> Arrivals:
+    """Draw `seconds` of arrivals at `load` times `capacity` (requests per second), of lanes with the shares `mix`.
+    With equal `spells` a modulated process is busy at the same times, so that loads can be compared.
+    """
     first = REST * capacity if kind == "step" else load * capacity
-    before = np.array(arrivals(Load(kind="poisson", value=first), LEAD_IN_S, seed + 1)) - LEAD_IN_S
-    due = np.concatenate([before, _process(kind, load, capacity, seconds, seed)])
+    before = np.array(arrivals(Load(kind="poisson", value=first), lead_in_s, seed + 1)) - lead_in_s
+    due = np.concatenate([before, _process(kind, load, capacity, seconds, seed, seed if spells is None else spells)])
     lanes = np.random.default_rng((seed, 2)).choice(len(mix), size=len(due), p=np.array(mix) / sum(mix))
     third = seconds / 3
     return Arrivals(due=due, lanes=lanes, loaded=(third, 2 * third) if kind == "step" else (0.0, seconds))
 
 
-def _process(kind: str, load: float, capacity: float, seconds: float, seed: int) -> np.ndarray[Any, Any]:
+def _process(kind: str, load: float, capacity: float, seconds: float, seed: int, spells: int) -> np.ndarray[Any, Any]:
     rate = load * capacity
     if kind == "mmpp":
-        return mmpp(rate, seconds, seed)
+        return mmpp(rate, seconds, seed, spells)
     if kind == "step":
         asked = Load(kind="step", rates=(REST * capacity, rate, REST * capacity), step_s=seconds / 3)
     else:
@@ -59,16 +70,17 @@ def _process(kind: str, load: float, capacity: float, seconds: float, seed: int)
     return np.array(arrivals(asked, seconds, seed))
 
 
-def mmpp(rate: float, seconds: float, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def mmpp(rate: float, seconds: float, seed: int, spells: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A Markov-modulated Poisson process of two states, the busy one first: due times in seconds.
 
-    Both states last as long on average, so that the mean rate is `rate` in the long run.
+    Both states last as long on average, so that the mean rate is `rate` in the long run; how long each stay is follows
+    from `spells` alone.
     """
-    rng = np.random.default_rng(seed)
+    rng, stays = np.random.default_rng(seed), np.random.default_rng(spells)
     parts: list[np.ndarray[Any, np.dtype[np.float64]]] = []
     start, busy = 0.0, True
     while start < seconds:
-        length = min(float(rng.exponential(_STAY_S)), seconds - start)
+        length = min(float(stays.exponential(_STAY_S)), seconds - start)
         # Given their number, the times of a Poisson process are uniform (Ross, Stochastic Processes, 1996, 2.3).
         count = int(rng.poisson(rate * (_HIGH if busy else _LOW) * length))
         parts.append(start + np.sort(rng.uniform(0, length, count)))

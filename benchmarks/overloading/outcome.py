@@ -16,21 +16,23 @@ from hasten.serve.admit import REASONS
 from overloading.arriving import Arrivals
 from overloading.sender import Log
 
-__all__ = ["AT_THE_DOOR", "Outcome", "accuracy", "outcome", "recovery_s"]
+__all__ = ["AT_THE_DOOR", "Outcome", "accuracy", "outcome", "recovery_s", "steady"]
 
 # What a request is told on arrival; the other refusals are of requests that had waited.
 AT_THE_DOOR = tuple(
     REASONS[name].message for name in ("queue full", "lane full", "tenant full", "shed", "would be late")
 )
 Numbers = np.ndarray[Any, Any]
+# Answers of one batch come within so many seconds.
+_TOGETHER_S = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """Figures of the loaded span: rates per second, times in ms. By lane: how many requests were due, how many of them
-    were answered in time, and the answers that came. `variants` counts answers, `refusals` texts of errors;
-    `refused_ms` are the times of refusals on arrival, from when they were sent. `broken` got no answer at all,
-    `late_ms` is how late the generator sent at p99.
+    """Figures of the loaded span: rates per second, times in ms. By lane: how many requests were due, how many of
+    them were answered in time, and the answers that came. `variants` counts answers, `refusals` texts of errors;
+    `steady` is the throughput from batch to batch; `refused_ms` are the times of refusals on arrival, from when
+    they were sent. `broken` got no answer at all, `late_ms` is how late the generator sent at p99.
     """
 
     offered: float
@@ -46,6 +48,7 @@ class Outcome:
     refused_ms: Numbers
     broken: int
     late_ms: float
+    steady: float = float("nan")
 
     def attainment(self, lane: int | None = None) -> float:
         """The share of requests answered in time, of a lane or of all; NaN where none came."""
@@ -85,7 +88,17 @@ def outcome(given: Arrivals, log: Log, deadlines: Sequence[float]) -> Outcome:
         refused_ms=(log.done - log.sent)[door] * 1e3,
         broken=int((due & (log.status == 0)).sum()),
         late_ms=_percentile((log.sent - log.due)[due & ~np.isnan(log.sent)] * 1e3, 99),
+        steady=steady(log.done[answered & came]),
     )
+
+
+def steady(done: Numbers) -> float:
+    """Answers per second from the end of the first batch to that of the last: how many batches end within a span of a
+    few says little about their rate. 0 where there are not two.
+    """
+    times = np.sort(done)
+    later = times[times > times[0] + _TOGETHER_S] if times.size else times
+    return float(later.size / (later[-1] - times[0])) if later.size else 0.0
 
 
 def accuracy(variants: Mapping[str, int], accuracies: Mapping[str, float]) -> float:

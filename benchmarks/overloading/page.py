@@ -11,8 +11,9 @@ import numpy as np
 
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure
+from overloading.arriving import LEAD_IN_S
 from overloading.outcome import Outcome
-from overloading.subjects import BATCH, MIX, NAMES, SERVING
+from overloading.subjects import BATCH, MIX, NAMES, SERVING, lanes_of
 from overloading.verdict import Bar, Cell, Found, bars, best_fixed, middle, proportion, refused_ms
 from servers import triton
 
@@ -26,20 +27,22 @@ INTRODUCTION = """\
 Written by `make bench-overload`. A server runs pinned to the first core together with its engine (onnxruntime, f32,
 one thread, at most {batch} rows a batch); requests of one row come over HTTP from the second core, in an open loop:
 each is sent when it is due, whatever became of those before, and its time counts from then. {rounds} round(s) of
-{seconds:g} s a run; figures are medians over rounds, shares of requests are over all rounds with Wilson intervals. Load
-and goodput are multiples of the capacity: what this server carries in a closed loop of {callers} callers.
+{seconds:g} s a run, after a lead-in of {lead_in:g} s{took}; figures are medians over rounds, shares of requests are
+over all rounds with Wilson intervals. Load and goodput are multiples of the capacity: what this server carries in a
+closed loop of {callers} callers.
 
-Lanes: {mix}. critical is to be answered within 5 full batches' time,
-standard within 10, background within 10 s, with a minimum share of 5 %. A refused request, an error, and an answer that
-comes too late all count as missed. Goodput is answers in time. Arrivals: Poisson, Gamma with a coefficient of variation
-of 4, MMPP (two states of 1 s on average: a quarter of the rate, seven quarters), and a step (half of the capacity, the
-load for the middle third, which is judged, and half again).
+Lanes: {mix}. critical is to be answered within 5 full batches' time, standard within 10, background within {age:g} s,
+with a minimum share of 5 %. A refused request, an error, and an answer that comes too late all count as missed.
+Goodput is answers in time. Arrivals: Poisson, Gamma with a coefficient of variation of 4, MMPP (two states of 1 s on
+average: a quarter of the rate, seven quarters; busy at the same times at every load), and a step (half of the
+capacity, the load for the middle third, which is judged, and half again).
 
-Triton {triton} has the same ONNX Runtime in its Python backend (the wheel of nvidia-pytriton {wheel} brings no other),
-dynamic batching, the same lanes as priority levels, and queue policies that refuse a request once its deadline leaves
-no time for a full batch. It gets the same load in requests per second. It has no minimum shares, and refuses on arrival
-only where a queue is full. The ladder is that of a bundle of `hasten optimize`, served from the reference (float)
-downwards; its bound on the loss of accuracy is 0.005, or as much more as a first step needs, at most 0.05.
+Triton {triton} has the same ONNX Runtime in its Python backend (the wheel of nvidia-pytriton {wheel} brings no
+other), dynamic batching, the same lanes as priority levels, and queue policies that refuse a request once its
+deadline leaves no time for a full batch. It gets the same load in requests per second. It has no minimum shares, and
+refuses on arrival only where a queue is full. The ladder is that of a bundle of `hasten optimize`, served from the
+reference (float) downwards; its bound on the loss of accuracy is 0.005, or as much more as a first step needs, at
+most 0.05.
 """
 
 
@@ -53,6 +56,8 @@ def page(
     here = environment()
     mix = ", ".join(f"{share:.0%} {name}" for share, name in zip(MIX, NAMES, strict=True))
     words = {"batch": BATCH, "callers": 2 * BATCH, "mix": mix, "triton": triton.TRITON_VERSION, "wheel": triton.VERSION}
+    took = " and ".join(f"{one.took_s / 60:.0f} minutes for {one.model}" for one in found if one.took_s)
+    words |= {"took": f" ({took})" if took else "", "lead_in": LEAD_IN_S, "age": lanes_of(1.0)[2].max_age_s}
     lines = [
         *INTRODUCTION.format(**words, rounds=given.rounds, seconds=given.seconds).splitlines(),
         "",
@@ -122,7 +127,7 @@ def _crowd(found: Found) -> list[str]:
     if not found.crowd:
         return []
     lines = [
-        "Critical work at 0.3 of the capacity beside background work at three times it:",
+        "Critical work at half of the capacity beside background work at three times it:",
         "",
         "| server | critical in time | background of answers | goodput |",
         "|---|---|---|---|",

@@ -1,9 +1,12 @@
 """The load of `make bench-overload`: an open loop in a process of its own, pinned to the core that no server has.
 
 Requests are sent when they are due, whatever became of those before, over as many connections as that takes; refusals
-come back faster than threads of Python could take them, so one thread polls all sockets. Shortly before a request is
-due it spins: a poll may oversleep by a millisecond. Latency counts from when a request was due. With `callers` it is a
-closed loop instead, to find out what a server carries. `main` is the process, `send` the other side.
+come back faster than threads of Python could take them, so one thread polls all sockets, after each request that it
+sends, too: in a burst an answer is not to wait for the requests behind it. It spins as long as little is under way, and
+shortly before a request is due: to wake a core that sleeps takes time which is not the server's, and a poll may
+oversleep by a millisecond. An answer counts from when its last byte was received, before it is read; latency counts
+from when a request was due. With `callers` it is a closed loop instead, to find out what a server carries. `main` is
+the process, `send` the other side.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ __all__ = ["CONNECTIONS", "Log", "Message", "closed", "send"]
 CONNECTIONS = 900
 PATIENCE_S = 15.0
 _SPIN_S, _LEAST_POLL_S = 0.002, 0.001
+# With so few under way the core of the generator has nothing else to do.
+_FEW = 2
 _CHUNK = 2**18
 _VARIANT = re.compile(rb'"variant":\s?"([^"]*)"')
 _ERROR = re.compile(rb'"error":\s?"((?:[^"\\]|\\.)*)"')
@@ -158,18 +163,24 @@ class _Loop:
         until = max(self.due, default=0.0) + PATIENCE_S if not self._callers else self._seconds + PATIENCE_S
         while (self._next < len(self.due) or self._waiting or self._open) and self._now() < until:
             self._send_due()
-            for file, events in self._poll.poll(self._rest()):
-                connection = self._by_file[file]
-                if events & select.EPOLLOUT:
-                    self._write(connection)
-                if events & ~select.EPOLLOUT and file in self._by_file:
-                    self._read(connection)
+            self._take(self._rest())
+
+    def _take(self, rest_s: float) -> None:
+        """Read and write what can be."""
+        for file, events in self._poll.poll(rest_s):
+            connection = self._by_file[file]
+            if events & select.EPOLLOUT:
+                self._write(connection)
+            if events & ~select.EPOLLOUT and file in self._by_file:
+                self._read(connection)
 
     def _now(self) -> float:
         return time.perf_counter() - self._origin
 
     def _rest(self) -> float:
         """How long to poll: not at all shortly before a request is due."""
+        if self._open and self._open <= _FEW and not self._callers:
+            return 0.0
         if self._next >= len(self.due):
             return 0.05
         left = self.due[self._next] - self._now()
@@ -183,6 +194,8 @@ class _Loop:
             self._next += 1
         while self._waiting and (self._free or len(self._by_file) < CONNECTIONS):
             self._give(self._free.pop() if self._free else self._connect(), self._waiting.popleft())
+            if self._open > 1:
+                self._take(0.0)
 
     def _again(self) -> None:
         """A closed loop's caller sends its next request."""
@@ -215,6 +228,9 @@ class _Loop:
             self._drop(connection)
             return
         self._poll.modify(connection.socket, select.EPOLLIN | (select.EPOLLOUT if connection.unsent else 0))
+        if connection.request < 0 and not connection.unsent:
+            # What was refused before it was sent is sent all the same, as most clients do.
+            self._free.append(connection)
 
     def _read(self, connection: _Connection) -> None:
         try:
@@ -226,18 +242,18 @@ class _Loop:
         if not data:
             self._drop(connection)
             return
+        now = self._now()
         connection.parser.feed_data(data)
-        if connection.complete:
-            self._finish(connection)
+        if connection.complete and connection.request >= 0:
+            self._finish(connection, now)
 
-    def _finish(self, connection: _Connection) -> None:
+    def _finish(self, connection: _Connection, now: float) -> None:
         request = connection.request
-        self.done[request] = self._now()
+        self.done[request] = now
         self.status[request] = status = connection.parser.get_status_code()
         found = (_VARIANT if status == 200 else _ERROR).search(connection.text)
         self.word[request] = self.words.setdefault(found[1] if found else b"", len(self.words))
-        keeps = connection.parser.should_keep_alive() and not connection.unsent
-        self._end(connection, keeps)
+        self._end(connection, connection.parser.should_keep_alive())
 
     def _drop(self, connection: _Connection) -> None:
         self._end(connection, keeps=False)
@@ -251,7 +267,8 @@ class _Loop:
         else:
             again = False
         if keeps:
-            self._free.append(connection)
+            if not connection.unsent:
+                self._free.append(connection)
         else:
             self._poll.unregister(connection.socket)
             del self._by_file[connection.socket.fileno()]

@@ -5,12 +5,14 @@ The seconds are invented, as in `overload_sim`; one lane without deadlines, so t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hasten.serve.core import Core, Dispatch, LatencyTable, Policy
+from hasten.serve.core import Core, Dispatch, LatencyTable, Policy, Warmed
+from hasten.serve.sizes import compared
 from hasten.testing.replay import Arrival, replay
 from overloading.verdict import ADAPTIVE, BATCHER, Setting
 
@@ -31,13 +33,15 @@ LEAD_IN_S, SECONDS = 2.0, 22.0
 @dataclass(frozen=True, slots=True)
 class Server:
     """So many engine instances, and requests of so many shapes that do not go together. `known` says that the seconds
-    are known beforehand.
+    are known beforehand; of a server that is `warm` they are not, but engines ran each size three times, and its first
+    seconds count, too.
     """
 
     instances: int
     shapes: int
     batches: tuple[tuple[int, float], ...] = SHARED
     known: bool = True
+    warm: bool = False
 
     @property
     def capacity(self) -> float:
@@ -48,6 +52,7 @@ class Server:
         instances = f"{self.instances} instance{'s' * (self.instances > 1)}"
         words = [instances, f"{self.shapes} shape{'s' * (self.shapes > 1)}"]
         words += ["fastest alone"] * (self.batches == CACHED) + ["times unknown"] * (not self.known)
+        words += ["warmed up, from its first second"] * self.warm
         return ", ".join(words)
 
 
@@ -60,6 +65,9 @@ SERVERS = (
     Server(2, 4, known=False),
     Server(1, 1, CACHED, known=False),
     Server(2, 4, CACHED, known=False),
+    Server(1, 1, known=False, warm=True),
+    Server(1, 1, CACHED, known=False, warm=True),
+    Server(2, 4, CACHED, known=False, warm=True),
 )
 
 
@@ -83,9 +91,13 @@ def throughput(server: Server, setting: Setting, load: float, seed: int = 0) -> 
         return float(np.interp(batch.rows, rows, seconds) * rng.lognormal(0, NOISE))
 
     table = LatencyTable({"": server.batches} if server.known else {}, policy.ladder)
-    played = replay(Core(policy, table=table), arrivals, run)
-    counted = [one for one in played.ended.values() if one.outcome == "answered" and LEAD_IN_S <= one.at < SECONDS]
-    return len(counted) / (SECONDS - LEAD_IN_S)
+    core = Core(policy, table=table)
+    for size, shape in itertools.product(compared(policy.max_batch) if server.warm else (), range(server.shapes)):
+        core.handle(Warmed("", size, shape, tuple(run(Dispatch((), size)) for _ in range(3))), now=0.0)
+    played = replay(core, arrivals, run)
+    begin = 0.0 if server.warm else LEAD_IN_S
+    counted = [one for one in played.ended.values() if one.outcome == "answered" and begin <= one.at < SECONDS]
+    return len(counted) / (SECONDS - begin)
 
 
 def throughputs(server: Server, load: float) -> dict[Setting, float]:

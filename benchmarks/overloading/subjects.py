@@ -5,6 +5,7 @@ Deadlines follow the model: multiples of the time of a full batch, as in docs/sc
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from hasten.bundle.manifest import MANIFEST, Manifest, decode_manifest, encode_manifest
 from hasten.bundle.read import open_bundle
+from hasten.serve.plan import STEP
 from hasten.serve.policy import Lane
 from hasten.spec.serving import Serving
 from hasten.spec.slo import Goal, Slo
@@ -47,9 +49,10 @@ SERVING = Serving(instances=1, threads=1, max_batch=BATCH, max_delay_ms=10.0)
 NAMES = ("critical", "standard", "background")
 MIX = (0.3, 0.4, 0.3)
 # Full batches that an answer may take, by lane; background work takes whatever it gets for so many seconds.
-_CRITICAL, _STANDARD, _AGE_S = 5, 10, 10.0
-# Bounds on the loss of accuracy under which a step of the ladder is looked for, one after the other.
-_DROPS = (0.005, 0.02, 0.05)
+_CRITICAL, _STANDARD, _AGE_S = 5, 10, 5.0
+# Bounds on the loss of accuracy under which a step of the ladder is looked for, one after the other, and the share of
+# the time that each gets.
+_DROPS = {0.005: 0.25, 0.02: 0.25, 0.05: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,8 @@ def set_serving(bundle: Path, serving: Serving) -> None:
 
 
 def climbing(name: str, budget_s: float) -> Path | None:
-    """A bundle that `hasten optimize` made, served from the reference downwards: kept in work/, made on the first call.
-    None where it proved no variant to be faster and good enough.
+    """A bundle that `hasten optimize` made, served from the reference downwards: kept in work/, made on the first call
+    in `budget_s` seconds or a little more. None where it proved no variant to be faster and good enough.
 
     The answer's own pick is the fastest variant that is good enough, below which there is nothing to step down to. A
     ladder is for emergencies, and so the bound on accuracy is loosened until there is a step; the page shows both.
@@ -95,8 +98,10 @@ def climbing(name: str, budget_s: float) -> Path | None:
     if not (folder / MANIFEST).exists() and not _optimized(name, folder, budget_s):
         return None
     manifest = _manifest(folder)
-    faster = [id_ for id_ in manifest.ladder if id_ != REFERENCE]
-    ladder = (REFERENCE, *sorted(faster, key=lambda id_: manifest.variants[id_].latency_p50_ms.value or 0.0)[:1])
+    faster = _faster(manifest)
+    if not faster:
+        return None
+    ladder = (REFERENCE, faster[0])
     # Texts of different lengths are not stacked, whence a bundle for them is proven for single rows only. Requests of
     # this benchmark have one length.
     _write(folder, msgspec.structs.replace(manifest, name=name, picked=REFERENCE, ladder=ladder, max_batch=BATCH))
@@ -109,19 +114,27 @@ def _optimized(name: str, folder: Path, budget_s: float) -> bool:
     from hasten.errors import HastenError
     from hasten.facade import optimize
 
-    for drop in _DROPS:
-        print(f"optimizing {name} for {budget_s:g} s, once, accuracy drop {drop:g}", file=sys.stderr, flush=True)
+    for drop, share in _DROPS.items():
+        seconds = share * budget_s
+        print(f"optimizing {name} for {seconds:g} s, once, accuracy drop {drop:g}", file=sys.stderr, flush=True)
         goal = Goal(slo=Slo(accuracy_drop_max=drop))
         try:
-            found = optimize(f"zoo:{name}", out=folder, slo=goal, budget_s=budget_s, rehearse=False, overwrite=True)
+            found = optimize(f"zoo:{name}", out=folder, slo=goal, budget_s=seconds, rehearse=False, overwrite=True)
         except HastenError as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             continue
-        if found.bundle is not None and set(_manifest(folder).ladder) - {REFERENCE}:
+        if found.bundle is not None and _faster(_manifest(folder)):
             return True
     # The next call may have more time, or a quieter machine.
     shutil.rmtree(folder, ignore_errors=True)
     return False
+
+
+def _faster(manifest: Manifest) -> list[str]:
+    """Variants to step down to, the fastest first: a bundle's ladder also has what is slower and takes less memory."""
+    times = {id_: manifest.variants[id_].latency_p50_ms.value or math.inf for id_ in manifest.ladder}
+    own = manifest.variants[REFERENCE].latency_p50_ms.value or 0.0
+    return sorted((id_ for id_, time in times.items() if own >= STEP * time), key=times.__getitem__)
 
 
 def accuracies(bundle: Path) -> dict[str, float]:
@@ -143,9 +156,9 @@ def deadlines(lanes: Sequence[Lane]) -> list[float]:
     return [lane.deadline_s or lane.max_age_s or float(np.inf) for lane in lanes]
 
 
-def serve_toml(lanes: Sequence[Lane], *, company: str = "adaptive", ladder: bool = False) -> str:
-    """The configuration of a server with these lanes; none: one lane for all."""
-    lines: list[str] = []
+def serve_toml(lanes: Sequence[Lane], *, company: str = "adaptive", ladder: bool = False, capacity: int = 256) -> str:
+    """The configuration of a server with these lanes (none: one lane for all) and a queue of this capacity."""
+    lines = [f"queue_capacity = {capacity}"]
     for lane in lanes:
         lines += ["[[lanes]]", f'name = "{lane.name}"', f"priority = {lane.priority}", f"min_share = {lane.min_share}"]
         lines += [f"{key} = {value!r}" for key in ("deadline_s", "max_age_s") if (value := getattr(lane, key))]

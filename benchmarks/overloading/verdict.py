@@ -62,8 +62,9 @@ ADAPTIVE = Setting(0, 0.0)
 
 @dataclass(slots=True)
 class Found:
-    """All of one model. Lists grow by one entry a round; `crowd` is critical work under background that saturates,
-    `troubles` says what could not be run. `capacity` is that of the present round.
+    """All of one model. Lists grow by one entry a round, those of `lone` and `batcher` with each turn of it; `crowd` is
+    critical work under background that saturates, `troubles` says what could not be run, `took_s` how long all of it
+    took. `capacity` is that of the present round.
     """
 
     model: str
@@ -79,6 +80,7 @@ class Found:
     recovery: list[float] = field(default_factory=list)
     capacities: list[float] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    took_s: float = 0.0
 
     def goodput(self, server: str, kind: str) -> dict[float, float]:
         """Goodput by load, medians over rounds."""
@@ -135,7 +137,7 @@ def _goodput(found: Found, kind: str) -> Bar:
         [one.goodput for one in found.runs[Cell("hasten", kind, load)]]
         for load in (top, max(by_load, key=lambda load: by_load[load]))
     )
-    words = f"{kept:.1%}: {by_load[top]:.1f}/s of {best:.1f}/s{_rounds(at_top, at_best)}"
+    words = f"{kept:.1%}: {by_load[top]:.1f}/s of {best:.1f}/s{_turns(at_top, at_best)}"
     # Beside itself alone, a load keeps all of its goodput.
     loaded = len(by_load) > 1 and overloaded(found.runs[Cell("hasten", kind, top)])
     return Bar(
@@ -147,10 +149,15 @@ def _goodput(found: Found, kind: str) -> Bar:
     )
 
 
-def _rounds(mine: Sequence[float], other: Sequence[float]) -> str:
-    """How far single rounds were apart, each paired with its own."""
-    shares = [one / best for one, best in zip(mine, other, strict=False) if best]
-    return f" ({min(shares):.1%} to {max(shares):.1%} in {len(shares)} rounds)" if len(shares) > 1 else ""
+def _shares(mine: Sequence[float], other: Sequence[float]) -> list[float]:
+    """What one side has of the other, turn by turn."""
+    return [one / best for one, best in zip(mine, other, strict=False) if best]
+
+
+def _turns(mine: Sequence[float], other: Sequence[float]) -> str:
+    """How far single turns were apart, each paired with its own."""
+    shares = _shares(mine, other)
+    return f" ({min(shares):.1%} to {max(shares):.1%} in {len(shares)} turns)" if len(shares) > 1 else ""
 
 
 def overloaded(runs: Sequence[Outcome]) -> bool:
@@ -237,11 +244,15 @@ def _batcher(found: Found) -> Bar:
     if not own:
         return Bar("batcher, worst load", found.model, asked, "not measured", None)
     best = {load: best_fixed(found, load) for load in own}
-    kept = {load: rate / best[load][1] for load, rate in own.items() if best[load][1]}
+    kept = {
+        load: middle(_shares(found.batcher[ADAPTIVE, load], found.batcher[best[load][0], load]))
+        for load in own
+        if best[load][1]
+    }
     if not kept:
         return Bar("batcher, worst load", found.model, asked, "no fixed setting was measured", None)
     worst = min(kept, key=lambda load: kept[load])
-    spread = _rounds(found.batcher[ADAPTIVE, worst], found.batcher[best[worst][0], worst])
+    spread = _turns(found.batcher[ADAPTIVE, worst], found.batcher[best[worst][0], worst])
     words = f"{kept[worst]:.1%} at {worst:g} x, where {best[worst][0]} was best{spread}"
     return Bar("batcher, worst load", found.model, asked, words, kept[worst] >= BATCHER)
 

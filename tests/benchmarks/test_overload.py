@@ -16,7 +16,7 @@ from hasten.serve.admit import REASONS
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
 from overloading.arriving import KINDS, LEAD_IN_S, Arrivals, drawn, mmpp
-from overloading.outcome import Outcome, accuracy, outcome, recovery_s
+from overloading.outcome import Outcome, accuracy, outcome, recovery_s, steady
 from overloading.page import page
 from overloading.plots import draw
 from overloading.sender import Log, Message, _Loop
@@ -46,8 +46,13 @@ def test_a_step_run_offers_half_of_the_capacity_before_and_after() -> None:
 
 
 def test_equal_seeds_give_equal_arrivals() -> None:
-    assert np.array_equal(mmpp(50, 10, 7), mmpp(50, 10, 7))
-    assert not np.array_equal(mmpp(50, 10, 7), mmpp(50, 10, 8))
+    assert np.array_equal(mmpp(50, 10, 7, 1), mmpp(50, 10, 7, 1))
+    assert not np.array_equal(mmpp(50, 10, 7, 1), mmpp(50, 10, 8, 1))
+
+
+def test_a_modulated_process_is_busy_at_the_same_times_at_every_load() -> None:
+    low, high = (np.histogram(mmpp(rate, 60, seed, 5), 30, (0, 60))[0] for rate, seed in ((500, 1), (1500, 2)))
+    assert np.corrcoef(low, high)[0, 1] > 0.95
 
 
 def log(rows: Sequence[tuple[float, float, float, int, str]]) -> Log:
@@ -85,6 +90,12 @@ def test_only_refusals_on_arrival_are_timed_and_from_when_they_were_sent() -> No
     found = outcome(GIVEN, log(ROWS), DEADLINES)
     assert found.refused_ms == pytest.approx([2.0])
     assert found.refusals == {LATE: 1, REASONS["too old"].message: 1}
+
+
+def test_a_rate_is_counted_from_the_end_of_a_batch_to_that_of_another() -> None:
+    ends = np.repeat([0.25, 0.5, 0.75, 1.0], 8)
+    assert steady(ends + np.tile(np.arange(8) * 1e-4, 4)) == pytest.approx(32.0, rel=0.01)
+    assert steady(ends[:8]) == steady(np.empty(0)) == 0.0
 
 
 def test_effective_accuracy_weighs_by_answers() -> None:
@@ -218,7 +229,7 @@ def test_a_ratio_over_rounds_says_how_far_they_were_apart() -> None:
     found = found_of()
     found.batcher[ADAPTIVE, 3.0] = [97.0, 98.0, 99.0]
     [batcher] = [bar for bar in bars(found) if bar.name == "batcher, worst load"]
-    assert "(97.0% to 99.0% in 3 rounds)" in batcher.found
+    assert "(97.0% to 99.0% in 3 turns)" in batcher.found
 
 
 def test_a_generator_that_was_late_is_told_of(tmp_path: Path) -> None:
@@ -234,7 +245,7 @@ def test_triton_gets_the_lanes_as_priorities_and_refuses_when_a_batch_would_not_
     assert 'input [{ name: "x" data_type: TYPE_FP32 dims: [3, -1] }]' in words
     assert f"priority_levels: {len(NAMES)}" in words
     assert "key: 1 value { timeout_action: REJECT default_timeout_microseconds: 400000" in words
-    assert "key: 3 value { timeout_action: REJECT default_timeout_microseconds: 10000000" in words
+    assert "key: 3 value { timeout_action: REJECT default_timeout_microseconds: 5000000" in words
 
 
 class _Answers(BaseHTTPRequestHandler):

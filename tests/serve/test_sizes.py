@@ -60,6 +60,20 @@ def test_what_was_measured_beforehand_is_not_tried() -> None:
     assert set(loaded(sizes, cached, 50)) == {1}
 
 
+def test_what_ran_before_there_were_requests_is_not_tried_again() -> None:
+    sizes = Sizes(8, {})
+    for rows in (1, 2, 4, 8):
+        sizes.warm(rows, [3 * cached(rows), cached(rows), cached(rows)])
+    assert set(loaded(sizes, cached, 50)) == {1}
+
+
+def test_a_size_that_ran_only_twice_before_is_tried_once_more() -> None:
+    sizes = Sizes(8, {})
+    for rows in (1, 2, 4, 8):
+        sizes.warm(rows, [shared(rows)] * 2)
+    assert sorted(loaded(sizes, shared, 8)) == [1, 2, 4, 8, 8, 8, 8, 8]
+
+
 def test_until_there_was_a_full_batch_what_is_there_goes_together() -> None:
     assert Sizes(8, {}).next(waiting=0) == 8
     sizes = Sizes(8, {})

@@ -198,3 +198,26 @@ def test_a_memory_is_bounded() -> None:
         memory.keep(key, key)
     assert len(memory) <= 256
     assert memory[9_999] == 9_999
+
+
+def test_of_a_request_that_has_come_before_the_beginning_tells_the_rest() -> None:
+    codec, data = OipHttp(), np.ones((3, 2), np.float32).tobytes()
+    head = json.dumps(
+        {"inputs": [{**X, "shape": [3, 2], "parameters": {"binary_data_size": 24}}], "parameters": {"priority": 2}}
+    ).encode()
+    headers = {HEADER_LENGTH: str(len(head)), "content-length": str(len(head) + 24)}
+    assert codec.announced("m", "1", headers, head, ONE) is None
+    codec.decode("m", "1", headers, head + data, ONE)
+    found = codec.announced("m", "1", headers, head + data[:5], ONE)
+    assert found is not None
+    assert (found.rows, found.priority, found.inputs["x"].shape) == (3, 2, (3, 2))
+    for other in (
+        {**headers, HEADER_LENGTH: str(len(head) + 1)},
+        {**headers, HEADER_LENGTH: "1e1"},
+        {**headers, "content-length": str(len(head) + 23)},
+        {**headers, "content-encoding": "gzip"},
+        {"content-length": headers["content-length"]},
+    ):
+        assert codec.announced("m", "1", other, head + data[:5], ONE) is None
+    assert codec.announced("m", "1", headers, head[:-1], ONE) is None
+    assert codec.announced("other", "1", headers, head, ONE) is None

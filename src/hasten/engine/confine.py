@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from hasten.spec.values import Value
 
-__all__ = ["WorkerLimits", "confine", "environment", "follow", "ran_out_of_memory"]
+__all__ = ["WorkerLimits", "confine", "environment", "follow", "ran_out_of_memory", "step_back"]
 
 OPEN_FILES = 4096
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
@@ -42,12 +42,20 @@ _OUT_OF_MEMORY = re.compile(
 
 class WorkerLimits(Value, frozen=True):
     """Bounds of one engine process. `memory_mb` (MiB; 0: none) is all that it may allocate, libraries and buffers of
-    the runtime included; `load_s` and `run_s` are how long loading and one batch may take before the process is ended.
+    the runtime included; `load_s` and `run_s` are how long loading and one batch may take before the process is ended;
+    `nice` is how far it steps back for its owner where they share a core, None for as far as the owner thinks fit.
     """
 
     memory_mb: Annotated[int, Meta(ge=0, description="MiB that it may allocate, libraries included; 0: no bound.")] = 0
     load_s: Annotated[float, Meta(gt=0, description="Seconds for loading, and for each batch of warming up.")] = 300.0
     run_s: Annotated[float, Meta(gt=0, description="Seconds for one batch; then the process is ended.")] = 120.0
+    nice: Annotated[
+        Annotated[int, Meta(ge=0, le=19)] | None,
+        Meta(
+            description="How far engines step back for the server on cores that they share (0: not at all); by "
+            "default 5 where their threads leave it no core of its own."
+        ),
+    ] = None
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -76,6 +84,20 @@ def confine(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def step_back(task: int, by: int) -> None:
+    """Let a process (or on Linux a thread) that has just started, and the threads that it will start, leave a core to
+    its owner when both want it: `by` levels of niceness, which nobody needs a privilege for. With nobody else on the
+    core it runs as fast as ever. Systems without niceness leave it as it is.
+    """
+    if not by or not hasattr(os, "setpriority"):
+        return
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, task, min(19, os.getpriority(os.PRIO_PROCESS, 0) + by))
+    # Where Linux groups processes by session, only the group's niceness counts against another session's.
+    with contextlib.suppress(OSError), open(f"/proc/{task}/autogroup", "w") as file:
+        file.write(str(by))
 
 
 def follow(lifeline: int) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any
 from hasten import errors
 from hasten.engine.area import Area
 from hasten.engine.channel import Channel, Closed
-from hasten.engine.confine import WorkerLimits, environment
+from hasten.engine.confine import WorkerLimits, environment, step_back
 from hasten.engine.frames import Frame, Layout, Parts
 
 __all__ = ["COMMAND", "HELLO", "OUTPUTS", "WorkerProcess"]
@@ -63,6 +63,7 @@ class WorkerProcess:
                     # Its own session, so that Ctrl-C reaches only us and we close workers in order.
                     start_new_session=True,
                 )
+                step_back(self._process.pid, self.limits.nice or 0)
             self._held = held.pop_all()
 
     @property

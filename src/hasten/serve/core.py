@@ -13,6 +13,7 @@ from functools import partial
 from hasten.serve.admit import Door, refuse
 from hasten.serve.batcher import Batcher, Formed
 from hasten.serve.events import (
+    Announced,
     Arrived,
     Cancelled,
     Command,
@@ -30,6 +31,7 @@ from hasten.serve.events import (
     Times,
     Waiting,
     Wake,
+    Warmed,
 )
 from hasten.serve.lanes import Lanes
 from hasten.serve.latency import LatencyTable
@@ -39,8 +41,9 @@ from hasten.serve.policy import Lane, Policy, Rung
 from hasten.serve.roster import Instance, Roster
 
 __all__ = [
-    "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event",
-    "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick", "Wake",
+    "Announced", "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp",
+    "Event", "Finished", "Lane", "LatencyTable", "Policy", "Refuse", "Rung", "StartInstance", "StopInstance", "Tick",
+    "Wake", "Warmed",
 ]  # fmt: skip
 
 
@@ -66,12 +69,14 @@ class Core:
         # The last one asked for: the same time is asked for again with most events.
         self._wake = Wake(-math.inf)
         self._takes: dict[type[Event], Callable[..., None]] = {
+            Announced: self._announced,
             Arrived: self._arrived,
             Cancelled: self._cancelled,
             Finished: self._finished,
             EngineDown: self._down,
             EngineLost: self._engine_lost,
             EngineUp: self._up,
+            Warmed: self._warmed,
             Drain: self._drain,
             Tick: self._tick,
         }
@@ -168,6 +173,25 @@ class Core:
             self._door.entered(request.tenant)
         self.outcomes.move(number, "arriving", "admit")
 
+    def _announced(self, event: Announced, now: float) -> None:
+        if self._is_hopeless(event.request, now):
+            self._arrived(event.request, now)
+
+    def _is_hopeless(self, event: Arrived, now: float) -> bool:
+        """Whether a well-formed request would be refused now, without changing anything."""
+        number = self._numbers.get(event.lane)
+        if number is None or (self._roster.free and not self.lanes.count):
+            return False
+        if self.draining or self._roster.loss is not None:
+            return True
+        lanes, request = self.lanes, self._request(event, number, now)
+        if self._door.malformed(event, request.deadline, now) is not None:
+            return False
+        reason = self._door.full(number, event.tenant, lanes.count, lanes.length(number))
+        if reason == "queue full" and lanes.last_below(number) is not None:
+            reason = None
+        return reason is not None or self._outlook.unlikely(request, now) is not None
+
     def _request(self, event: Arrived, number: int, now: float) -> Waiting:
         lane = self.policy.lanes[number]
         deadline = math.inf if event.deadline is None else event.deadline
@@ -255,6 +279,9 @@ class Core:
         instance = self._roster.instances[event.instance]
         instance.loss = None
         self._roster.move(instance, "engine up")
+
+    def _warmed(self, event: Warmed, now: float) -> None:
+        self.table.warm(event.variant, event.rows, event.key, event.seconds)
 
     def _drain(self, event: Drain, now: float) -> None:
         self.draining = True

@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from hasten.bundle.read import Bundle
@@ -21,6 +22,7 @@ from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
 from hasten.serve.cache import HIT
 from hasten.serve.choice import LaneChoice
 from hasten.serve.core import (
+    Announced,
     Arrived,
     Cancelled,
     Command,
@@ -97,6 +99,8 @@ class ModelService:
         self._core = Core(policy, engine_up=False, table=self.plan.table)
         loading = Loading(bundle, self.plan.variants, self.plan.serving, policy.max_batch)
         limits = limits or WorkerLimits()
+        if limits.nice is None:
+            limits = msgspec.structs.replace(limits, nice=self.plan.nice)
         self._instances = Instances(
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
@@ -199,6 +203,33 @@ class ModelService:
             self._arrive(arrival)
         return functools.partial(self._cancel, ticket)
 
+    def turn_away(self, request: Request, origin: Origin) -> RequestError | None:
+        """Refuse a request whose data have not arrived, where the scheduler refuses it as things stand: `request` has
+        empty arrays of its shapes. None where it may be taken, or another error will be found.
+        """
+        if self._answers is not None or not self._open:
+            return None
+        now, caller = time.monotonic(), origin.caller
+        try:
+            lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
+        except RequestError:
+            return None
+        within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
+        deadline = None if within_s is None else now + within_s
+        arrival = Arrived(next(self._ids), request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
+        refused: RequestError | None = None
+        others: list[Command] = []
+        for command in self._core.handle(Announced(arrival), now):
+            if isinstance(command, Refuse) and command.id == arrival.id:
+                refused = _refusal(command)
+            else:
+                others.append(command)
+        self._carry_out(others)
+        if refused is not None:
+            self.tally.fail(refused.code, time.monotonic() - now)
+            self._teller.refused(origin, refused)
+        return refused
+
     def _arrive(self, arrival: Arrived) -> None:
         if not self._arrivals:
             asyncio.get_running_loop().call_soon(self._admit)
@@ -281,8 +312,8 @@ class ModelService:
             case Dispatch(ids, rows, number, variant, closed):
                 now = time.monotonic()
                 self._run(ids, number, Batch(rows, closed, now, self._free_since, variant, started=now))
-            case Refuse(id_, code, message, retry_after_s):
-                self._settle(id_, RequestError(message, code=code, retry_after_s=retry_after_s))
+            case Refuse(id_):
+                self._settle(id_, _refusal(command))
             case Wake(at):
                 self._waker.at(at)
             case StartInstance(number):
@@ -405,6 +436,10 @@ class ModelService:
 
     def _wanted(self, request: Request) -> tuple[str, ...]:
         return request.outputs or self._every_output
+
+
+def _refusal(command: Refuse) -> RequestError:
+    return RequestError(command.message, code=command.code, retry_after_s=command.retry_after_s)
 
 
 def _left() -> RequestError:

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
-    "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp", "Event", "Finished",
-    "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Waiting", "Wake",
+    "Announced", "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp",
+    "Event", "Finished", "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Waiting", "Wake", "Warmed",
 ]  # fmt: skip
 
 
@@ -32,6 +32,15 @@ class Arrived(Struct, frozen=True):
     deadline: float | None = None
     lane: str = ""
     tenant: str = ""
+
+
+@dataclass(slots=True)
+class Announced:
+    """A request whose data are still on their way. Where it would be refused as things stand it is, and counts as one
+    that came; else nothing happens, and it is `Arrived` later.
+    """
+
+    request: Arrived
 
 
 @dataclass(slots=True)
@@ -69,6 +78,16 @@ class EngineUp:
     """An instance takes work."""
 
     instance: int = 0
+
+
+@dataclass(slots=True)
+class Warmed:
+    """Batches of one size that an instance ran before it took requests, and how long each took."""
+
+    variant: str
+    rows: int
+    key: Hashable
+    seconds: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -128,7 +147,7 @@ class StopInstance:
     instance: int
 
 
-Event = Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Tick | Drain
+Event = Announced | Arrived | Cancelled | Finished | EngineDown | EngineLost | EngineUp | Warmed | Tick | Drain
 Command = Dispatch | Refuse | Wake | StartInstance | StopInstance
 
 

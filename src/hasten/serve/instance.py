@@ -54,11 +54,13 @@ class Instance:
     async def start(self) -> None:
         """Load and warm up for the first time. Raises `EngineError`."""
         try:
-            await self._runner.start()
+            warmed = await self._runner.start()
         except EngineError:
             # What did not start is not to keep memory or a processor.
             await self._runner.close()
             raise
+        for found in warmed:
+            self._tell(found)
         self.up = True
         self._tell(EngineUp(self._number))
 

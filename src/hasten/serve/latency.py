@@ -1,8 +1,9 @@
 """How long a batch takes: a table by variant, batch size and shape, seeded by measurements, corrected by what runs.
 
-Sizes between measured ones are interpolated, larger ones grow in proportion. Each cell keeps the ratio of what is seen
-to what was measured and its mean absolute deviation, both exponentially weighted: the estimator of round-trip times
-(Jacobson, "Congestion Avoidance and Control", 1988). A cell that was not seen takes the ratio of its variant.
+Where nothing was measured, what an engine ran before it took requests stands in for it. Sizes between measured ones are
+interpolated, larger ones grow in proportion. Each cell keeps the ratio of what is seen to what was measured and its
+mean absolute deviation, both exponentially weighted: the estimator of round-trip times (Jacobson, "Congestion Avoidance
+and Control", 1988). A cell that was not seen takes the ratio of its variant.
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ class _Times:
     def __init__(self, curve: _Curve, most: int, *, compare: bool) -> None:
         self.curve = curve
         self.cells: dict[int, _Cell] = {}
-        measured = {rows: curve.seconds(rows) for rows in compared(most)} if curve.seeded else {}
+        sizes = compared(most)
+        # Of a curve that was made here, what lies between its points is no measurement.
+        points = {rows for rows, _ in curve.points}
+        measured = {rows: curve.seconds(rows) for rows in sizes if curve.seeded or rows in points}
         self.sizes = Sizes(most, measured) if compare and most > 1 else None
         self.full = self.sizes.best if self.sizes else most
         self.due = self.sizes is not None and self.sizes.due
@@ -110,6 +114,11 @@ class _Times:
     def known(self) -> bool:
         """Whether anything of the variant was measured or seen: a guess refuses nobody."""
         return self.curve.known
+
+    def warm(self, rows: int, seconds: Sequence[float]) -> None:
+        if self.sizes is not None:
+            self.sizes.warm(rows, seconds)
+            self.full, self.due = self.sizes.best, self.sizes.due
 
     def learn(self, rows: int, seconds: float) -> None:
         if self.sizes is not None:
@@ -202,6 +211,16 @@ class LatencyTable:
     def bound(self, variant: str, rows: int, key: Hashable) -> float:
         """How long such a batch takes at most, but for rare cases."""
         return self.of(key)[variant].bound(rows)
+
+    def warm(self, variant: str, rows: int, key: Hashable, seconds: Sequence[float]) -> None:
+        """Batches took so long before there were requests; of sizes that have run since, that says nothing new."""
+        times = self.of(key)[variant]
+        if rows in times.cells or min(seconds) <= 0:
+            return
+        if not times.curve.seeded and all(size != rows for size, _ in times.curve.points):
+            # What disturbs a run makes it longer only, and the first one also loads and compiles.
+            times.curve.add(rows, min(seconds))
+        times.warm(rows, seconds)
 
     def learn(self, variant: str, rows: int, key: Hashable, seconds: float) -> None:
         """A batch took so long."""

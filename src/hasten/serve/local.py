@@ -11,18 +11,21 @@ import asyncio
 import contextlib
 import os
 import queue
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from hasten.engine.base import Session, engines
-from hasten.engine.confine import WorkerLimits, ran_out_of_memory
+from hasten.engine.confine import WorkerLimits, ran_out_of_memory, step_back
 from hasten.engine.host import pin_caller, staying_on
 from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
 from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
+from hasten.serve.events import Warmed
 from hasten.serve.pool import Done, Loading
 
 __all__ = ["LocalRunner"]
@@ -48,18 +51,19 @@ class LocalRunner:
         """The engine has no process of its own."""
         return None
 
-    async def start(self) -> None:
-        """Load and warm up. Raises `EngineError`."""
+    async def start(self) -> list[Warmed]:
+        """Load and warm up; returns how long that took. Raises `EngineError`."""
         await self.close()
         jobs = self._jobs = queue.SimpleQueue[_Job | None]()
         # A daemon, so that an engine that hangs does not keep the interpreter from ending.
-        threading.Thread(target=_work, args=(jobs,), name="hasten-engine", daemon=True).start()
+        threading.Thread(target=_work, args=(jobs, self._limits.nice or 0), name="hasten-engine", daemon=True).start()
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Sessions] = loop.create_future()
+        watch = warmup.Stopwatch()
 
         def load() -> None:
             try:
-                sessions = self._load()
+                sessions = self._load(watch)
             except BaseException as error:
                 _tell(loop, _settle, loaded, {}, error)
             else:
@@ -70,6 +74,7 @@ class LocalRunner:
             self._sessions = await asyncio.wait_for(loaded, self._limits.load_s)
         except TimeoutError as error:
             raise self._hang("load") from error
+        return watch.found()
 
     def submit(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
         """Run a batch; where it fails, its requests one by one."""
@@ -100,7 +105,7 @@ class LocalRunner:
                 jobs.put(session.close)
             jobs.put(None)
 
-    def _load(self) -> Sessions:
+    def _load(self, watch: warmup.Stopwatch) -> Sessions:
         sessions: Sessions = {}
         try:
             for id_, (model, target) in self._loading.models.items():
@@ -109,7 +114,9 @@ class LocalRunner:
                 pin_caller(session, self._cores)
                 self._pinned = id_
                 for batch in warmup.batches(self._loading.samples, self._loading.max_batch):
+                    began = time.monotonic()
                     session.run(_stacked(batch))
+                    watch.ran(id_, batch, time.monotonic() - began)
         except BaseException:
             for session in sessions.values():
                 session.close()
@@ -125,7 +132,10 @@ class LocalRunner:
         return EngineCrashed(f"The engine {self._loading.engine} did not answer {op!r} in time.", code="engine_hang")
 
 
-def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
+def _work(jobs: queue.SimpleQueue[_Job | None], nice: int) -> None:
+    if sys.platform == "linux":
+        # Elsewhere that would be the whole process.
+        step_back(threading.get_native_id(), nice)
     while (job := jobs.get()) is not None:
         job()
 

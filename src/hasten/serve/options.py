@@ -100,7 +100,8 @@ def workers_of(config: ServeConfig) -> tuple[Isolation, WorkerLimits]:
             "Without processes of their own, engines have no memory bound of their own.",
             remedy="Leave memory_mb out, or isolate them: --isolation process.",
         )
-    return given.isolation, WorkerLimits(memory_mb=given.memory_mb, load_s=given.load_s, run_s=given.run_s)
+    limits = {name: getattr(given, name) for name in WorkerLimits.__struct_fields__}
+    return given.isolation, WorkerLimits(**limits)
 
 
 def _rate(given: Limit) -> Rate | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,6 +21,7 @@ from hasten.engine.process import WorkerProcess
 from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
 from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone
+from hasten.serve.events import Warmed
 from hasten.serve.link import WorkerLink
 from hasten.spec.serving import Serving
 from hasten.spec.target import Target
@@ -62,8 +64,8 @@ class Runner(Protocol):
         """Process id of the engine, where it has a process of its own."""
         ...
 
-    async def start(self) -> None:
-        """Load and warm up, anew where it was loaded before. Raises `EngineError`."""
+    async def start(self) -> list[Warmed]:
+        """Load and warm up, anew where it was loaded before; returns how long that took. Raises `EngineError`."""
         ...
 
     def submit(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
@@ -94,7 +96,7 @@ class ProcessRunner:
         """The worker's process id, while there is one."""
         return None if self._link is None else self._link.pid
 
-    async def start(self) -> None:
+    async def start(self) -> list[Warmed]:
         """Start a worker, load and warm up. Raises `EngineError`."""
         await self.close()
         loading = self._loading
@@ -103,13 +105,15 @@ class ProcessRunner:
         except OSError as error:
             raise EngineCrashed(f"No process can be started for the engine: {error.strerror}.") from error
         link = self._link = WorkerLink(process, self._died)
+        watch = warmup.Stopwatch()
         for id_, (model, target) in loading.models.items():
             args = {"model": str(model.resolve()), "target": msgspec.to_builtins(target), **self._args[id_]}
             await link.asked("load", timeout_s=self._limits.load_s, args=args)
             for batch in warmup.batches(loading.samples, loading.max_batch):
                 # What runs for the first time may compile, which is a part of loading.
-                parts = parts_of(batch)
+                parts, began = parts_of(batch), time.monotonic()
                 await link.asked("run", timeout_s=self._limits.load_s, args=self._args[id_], parts=parts)
+                watch.ran(id_, batch, time.monotonic() - began)
         memory = await link.asked("memory", timeout_s=self._limits.load_s)
         fields = {
             "event": "engine loaded",
@@ -118,6 +122,7 @@ class ProcessRunner:
             "memory_peak_mb": memory["peak_mb"],
         }
         _log.info("An engine of %s is loaded.", loading.name, extra={"fields": fields})
+        return watch.found()
 
     def submit(self, variant: str, batch: Sequence[Tensors], done: Done) -> None:
         """Run a batch; where it fails, its requests one by one."""

@@ -2,14 +2,15 @@
 
 Where a row's data no longer fits a cache beside its neighbours', a full batch takes longer a row than a small one.
 Powers of two and the most allowed are compared, once there was a full batch: until then, what is there goes together.
-What nothing is known of is tried a few times when enough rows wait, and what was not run for long is tried again, so
-that one bad second decides nothing for ever. Pure: time is the engine's own.
+What the engine ran before it took requests counts as tried. What nothing is known of is tried a few times when enough
+rows wait, and what was not run for long is tried again, so that one bad second decides nothing for ever. Pure: time is
+the engine's own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 __all__ = ["Sizes", "compared"]
 
@@ -46,6 +47,13 @@ class _Size:
     def tried(self, now_s: float) -> None:
         self.stale = self.tries >= _TRIES
         self.tries += 1
+        if self.tries >= _TRIES:
+            self.due_s = now_s + max(_STALE_S, _STALE_RUNS * self.mean)
+
+    def warm(self, seconds: Sequence[float], now_s: float) -> None:
+        self.mean = min(seconds)
+        self.runs = min(len(seconds), _TRIES)
+        self.tries = max(self.tries, self.runs)
         if self.tries >= _TRIES:
             self.due_s = now_s + max(_STALE_S, _STALE_RUNS * self.mean)
 
@@ -88,6 +96,13 @@ class Sizes:
                 self._look()
                 return size.rows
         return self.best
+
+    def warm(self, rows: int, seconds: Sequence[float]) -> None:
+        """Batches of so many rows took so long before there were requests: each is a try less to make under load."""
+        size = self._sizes.get(rows)
+        if size is not None:
+            size.warm(seconds, self._now_s)
+            self._choose()
 
     def learn(self, rows: int, seconds: float) -> None:
         """A batch of so many rows took so long."""

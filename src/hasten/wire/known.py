@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from hasten.spec.request import Parameter, Request
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import DTYPE_SIZES, DType
-from hasten.wire.tensors import Array, view_of
+from hasten.wire.tensors import Array, hollow, view_of
 
 __all__ = ["MEMORABLE_BYTES", "Exact", "Memory", "Template", "exact", "is_repeatable"]
 
@@ -66,6 +66,7 @@ class Template:
 
     __slots__ = (
         "_binary",
+        "_hollow",
         "_model",
         "_outputs",
         "_priority",
@@ -87,6 +88,7 @@ class Template:
         self._model, self._version = request.model, request.version
         self._outputs, self._binary = request.outputs, request.binary_outputs
         self._priority, self._timeout_us = request.priority, request.timeout_us
+        self._hollow: Request | None = None
 
     def request(self, inputs: dict[str, Array]) -> Request:
         """Return the request with other data."""
@@ -99,6 +101,12 @@ class Template:
             priority=self._priority,
             timeout_us=self._timeout_us,
         )
+
+    def hollow(self) -> Request:
+        """Return the request with arrays of the right types and shapes that hold nothing."""
+        if self._hollow is None:
+            self._hollow = self.request({name: hollow(dtype, shape) for name, dtype, shape, _ in self.tensors})
+        return self._hollow
 
     def views(self, body: bytes | memoryview, start: int) -> dict[str, Array]:
         """Return the inputs whose data lie one after another in `body` from `start` on, `size` bytes in all."""

@@ -188,6 +188,21 @@ class OipHttp:
         self._keep(head, len(content) - head_size, request, signature)
         return request
 
+    def announced(
+        self, model: str, version: str, headers: Mapping[str, str], beginning: bytes, signature: Signature
+    ) -> Request | None:
+        """Return the request of which this is the beginning, with arrays of the right shapes and no data. None where it
+        is not one that has come before: only `decode` can tell then what it is.
+        """
+        size = headers.get(HEADER_LENGTH, "")
+        if "content-encoding" in headers or not size.isdecimal() or len(size) > 6 or int(size) > len(beginning):
+            return None
+        template = self._templates.get((model, version, beginning[: int(size)]))
+        length = headers.get("content-length")
+        if template is None or template.signature is not signature or length != str(int(size) + template.size):
+            return None
+        return template.hollow()
+
     def _json(self, model: str, version: str, text: bytes, signature: Signature) -> Request:
         """A request that is JSON throughout. Where all but its data came before, only the data are read."""
         start = _data_start(text)

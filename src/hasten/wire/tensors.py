@@ -20,8 +20,8 @@ from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
 from hasten.wire.base import Limits, invalid
 
 __all__ = [
-    "checked_shape", "from_bytes", "from_flat_text", "from_json", "from_json_text", "to_bytes", "to_json",
-    "to_json_text", "view_of",
+    "checked_shape", "from_bytes", "from_flat_text", "from_json", "from_json_text", "hollow", "to_bytes",
+    "to_json", "to_json_text", "view_of",
 ]  # fmt: skip
 
 
@@ -75,6 +75,11 @@ def from_bytes(name: str, dtype: DType, shape: tuple[int, ...], blob: memoryview
     if dtype == "BOOL" and array.size and int(array.view(np.uint8).max()) > 1:
         raise invalid(f"The input {name!r} has BOOL bytes other than 0 and 1.")
     return array
+
+
+def hollow(dtype: DType, shape: tuple[int, ...]) -> Array:
+    """Return an array whose elements are all one and the same zero: no more memory, whatever the shape."""
+    return np.ndarray(shape, _LITTLE[dtype], bytes(8), strides=(0,) * len(shape))
 
 
 def view_of(dtype: DType, shape: tuple[int, ...], blob: bytes | memoryview, start: int = 0) -> Array:

@@ -26,7 +26,8 @@ class Answer:
 
 class Application:
     """`/echo` gives the body back at once, `/later` when the test calls `replies`; `/bug` fails, and nothing else is
-    there. `seen` are the bodies that were handed over, `given_up` counts cancellations.
+    there. `seen` are the bodies that were handed over, `given_up` counts cancellations. A long body that begins with
+    "no" is refused before it is there.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,12 @@ class Application:
         if request.target not in handlers:
             raise RequestError("No.", code="not_found")
         return handlers[request.target]
+
+    def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+        return self._full if beginning.startswith(b"no") else None
+
+    def _full(self, request: HttpRequest, reply: Reply) -> None:
+        reply(429, json_answer(b"full"))
 
     def _echo(self, request: HttpRequest, reply: Reply) -> None:
         self.seen.append(request.body)

@@ -104,3 +104,83 @@ def test_a_long_body_waits_for_the_word_that_its_client_expects(world: Any, ask:
     assert client.written == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.receive(LONG)
     assert answers(client.written)[0].body == LONG
+
+
+REFUSED = b"no" + LONG
+
+
+def test_a_long_body_is_refused_by_its_beginning_and_the_rest_goes_by(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    sent = ask("/echo", REFUSED)
+    client.receive(sent[:1000])
+    assert [answer.status for answer in answers(client.written)] == [429]
+    client.receive(sent[1000:] + ask("/echo", b"next"))
+    assert [answer.body for answer in answers(client.written)] == [b"full", b"next"]
+    assert world.application.seen == [b"next"] and world.hub.buffered == 0
+    assert not client.closed and not is_straight(client)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, len(LONG) + 300), max_size=6), ahead=st.integers(0, 2), behind=st.integers(0, 2))
+def test_a_refused_body_cut_anywhere_disturbs_no_neighbour(
+    make_world: Any, ask: Any, answers: Any, cuts: list[int], ahead: int, behind: int
+) -> None:
+    world = make_world(body_limit=LIMIT)
+    client = world.connect()
+    sent = ask("/echo", b"a") * ahead + ask("/echo", REFUSED) + ask("/echo", b"b") * behind
+    # Its header and its beginning come together; what is there whole is not refused beforehand.
+    first = len(ask("/echo", b"a")) * ahead + 1000
+    places = [0, *sorted({first, *(min(max(cut, first), len(sent)) for cut in cuts)}), len(sent)]
+    for start, stop in itertools.pairwise(places):
+        client.receive(sent[start:stop])
+    assert [answer.body for answer in answers(client.written)] == [b"a"] * ahead + [b"full"] + [b"b"] * behind
+    assert world.hub.buffered == 0
+    assert not client.closed and not is_straight(client)
+
+
+def test_a_refusal_waits_behind_other_answers(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/later", b"1") + ask("/echo", REFUSED)[:500])
+    client.receive(ask("/echo", REFUSED)[500:])
+    assert client.written == b""
+    world.application.replies[0]()
+    assert [answer.body for answer in answers(client.written)] == [b"later:1", b"full"]
+
+
+def test_after_a_refusal_of_the_last_request_nothing_more_is_heard(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    sent = ask("/echo", REFUSED, "Connection: close")
+    client.receive(sent[:500])
+    assert [answer.status for answer in answers(client.written)] == [429]
+    assert client.ended and not client.closed
+    client.receive(sent[500:])
+    world.after(1000)
+    assert client.closed
+
+
+def test_the_rest_of_a_refused_body_that_does_not_come_ends_the_connection(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/echo", REFUSED)[:5000])
+    world.after(1000)
+    assert [answer.status for answer in answers(client.written)] == [429]
+    assert client.ended
+    world.after(1000)
+    assert client.closed
+
+
+def test_while_the_server_drains_a_refused_body_is_not_waited_for(world: Any, ask: Any, answers: Any) -> None:
+    client = world.connect()
+    world.hub.draining = True
+    client.receive(ask("/echo", REFUSED)[:5000])
+    assert answers(client.written)[0].headers["connection"] == "close"
+    assert client.ended
+
+
+def test_after_a_refused_body_a_connection_may_rest_as_long_as_any(world: Any, ask: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/echo", REFUSED)[:5000])
+    client.receive(ask("/echo", REFUSED)[5000:])
+    world.after(60)
+    assert not client.closed
+    world.after(60)
+    assert client.closed

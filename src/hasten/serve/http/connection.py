@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
+# No request is arriving that has not been answered, or will be.
+_BETWEEN = (Phase.IDLE, Phase.REST)
+
 
 class _Straight(asyncio.BufferedProtocol):
     """A connection while a long body arrives."""
@@ -113,6 +116,9 @@ class Connection(asyncio.Protocol):
         elif now >= self._reader.deadline and self._reading:
             if self._reader.phase in (Phase.HEAD, Phase.BODY):
                 self._reader.late()
+            elif self._reader.phase is Phase.REST:
+                self._reader.stop()
+                self._hear_no_more()
             else:
                 self._close()
         elif now >= self._idle_by:
@@ -120,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close at once where nothing is under way; else the hub's state closes it after the answer."""
-        if self._reader.phase is Phase.IDLE and self._current is None and not self._waiting:
+        if self._reader.phase in _BETWEEN and self._current is None and not self._waiting:
             self._close()
 
     def abort(self) -> None:
@@ -152,11 +158,20 @@ class Connection(asyncio.Protocol):
 
     def upgrade_ignored(self) -> None:
         """No other protocol is spoken here: the request is answered as it is, and nothing after it is looked at."""
+        self._hear_no_more()
+
+    def _hear_no_more(self) -> None:
+        """Close after the last request that has arrived."""
         last = self._waiting[-1] if self._waiting else self._current
         if last is not None:
             last.last = True
         elif not self._transport.is_closing():
             self._linger()
+
+    def rest_over(self) -> None:
+        """The next request may come."""
+        if self._current is None and not self._waiting:
+            self._idle_by = self._hub.now + self._limits.idle_s
 
     def turn_straight(self, straight: bool) -> None:
         """Let bytes of a long body go straight to where they stay, or come here again."""
@@ -210,7 +225,7 @@ class Connection(asyncio.Protocol):
         self._current = self._cancel = None
         request = exchange.request
         self._hub.buffered -= len(request.body)
-        last = exchange.last or (self._hub.draining and not self._waiting and self._reader.phase is Phase.IDLE)
+        last = exchange.last or (self._hub.draining and not self._waiting and self._reader.phase in _BETWEEN)
         extra = f"{self._hub.date}x-request-id: {request.id}\r\n"
         if last:
             extra += "connection: close\r\n"
@@ -229,7 +244,7 @@ class Connection(asyncio.Protocol):
         """Close, but not on unread bytes: that would reset the connection, and the reset would take the answer with it
         (RFC 9112 section 9.6).
         """
-        unread = self._reader.phase is Phase.DEAF
+        unread = self._reader.phase in (Phase.DEAF, Phase.REST)
         self._forget()
         if not unread or not self._transport.can_write_eof():
             self._close()

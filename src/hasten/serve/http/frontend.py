@@ -78,6 +78,15 @@ class Frontend:
             self._remember(request.target, route)
         return self._handlers[route.operation]
 
+    def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+        """Return who refuses an inference that would be refused whatever the rest of its body is: under overload that
+        rest is the most of what a refusal costs.
+        """
+        assert request.route is not None
+        if request.route.operation is not Operation.INFER:
+            return None
+        return self._inference.turn_away(self._named(request), request, beginning)
+
     def refused(self, request: HttpRequest, error: RequestError) -> None:
         """Tell the observer of a request that the driver never saw. A model's name counts only where it is served."""
         if self._sink is None:

@@ -26,6 +26,10 @@ class Application(Protocol):
         """Return who answers, by the header alone: the body has not arrived. Raises `RequestError`."""
         ...
 
+    def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+        """Return who refuses a request of whose long body this is there, None where it may be taken."""
+        ...
+
 
 class Hub:
     """What the connections of one server share. `now` is a clock that moves with each sweep, which is enough for

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hasten.errors import RequestError
 from hasten.serve.bugs import internal
 from hasten.serve.driver import ModelService
-from hasten.serve.http.message import Cancel, HttpRequest, Reply, refusal
+from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, refusal
 from hasten.serve.origin import Origin
 from hasten.spec.request import Request, Response
 from hasten.wire.base import LANE_HEADER
@@ -50,6 +50,18 @@ class Inference:
         refused = functools.partial(self._refused, request)
         return _Later(service, reply, submit, refused, self._aside, decode).cancel
 
+    def turn_away(self, service: ModelService, request: HttpRequest, beginning: bytes) -> Handler | None:
+        """Return who refuses a request of which this is there of the body, None where it may be taken, or where that
+        does not tell what is asked.
+        """
+        assert request.route is not None
+        manifest = service.bundle.manifest
+        asked = self._codec.announced(
+            manifest.name, request.route.version, request.headers, beginning, manifest.signature
+        )
+        error = None if asked is None else service.turn_away(asked, origin_of(request))
+        return None if error is None else _Turned(error).answer
+
     def _decode(self, service: ModelService, request: HttpRequest) -> Request:
         assert request.route is not None
         manifest = service.bundle.manifest
@@ -83,6 +95,16 @@ class Inference:
             return
         origin.bytes_out = sum([len(part) for part in answer.parts])
         reply(200, answer)
+
+
+class _Turned:
+    """Answers with an error of which observers know already."""
+
+    def __init__(self, error: RequestError) -> None:
+        self._error = error
+
+    def answer(self, request: HttpRequest, reply: Reply) -> None:
+        reply(*refusal(self._error))
 
 
 class _Later:

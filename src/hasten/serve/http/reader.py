@@ -8,7 +8,8 @@ A client sends the same header again and again. Bytes that were parsed and found
 again, with their whole body, and cost one comparison; whether they may pass is decided anew each time.
 
 The rest of a long body whose length is known is received straight to where it stays: the parser would have nothing to
-say about it and copy it twice.
+say about it and copy it twice. Where its beginning is enough to refuse the request, that is done at once, and the rest
+goes nowhere.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ __all__ = ["Exchange", "Phase", "Reader", "Receiver"]
 # A refused request with a body up to this size is read to its end, and the connection lives on.
 _SWALLOWED = 64 * 2**10
 # From how many bytes that are still to come a body is received straight.
-_LONG = 128 * 2**10
+_LONG = 64 * 2**10
+# Where the rest of refused bodies goes, a piece at a time, whoever sends it: nobody reads it.
+_NOWHERE = memoryview(bytearray(128 * 2**10))
 # A header up to this size is remembered.
 _MEMORABLE = 4 * 2**10
 _USUAL = (
@@ -47,11 +50,14 @@ _NAMES = {spelt.encode(): name for name in _USUAL for spelt in (name, name.title
 
 
 class Phase(enum.Enum):
-    """What the next bytes are: of no request yet, of a header, of a body, or nothing that is looked at any more."""
+    """What the next bytes are: of no request yet, of a header, of a body, of a body whose request has been refused, or
+    nothing that is looked at any more.
+    """
 
     IDLE = enum.auto()
     HEAD = enum.auto()
     BODY = enum.auto()
+    REST = enum.auto()
     DEAF = enum.auto()
 
 
@@ -92,6 +98,10 @@ class Receiver(Protocol):
         """The client speaks something else from here on, after the request that has arrived just before."""
         ...
 
+    def rest_over(self) -> None:
+        """The rest of the body of a request that has arrived before, refused, has gone by."""
+        ...
+
     def turn_straight(self, straight: bool) -> None:
         """From now on bytes go to `Reader.room`, and `Reader.fill` hears of them; or to `Reader.feed` again."""
         ...
@@ -119,6 +129,8 @@ class Reader:
         # The length of a body that may be received straight, and the body while it is.
         self._announced = 0
         self._body: memoryview | None = None
+        # Of a body that goes by: how many bytes are still to come.
+        self._left = 0
         self._raw_size = 0
         self._chunks = 0
         self._error: RequestError | None = None
@@ -182,7 +194,17 @@ class Reader:
         self._receiver.arrived(Exchange(request, handler, last=False))
 
     def _go_straight(self) -> None:
-        """Receive what is left of a body without the parser."""
+        """Receive what is left of a body without the parser, or let it go by where the request is refused already."""
+        request = self._request
+        assert request is not None
+        try:
+            refuser = self._hub.application.turn_away(request, b"".join(self._parts))
+        except Exception as error:
+            self.refuse(error if isinstance(error, RequestError) else internal(error))
+            return
+        if refuser is not None:
+            self._let_go_by(request, refuser)
+            return
         # Not a bytearray, which would be filled with zeros first.
         body = self._body = np.empty(self._announced, np.uint8).data
         at = 0
@@ -192,15 +214,25 @@ class Reader:
         self._parts = []
         self._receiver.turn_straight(True)
 
+    def _let_go_by(self, request: HttpRequest, refuser: Handler) -> None:
+        self._hub.buffered -= self._size
+        self._left, lasts = self._announced - self._size, self._parser.should_keep_alive()
+        self._restart(Phase.REST)
+        self._receiver.turn_straight(True)
+        self._receiver.arrived(Exchange(request, refuser, last=not lasts))
+
     def room(self) -> memoryview:
         """Where the next bytes of the body go: as many as are missing, and no more."""
-        assert self._body is not None
+        if self._body is None:
+            return _NOWHERE[: self._left]
         return self._body[self._size :]
 
     def fill(self, count: int) -> None:
         """So many bytes have gone there."""
         body = self._body
-        assert body is not None
+        if body is None:
+            self._pass_by(count)
+            return
         self._size += count
         self._hub.buffered += count
         if self._hub.buffered > self._limits.buffered_bytes:
@@ -212,6 +244,15 @@ class Reader:
             self._body = None
             self._receiver.turn_straight(False)
             self._complete(body.toreadonly(), last=not lasts)
+
+    def _pass_by(self, count: int) -> None:
+        """So many bytes that nobody wants have come."""
+        self._left -= count
+        if not self._left and self.phase is Phase.REST:
+            self._parser = httptools.HttpRequestParser(self)
+            self._receiver.turn_straight(False)
+            self._restart(Phase.IDLE)
+            self._receiver.rest_over()
 
     def late(self) -> None:
         """The deadline has passed: say so where a request has begun."""
@@ -227,11 +268,12 @@ class Reader:
 
     def stop(self) -> None:
         """Look at nothing more, and drop what has arrived of a request."""
+        resting = self.phase is Phase.REST
         self.phase = Phase.DEAF
         self.deadline = math.inf
         self._hub.buffered -= self._size
         self._parts, self._size, self._announced = [], 0, 0
-        if self._body is not None:
+        if self._body is not None or resting:
             self._body = None
             self._receiver.turn_straight(False)
 
@@ -241,7 +283,7 @@ class Reader:
 
     def restart_clock(self) -> None:
         """Give what is arriving its full time again."""
-        if self.phase in (Phase.HEAD, Phase.BODY):
+        if self.phase in (Phase.HEAD, Phase.BODY, Phase.REST):
             self.deadline = self._hub.now + self._limits.body_s
 
     # What the parser calls.
@@ -330,11 +372,16 @@ class Reader:
         request, handler = self._request, self._handler
         assert request is not None and handler is not None
         request.body = body
-        self.phase = Phase.IDLE
-        self.deadline = math.inf
+        self._restart(Phase.IDLE)
+        self._receiver.arrived(Exchange(request, handler, last))
+
+    def _restart(self, phase: Phase) -> None:
+        """A request has been handed over. The rest of its body has the time that the whole was given."""
+        self.phase = phase
+        if phase is Phase.IDLE:
+            self.deadline = math.inf
         self._request = self._handler = None
         self._parts, self._size = [], 0
-        self._receiver.arrived(Exchange(request, handler, last))
 
     def _noted(self, error: RequestError) -> RequestError:
         """Keep an error that is about to be raised through the parser."""
