@@ -143,3 +143,11 @@ def test_forecasts_stay_sound_whatever_was_learned(trials: list[tuple[str, float
         assert prospect.worth >= 0
         assert prospect.seconds > 0
     assert [p.rate for p in ranked] == sorted((p.rate for p in ranked), reverse=True)
+
+
+def test_what_is_surer_is_held_against_what_is_sure() -> None:
+    sure, narrow = wish("onnxruntime", "f32"), wish("openvino", "bf16")
+    plain = {prospect.wish.id: prospect.worth for prospect in Forecast().rank([sure, narrow], 1.5)}
+    aware = {prospect.wish.id: prospect.worth for prospect in Forecast().rank([sure, narrow], 1.5, 1.0)}
+    assert aware[sure.id] > plain[sure.id]
+    assert aware[narrow.id] == plain[narrow.id]

@@ -126,16 +126,18 @@ class Forecast:
         if lesson.seconds > 0 and not lesson.model:
             self._trial_s += 0.5 * (max(0.5, lesson.seconds - _build_s(lesson.techniques)) - self._trial_s)
 
-    def rank(self, wishes: Sequence[Wish], best_gain: float) -> list[Prospect]:
+    def rank(self, wishes: Sequence[Wish], best_gain: float, sure_gain: float | None = None) -> list[Prospect]:
         """Return the outlook of each wish against the best safe speedup so far (1: the reference), the most rewarding
-        first; equals stay in the order in which they were planned.
+        first; equals stay in the order in which they were planned. `sure_gain` is what those in f32 are held against:
+        their answers stand where fewer bits may yet fail.
         """
         if not wishes:
             return []
         means, spreads = self._gains([traits_of(wish) for wish in wishes])
         goal = math.log(max(best_gain, 1.0))
+        sure = goal if sure_gain is None else math.log(max(sure_gain, 1.0))
         prospects = [
-            self._prospect(wish, float(mean), float(spread), goal)
+            self._prospect(wish, float(mean), float(spread), sure if wish.target.precision == "f32" else goal)
             for wish, mean, spread in zip(wishes, means, spreads, strict=True)
         ]
         return sorted(prospects, key=lambda prospect: -prospect.rate)

@@ -27,7 +27,7 @@ from hasten.optimize.build import Builder
 from hasten.optimize.chances import SecondChances
 from hasten.optimize.forecast import WORTH, Forecast, Prospect
 from hasten.optimize.payoff import drop_what_does_not_pay
-from hasten.optimize.pick import by_speed, finalists
+from hasten.optimize.pick import DOUBT, by_speed, finalists
 from hasten.optimize.plan import second_wave
 from hasten.optimize.races import Races
 from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, unlikely
@@ -105,7 +105,9 @@ class Tuning:
 
     def _next(self, tuned: Tuned, waiting: Sequence[Wish]) -> Prospect:
         """What a resumed run has finished already comes first; where speed is not the question, the planned order."""
-        ranked = self.forecast.rank(waiting, self._leader(tuned).speed)
+        evidence, leader = tuned.evidence(), self._leader(tuned)
+        sure = leader_of([item for item in evidence if item.variant.target.precision == "f32"], *self._bound)
+        ranked = self.forecast.rank(waiting, leader.speed, max(sure.speed, leader.speed / DOUBT))
         done = next((wish for wish in waiting if self._finished(wish)), None)
         wanted = done or _plainest(ranked[0].wish if self._by_speed else waiting[0], waiting)
         return next(prospect for prospect in ranked if prospect.wish is wanted)
@@ -173,7 +175,11 @@ class Tuning:
         )
 
     def _leader(self, tuned: Tuned) -> Leader:
-        return leader_of(tuned.evidence(), self.goal, self.holdout_samples)
+        return leader_of(tuned.evidence(), *self._bound)
+
+    @property
+    def _bound(self) -> tuple[Goal, int]:
+        return self.goal, self.holdout_samples
 
     def _behind(self, tuned: Tuned) -> Callable[[Figure], str | None] | None:
         """Rules out what is far behind; where memory counts, a slow candidate may still be the one."""

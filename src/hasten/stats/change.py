@@ -67,9 +67,11 @@ def binary_change(
     interval for the normal quantile `z`.
 
     Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: then it is
-    ± 3.84 / (n + 3.84). Exact coverage, summed over all outcomes: 95.3 % for n = 300 with 1 % of samples flipping
-    each way, 94.2 % with 2 % lost and none gained; 94.8 % for n = 100 with 10 % each way.
+    paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: then the score is
+    ± z^2 / (n + z^2), and the exact bound on the share of samples that could change one way (Clopper and Pearson 1934)
+    takes its place, 1 - (alpha / 2)^(1 / n), which is closer: 3.69 / n at 95 %, 5.30 / n at 99 %. Exact coverage,
+    summed over all outcomes: 95.3 % for n = 300 with 1 % of samples flipping each way, 94.2 % with 2 % lost and none
+    gained; 94.8 % for n = 100 with 10 % each way.
     Unmeasured without samples; ValueError for unequal lengths or other values than 0 and 1.
     """
     before, after = _flags(reference_right), _flags(candidate_right)
@@ -79,6 +81,9 @@ def binary_change(
         return unmeasured("no samples")
     gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
     value = (gained - lost) / n
+    if not gained and not lost:
+        reach = _unseen(n, z)
+        return Figure(value=0.0, low=-reach, high=reach, n=n, method=_TANGO)
     low = _root(lambda d: _tango(gained, lost, n, d) - z, -1.0, value)
     high = _root(lambda d: _tango(gained, lost, n, d) + z, value, 1.0)
     return Figure(value=value, low=low, high=high, n=n, method=_TANGO)
@@ -168,11 +173,11 @@ def reach_at(change: Figure, reach: float, samples: int) -> float:
     """Return how far an interval that reaches `reach` from its value is likely to reach with `samples` samples.
 
     Most intervals shrink with the root of the sample size. Of Tango's, the part that is there without any change seen,
-    3.84 / (n + 3.84), shrinks with the sample size itself; only what the changes seen add shrinks with its root.
+    about 3.69 / n, shrinks with the sample size itself; only what the changes seen add shrinks with its root.
     """
     root = math.sqrt(change.n / samples)
     unseen, seen = _parts(change, reach)
-    return math.hypot(unseen * (change.n + Z95**2) / (samples + Z95**2), seen * root)
+    return math.hypot(unseen * _unseen(samples) / _unseen(change.n) if unseen else 0.0, seen * root)
 
 
 def error_at(change: Figure, reach: float) -> float:
@@ -187,8 +192,13 @@ def _parts(change: Figure, reach: float) -> tuple[float, float]:
     """How far an interval reaches for changes that were not seen, and for those that were: its root of squares."""
     if change.method != _TANGO:
         return 0.0, reach
-    unseen = min(reach, Z95**2 / (change.n + Z95**2))
+    unseen = min(reach, _unseen(change.n))
     return unseen, math.sqrt(reach**2 - unseen**2)
+
+
+def _unseen(samples: int, z: float = Z95) -> float:
+    """What share of all samples may change one way although none of these did (Clopper and Pearson 1934)."""
+    return -math.expm1(math.log(math.erfc(z / math.sqrt(2)) / 2) / samples)
 
 
 def is_silent(change: Figure) -> bool:
