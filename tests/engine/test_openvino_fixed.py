@@ -144,7 +144,7 @@ def test_operators_are_timed_over_all_graphs_that_ran(pooled: Path) -> None:
         ("(int64[n, 7] ids, int64[n, 7] mask) => (int64[n, 7] y) { y = Add(ids, mask) }", "no token sequences"),
         ("(int64[n, s] ids, int64[n, s] kind) => (int64[n, 1] y) { a = Add(ids, kind) "
          "i = Constant<value = int64[1] {1}>() y = ReduceSum(a, i) }", "attention mask"),
-        ("(int64[n, s] ids, int64[n, s] mask) => (int64[n, s] y) { y = Add(ids, mask) }", "one value a position"),
+        ("(int64[n, s] ids, int64[n, s] mask) => (int64[n, s] y) { y = Add(ids, mask) }", "for each position"),
     ],
     ids=["floats", "fixed length", "no mask", "an answer for each token"],
 )  # fmt: skip
