@@ -48,8 +48,8 @@ def test_two_instances_carry_twice_the_load_of_one() -> None:
 
 def test_an_instance_that_works_alone_is_faster_than_one_among_busy_ones() -> None:
     service = Service([times(20.0, instances=2, alone_ms=10.0)])
-    assert service.seconds(1, busy=1, rng=rng()) == 0.01
-    assert service.seconds(1, busy=2, rng=rng()) == 0.02
+    assert service.seconds(1, 0.0, rng=rng()) == 0.01
+    assert service.seconds(1, 1.0, rng=rng()) == 0.02
 
 
 def test_times_between_measured_batches_are_interpolated_and_beyond_them_grow_in_proportion() -> None:

@@ -30,7 +30,38 @@ from hasten.serve.core import (
 )  # fmt: skip
 from hasten.spec.serving import ServiceTimes
 
-__all__ = ["Played", "Service", "poisson", "simulate"]
+__all__ = ["Front", "Played", "Service", "poisson", "simulate"]
+
+# Values that are drawn one after the other before the walk goes on elsewhere, in the mean.
+_TOGETHER = 20
+
+
+class _Walk:
+    """Draws from a series of measured values so that neighbours stay neighbours: slow spells of a machine last, and
+    values that were drawn one by one would scatter them. The stationary bootstrap (Politis and Romano 1994).
+    """
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self._values = values
+        self._at = -1
+
+    def draw(self, rng: np.random.Generator) -> float:
+        onwards = self._at >= 0 and rng.random() > 1 / _TOGETHER
+        self._at = (self._at + 1) % len(self._values) if onwards else int(rng.integers(len(self._values)))
+        return self._values[self._at]
+
+
+class Front:
+    """Draws the seconds that a request spends outside queue and engine: on the wire, in the front end, in its client.
+    In ms, in time order: `alone_ms` of those that met an idle server, `busy_ms` with every instance busy.
+    """
+
+    def __init__(self, alone_ms: Sequence[float], busy_ms: Sequence[float]) -> None:
+        self._alone, self._busy = _Walk(alone_ms), _Walk(busy_ms)
+
+    def seconds(self, crowding: float, rng: np.random.Generator) -> float:
+        """Return the time of one request at a crowding from 0 (nobody else) to 1 (every instance busy)."""
+        return (self._busy if crowding > rng.random() else self._alone).draw(rng) / 1e3
 
 
 class Service:
@@ -40,10 +71,12 @@ class Service:
 
     def __init__(self, times: Sequence[ServiceTimes], *, speed: float = 1.0) -> None:
         self._sizes = sorted(times, key=lambda item: item.batch)
+        self._busy = {item.batch: _Walk(item.busy_ms) for item in times}
+        self._alone = {item.batch: _Walk(item.alone_ms or item.busy_ms) for item in times}
         self._speed = speed
 
-    def seconds(self, rows: int, busy: int, rng: np.random.Generator) -> float:
-        """Return how long a batch of `rows` takes while `busy` instances work, this one included.
+    def seconds(self, rows: int, crowding: float, rng: np.random.Generator) -> float:
+        """Return how long a batch of `rows` takes at a crowding from 0 (nobody else) to 1 (every instance busy).
 
         Between two measured sizes times are interpolated; above the largest they grow in proportion.
         """
@@ -51,16 +84,15 @@ class Service:
         above = next((item for item in self._sizes if item.batch >= rows), None)
         if not below or above is None or above.batch == rows:
             item = above or self._sizes[-1]
-            return self._draw(item, busy, rng) * (1.0 if above else rows / item.batch)
+            return self._draw(item, crowding, rng) * (1.0 if above else rows / item.batch)
         low = below[-1]
         share = (rows - low.batch) / (above.batch - low.batch)
-        return (1 - share) * self._draw(low, busy, rng) + share * self._draw(above, busy, rng)
+        return (1 - share) * self._draw(low, crowding, rng) + share * self._draw(above, crowding, rng)
 
-    def _draw(self, item: ServiceTimes, busy: int, rng: np.random.Generator) -> float:
-        """One measured run; with some of the instances busy, from the one or the other set in proportion."""
-        crowded = item.instances == 1 or (busy - 1) / (item.instances - 1) > rng.random()
-        times = item.busy_ms if crowded or not item.alone_ms else item.alone_ms
-        return times[int(rng.integers(len(times)))] / 1e3 / self._speed
+    def _draw(self, item: ServiceTimes, crowding: float, rng: np.random.Generator) -> float:
+        """One measured run; with some of the instances busy, from the one or the other series in proportion."""
+        series = self._busy if crowding > rng.random() else self._alone
+        return series[item.batch].draw(rng) / 1e3 / self._speed
 
 
 @dataclass(slots=True)
@@ -86,23 +118,33 @@ def poisson(rate_rps: float, count: int, rng: np.random.Generator) -> list[float
 
 
 def simulate(
-    policy: Policy, service: Service, arrivals: Sequence[float], keys: Sequence[Hashable], rng: np.random.Generator
+    policy: Policy,
+    service: Service,
+    arrivals: Sequence[float],
+    keys: Sequence[Hashable],
+    rng: np.random.Generator,
+    front: Front | None = None,
 ) -> Played:
     """Play arrivals (seconds, ascending) through the scheduler. `keys` are shape keys to draw from, with their
-    frequency; requests carry one row.
+    frequency; requests carry one row. What `front` draws comes on top of queue and engine.
     """
-    return _Play(policy, service, rng).run(arrivals, keys)
+    return _Play(policy, service, rng, front).run(arrivals, keys)
 
 
 class _Play:
-    def __init__(self, policy: Policy, service: Service, rng: np.random.Generator) -> None:
+    def __init__(self, policy: Policy, service: Service, rng: np.random.Generator, front: Front | None) -> None:
         self._core = Core(policy)
+        self._instances = policy.instances
         self._service = service
+        self._front = front
         self._rng = rng
         self._heap: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
         self._arrived: dict[int, float] = {}
         self._running: dict[int, tuple[int, ...]] = {}
+        self._waiting = 0
+        # Outside queue and engine, of batches under way.
+        self._outside: dict[int, float] = {}
         self._played = Played()
 
     def run(self, arrivals: Sequence[float], keys: Sequence[Hashable]) -> Played:
@@ -112,8 +154,10 @@ class _Play:
             self._at(at, Arrived(id_, 1, keys[int(chosen[id_])] if keys else None))
         while self._heap:
             now, _, event = heapq.heappop(self._heap)
-            if isinstance(event, Finished):
-                self._answer(self._running.pop(event.instance), now)
+            if isinstance(event, Arrived):
+                self._waiting += 1
+            elif isinstance(event, Finished):
+                self._answer(self._running.pop(event.instance), now, self._outside.pop(event.instance))
             for command in self._core.handle(event, now):
                 self._carry_out(command, now)
         return self._played
@@ -122,7 +166,10 @@ class _Play:
         match command:
             case Dispatch(ids, rows, instance):
                 self._running[instance] = ids
-                seconds = self._service.seconds(rows, len(self._running), self._rng)
+                self._waiting -= len(ids)
+                crowding = self._crowding()
+                self._outside[instance] = self._front.seconds(crowding, self._rng) if self._front else 0.0
+                seconds = self._service.seconds(rows, crowding, self._rng)
                 self._played.busy_s += seconds
                 self._played.batches += 1
                 self._at(now + seconds, Finished(seconds, instance))
@@ -130,11 +177,20 @@ class _Play:
                 self._at(at, Tick())
             case Refuse():
                 self._played.refused += 1
+                self._waiting -= 1
             case StartInstance() | StopInstance():
                 raise AssertionError("policies that are simulated here have a fixed number of instances")
 
-    def _answer(self, ids: tuple[int, ...], now: float) -> None:
-        self._played.latencies_s += [now - self._arrived[id_] for id_ in ids]
+    def _crowding(self) -> float:
+        """How busy the others are, from 0 to 1: other instances, and beside a lone one those that wait for it, whose
+        handling takes its share of the machine.
+        """
+        if self._instances == 1:
+            return 1.0 if self._waiting else 0.0
+        return (len(self._running) - 1) / (self._instances - 1)
+
+    def _answer(self, ids: tuple[int, ...], now: float, outside_s: float) -> None:
+        self._played.latencies_s += [now + outside_s - self._arrived[id_] for id_ in ids]
         self._played.ended_s = now
 
     def _at(self, time: float, event: Event) -> None:
