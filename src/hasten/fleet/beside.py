@@ -68,7 +68,9 @@ def beside_of(
         seen = item in own
         return msgspec.structs.replace(
             item,
-            alone_ms=alone if seen and alone and item.batch == 1 else _times(item.alone_ms or item.busy_ms, slower_alone),
+            alone_ms=alone
+            if seen and alone and item.batch == 1
+            else _times(item.alone_ms or item.busy_ms, slower_alone),
             busy_ms=busy[item.batch] if seen and item.batch in busy else _times(item.busy_ms, slower_busy),
         )
 

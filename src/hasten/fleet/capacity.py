@@ -91,7 +91,9 @@ def play(
         queue_capacity=max(_REQUESTS, len(arrivals)),
     )
     service = Service(times, speed=speed)
-    return simulate(policy, service, arrivals, question.keys, rng, Front(question.outside_alone_ms, question.outside_busy_ms))
+    return simulate(
+        policy, service, arrivals, question.keys, rng, Front(question.outside_alone_ms, question.outside_busy_ms)
+    )
 
 
 def pooled(runs: Sequence[Sequence[Played]], serving: Serving, load_rps: float, *, warm: float = 0.0) -> Prediction:

@@ -64,7 +64,8 @@ class Prediction(Value, frozen=True):
 class Rehearsal(Value, frozen=True):
     """What the real server gave at the same load, from an open loop of Poisson arrivals. `offered_rps` is the rate at
     which they really came, since chance has its part in it. `failed` are all requests that got no answer: refused,
-    broken, not answered or not even sent in time.
+    broken, not answered or not even sent in time. `late` are those that their sender sent more than 5 ms after they
+    were due; their latency counts from when they were due all the same.
     """
 
     load_rps: float
@@ -74,6 +75,7 @@ class Rehearsal(Value, frozen=True):
     latency_p99_ms: Figure
     throughput_rps: Figure
     failed: int = 0
+    late: int = 0
 
 
 class Deployment(Value, frozen=True):
