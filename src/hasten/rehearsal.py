@@ -1,23 +1,24 @@
 """Looks at a served bundle, predicts what a load will give, and then puts the load on; turn by turn.
 
 The speed of a shared machine moves by some percent from second to second, and near saturation a percent more load is
-several more of tail latency. So a rehearsal is made of short turns. Each begins with a look at the server: with every
-instance busy, then with few requests that come at random (`hasten.fleet.beside`). From that, and from how looks before
-differed from one another, the prediction for the arrivals of this turn is made, and only then they are sent. Arrivals
-are the same in simulation and reality, or their own chance would stand between the two; they are drawn before either.
+several more of tail latency. So a rehearsal is made of short turns. Each begins with a look at the server under other
+loads (`hasten.fleet.beside`): a medium one, then more than it carries. From that, and from how much the machine changed
+within looks, the prediction for the arrivals of this turn is made, and only then they are sent. Arrivals are the same
+in simulation and reality, or their own chance would stand between the two; they are drawn before either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from hasten.errors import EngineError
-from hasten.fleet.beside import Beside, Seen, beside_of, drifts
+from hasten.fleet.beside import Beside, Seen, beside_of
 from hasten.fleet.capacity import Question, play, pooled
 from hasten.fleet.simulate import Played
 from hasten.measure.arrivals import arrivals
@@ -31,12 +32,15 @@ from hasten.stats.percentiles import mean, percentile_of_blocks
 
 __all__ = ["Rehearsing", "Stretch", "capacity_of", "conclude", "shuffled"]
 
-# A look at a busy server, and one at a nearly idle one: seconds, and requests that are wanted within limits.
-_FULL_S, _FULL_REQUESTS = (0.8, 2.0), 150
-_LIGHT_S, _LIGHT_REQUESTS, _LIGHT_SHARE = (0.8, 3.0), 40, 0.15
-# What comes first meets queues that are not yet full.
+# A look: seconds, requests that are wanted within these, and the share of what the server carries that is sent.
+_MEDIUM_S, _MEDIUM_REQUESTS, _MEDIUM = (1.0, 2.5), 150, 0.45
+_FULL_S, _FULL_REQUESTS, _FULL = (1.2, 2.5), 300, 1.1
+# What a server carries is first asked by a closed loop, which makes less work for front end and client than requests
+# that come at random; the rest of the time is spent on those. They find this many requests a slot waiting already.
+_FIRST_S, _WAITING = 1.0, 8
+_MOST_WAITING = 64
+# What comes first meets queues and caches that are not yet as they will be.
 _RAMP = 0.15
-_MOST_CALLERS = 64
 # Simulated runs of each turn.
 _RUNS = 9
 # For the log to be written.
@@ -69,6 +73,8 @@ class Rehearsing:
     sender: Sender
     log: Follower
     looks: list[Beside] = field(default_factory=list[Beside])
+    _moved: list[float] = field(default_factory=list[float])
+    _medium: list[Seen] = field(default_factory=list[Seen])
 
     @property
     def serving(self) -> Serving:
@@ -76,31 +82,53 @@ class Rehearsing:
         return self.deployment.serving
 
     def look(self) -> Beside:
-        """Keep every instance busy, then send few requests at random. Raises `EngineError` where nothing is answered."""
-        usual = self.looks[-1].capacity_rps if self.looks else 0.0
-        seconds = _within(_FULL_REQUESTS / usual if usual else _FULL_S[1], _FULL_S)
-        slots = self.serving.instances * self.serving.max_batch
-        full = self._seen(self.sender.closed_loop(max(2 * slots, min(8 * slots, _MOST_CALLERS)), seconds))
-        ramp = _RAMP * seconds
-        inside = [seen for done, seen in full if ramp <= done <= seconds]
-        if not inside:
-            raise EngineError(f"Within {seconds:.1f} s the server answered no request.")
-        capacity = len(inside) / (seconds - ramp)
-        rate = _LIGHT_SHARE * capacity
-        due = arrivals(Load(kind="poisson", value=rate), _within(_LIGHT_REQUESTS / rate, _LIGHT_S), len(self.looks))
-        light = [seen for _, seen in self._seen(self.sender.open_loop(due))] if due else []
-        beside = beside_of(self.deployment.times, self.serving, light, inside, capacity)
+        """Send requests at random, first fewer, then more than are carried. Raises `EngineError` where nothing is
+        answered.
+        """
+        usual = self.looks[-1].capacity_rps if self.looks else self._first()
+        due = self._due(_MEDIUM * usual, _within(_MEDIUM_REQUESTS / (_MEDIUM * usual), _MEDIUM_S))
+        self._medium += self._seen(self.sender.open_loop(due))
+        seconds = _within(_FULL_REQUESTS / usual, _FULL_S)
+        due = [0.0] * self._waiting() + self._due(_FULL * usual, seconds)
+        calls = self.sender.open_loop(due)
+        done = sorted(call.done_s for call in calls if call.done_s is not None and call.failure is None)
+        # Until the last request was due there was always one waiting.
+        middle = (1 + _RAMP) / 2 * seconds
+        halves = [sum(low <= at <= high for at in done) for low, high in ((_RAMP * seconds, middle), (middle, seconds))]
+        if not all(halves):
+            raise EngineError(f"Within {seconds:.1f} s the server answered hardly any request.")
+        self._moved.append(halves[1] / halves[0])
+        capacity = sum(halves) / ((1 - _RAMP) * seconds)
+        full = self._seen(calls)
+        beside = beside_of(self.deployment.times, self.serving, self._medium, full, capacity)
         self.looks.append(beside)
         return beside
+
+    def _first(self) -> float:
+        """Requests a second in a closed loop. Raises `EngineError`."""
+        calls = self.sender.closed_loop(self._waiting(), _FIRST_S)
+        done = sum(call.done_s is not None and call.failure is None and call.done_s <= _FIRST_S for call in calls)
+        self.log.answered(len(calls), _PATIENCE_S)
+        if not done:
+            raise EngineError(f"Within {_FIRST_S:g} s the server answered no request.")
+        return done / _FIRST_S
+
+    def _waiting(self) -> int:
+        """Requests that keep every slot busy with some behind it."""
+        slots = self.serving.instances * self.serving.max_batch
+        return max(2 * slots, min(_WAITING * slots, _MOST_WAITING))
+
+    def _due(self, rate_rps: float, seconds: float) -> list[float]:
+        return arrivals(Load(kind="poisson", value=rate_rps), seconds, len(self.looks))
 
     def load(self, load_rps: float, seconds: float, seed: int) -> Stretch:
         """Predict from the last look, then put Poisson arrivals on for so long."""
         due = arrivals(Load(kind="poisson", value=load_rps), seconds, seed)
-        question, moved = self.asked(), drifts([look.capacity_rps for look in self.looks])
+        question = self.asked()
         played: list[Played] = []
         for run in range(_RUNS):
             rng = np.random.default_rng((self.question.seed, seed, run))
-            played.append(play(question, self.serving, due, rng, speed=float(rng.choice(moved))))
+            played.append(play(question, self.serving, due, rng, speed=float(rng.choice(self._moved))))
         calls = self.sender.open_loop(due)
         # Of the load itself the log tells nothing that a later prediction may know.
         self.log.answered(len(calls), _PATIENCE_S)
@@ -112,21 +140,19 @@ class Rehearsing:
         return replace(
             self.question,
             times=beside.times,
-            outside_alone_ms=[ms for look in self.looks for ms in look.outside_alone_ms],
-            outside_busy_ms=beside.outside_busy_ms,
+            outside=beside.outside,
         )
 
-    def _seen(self, calls: Sequence[Call]) -> list[tuple[float, Seen]]:
-        """What the log tells of these calls, the last that were sent, each with the second of its answer; in that
-        order."""
+    def _seen(self, calls: Sequence[Call]) -> list[Seen]:
+        """What the log tells of these calls, the last that were sent, in the order in which their engines began."""
         records = {record["request_id"]: record for record in self.log.answered(len(calls), _PATIENCE_S)}
         first = self.sender.sent - sum(call.sent_s is not None for call in calls)
         found = [
-            (call.done_s, _one(call.done_s - call.due_s, records[str(first + at)], self.serving))
+            _one(call, records[str(first + at)], self.serving)
             for at, call in enumerate(calls)
             if call.done_s is not None and call.failure is None and str(first + at) in records
         ]
-        return sorted(found, key=lambda pair: pair[0])
+        return sorted(found, key=lambda seen: seen.began_s)
 
 
 def shuffled(bodies: Sequence[Any], seed: int) -> list[Any]:
@@ -161,14 +187,22 @@ def capacity_of(looks: Sequence[Beside], serving: Serving) -> Figure:
     return Figure(value=float(np.median(rates)), low=min(rates), high=max(rates), n=len(rates), method=method)
 
 
-def _one(latency_s: float, record: Mapping[str, Any], serving: Serving) -> Seen:
+def _one(call: Call, record: Mapping[str, Any], serving: Serving) -> Seen:
+    assert call.done_s is not None
+    assert call.sent_s is not None
     engine, queue = record["engine_ms"], record["queue_ms"]
     # Waiting for company is the scheduler's doing, and simulated; without batches it is the way to the engine.
-    queue += record["batch_ms"] if serving.max_batch > 1 else 0.0
+    inside = engine + queue + (record["batch_ms"] if serving.max_batch > 1 else 0.0)
+    ended = datetime.fromisoformat(record["time"]).timestamp()
+    # A request that found no free connection waited for those before it, which is part of a queue, not of its way. Late
+    # by less, its sender had no core.
+    late = call.sent_s - call.due_s
+    since = call.sent_s if late > LATE_S else call.due_s
     return Seen(
+        began_s=ended - engine / 1e3,
         engine_ms=engine,
-        queue_ms=record["queue_ms"],
-        outside_ms=max(0.0, latency_s * 1e3 - queue - engine),
+        queue_ms=queue,
+        outside_ms=max(0.0, (call.done_s - since) * 1e3 - inside),
         batch=record["batch"],
     )
 

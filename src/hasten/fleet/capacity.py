@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hasten.fleet.simulate import Front, Played, Service, poisson, simulate
+from hasten.fleet.simulate import Outside, Played, Service, poisson, simulate
 from hasten.serve.core import Policy
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.serving import Deployment, Prediction, ServiceTimes, Serving
@@ -35,15 +35,14 @@ _MOST_SPEED = 16.0
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """What is asked: service times of one variant in every layout, the shape keys of its data, the goal, and what
-    requests spend outside queue and engine, in ms, on an idle server and on one with every instance busy.
+    requests spend outside queue and engine.
     """
 
     variant: str
     times: Sequence[ServiceTimes]
     keys: Sequence[Hashable]
     goal: Goal
-    outside_alone_ms: Sequence[float] = (0.0,)
-    outside_busy_ms: Sequence[float] = (0.0,)
+    outside: Outside = Outside()
     seed: int = 0
 
 
@@ -91,9 +90,7 @@ def play(
         queue_capacity=max(_REQUESTS, len(arrivals)),
     )
     service = Service(times, speed=speed)
-    return simulate(
-        policy, service, arrivals, question.keys, rng, Front(question.outside_alone_ms, question.outside_busy_ms)
-    )
+    return simulate(policy, service, arrivals, question.keys, rng, question.outside)
 
 
 def pooled(runs: Sequence[Sequence[Played]], serving: Serving, load_rps: float, *, warm: float = 0.0) -> Prediction:

@@ -29,8 +29,9 @@ from hasten.serve.core import (
     Wake,
 )  # fmt: skip
 from hasten.spec.serving import ServiceTimes
+from hasten.spec.values import Value
 
-__all__ = ["Front", "Played", "Service", "poisson", "simulate"]
+__all__ = ["Outside", "Played", "Service", "poisson", "simulate"]
 
 # Values that are drawn one after the other before the walk goes on elsewhere, in the mean.
 _TOGETHER = 20
@@ -51,17 +52,14 @@ class _Walk:
         return self._values[self._at]
 
 
-class Front:
-    """Draws the seconds that a request spends outside queue and engine: on the wire, in the front end, in its client.
-    In ms, in time order: `alone_ms` of those that met an idle server, `busy_ms` with every instance busy.
+class Outside(Value, frozen=True):
+    """What requests spend outside queue and engine, on the wire, in the front end and in their client, in ms and in time
+    order: of those that met an idle server, those that met a busy instance, and those that waited.
     """
 
-    def __init__(self, alone_ms: Sequence[float], busy_ms: Sequence[float]) -> None:
-        self._alone, self._busy = _Walk(alone_ms), _Walk(busy_ms)
-
-    def seconds(self, crowding: float, rng: np.random.Generator) -> float:
-        """Return the time of one request at a crowding from 0 (nobody else) to 1 (every instance busy)."""
-        return (self._busy if crowding > rng.random() else self._alone).draw(rng) / 1e3
+    alone_ms: tuple[float, ...] = (0.0,)
+    busy_ms: tuple[float, ...] = (0.0,)
+    waited_ms: tuple[float, ...] = (0.0,)
 
 
 class Service:
@@ -71,12 +69,12 @@ class Service:
 
     def __init__(self, times: Sequence[ServiceTimes], *, speed: float = 1.0) -> None:
         self._sizes = sorted(times, key=lambda item: item.batch)
-        self._busy = {item.batch: _Walk(item.busy_ms) for item in times}
-        self._alone = {item.batch: _Walk(item.alone_ms or item.busy_ms) for item in times}
+        self._states = {item.batch: _States(item.alone_ms, item.busy_ms, item.waited_ms) for item in times}
         self._speed = speed
 
     def seconds(self, rows: int, crowding: float, rng: np.random.Generator) -> float:
-        """Return how long a batch of `rows` takes at a crowding from 0 (nobody else) to 1 (every instance busy).
+        """Return how long a batch of `rows` takes at a crowding from 0 (no other instance is busy) to 1 (all are), and
+        above 1 where it had to wait.
 
         Between two measured sizes times are interpolated; above the largest they grow in proportion.
         """
@@ -90,9 +88,20 @@ class Service:
         return (1 - share) * self._draw(low, crowding, rng) + share * self._draw(above, crowding, rng)
 
     def _draw(self, item: ServiceTimes, crowding: float, rng: np.random.Generator) -> float:
-        """One measured run; with some of the instances busy, from the one or the other series in proportion."""
-        series = self._busy if crowding > rng.random() else self._alone
-        return series[item.batch].draw(rng) / 1e3 / self._speed
+        return self._states[item.batch].draw(crowding, rng) / 1e3 / self._speed
+
+
+class _States:
+    """Three series of times: alone, with others busy, and after waiting. What was not measured is like the next."""
+
+    def __init__(self, alone: Sequence[float], busy: Sequence[float], waited: Sequence[float]) -> None:
+        self._alone, self._busy, self._waited = _Walk(alone or busy), _Walk(busy), _Walk(waited or busy)
+
+    def draw(self, crowding: float, rng: np.random.Generator) -> float:
+        """One value; with some of the others busy, from the one or the other series in proportion."""
+        if crowding > 1:
+            return self._waited.draw(rng)
+        return (self._busy if crowding > rng.random() else self._alone).draw(rng)
 
 
 @dataclass(slots=True)
@@ -123,28 +132,28 @@ def simulate(
     arrivals: Sequence[float],
     keys: Sequence[Hashable],
     rng: np.random.Generator,
-    front: Front | None = None,
+    outside: Outside | None = None,
 ) -> Played:
     """Play arrivals (seconds, ascending) through the scheduler. `keys` are shape keys to draw from, with their
-    frequency; requests carry one row. What `front` draws comes on top of queue and engine.
+    frequency; requests carry one row. What they spend `outside`
+    of queue and engine is drawn for each batch and comes on top.
     """
-    return _Play(policy, service, rng, front).run(arrivals, keys)
+    return _Play(policy, service, rng, outside or Outside()).run(arrivals, keys)
 
 
 class _Play:
-    def __init__(self, policy: Policy, service: Service, rng: np.random.Generator, front: Front | None) -> None:
+    def __init__(self, policy: Policy, service: Service, rng: np.random.Generator, outside: Outside) -> None:
         self._core = Core(policy)
         self._instances = policy.instances
         self._service = service
-        self._front = front
+        self._outside = _States(outside.alone_ms, outside.busy_ms, outside.waited_ms)
         self._rng = rng
         self._heap: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
         self._arrived: dict[int, float] = {}
         self._running: dict[int, tuple[int, ...]] = {}
-        self._waiting = 0
-        # Outside queue and engine, of batches under way.
-        self._outside: dict[int, float] = {}
+        # What batches under way spend outside queue and engine.
+        self._extra: dict[int, float] = {}
         self._played = Played()
 
     def run(self, arrivals: Sequence[float], keys: Sequence[Hashable]) -> Played:
@@ -154,10 +163,8 @@ class _Play:
             self._at(at, Arrived(id_, 1, keys[int(chosen[id_])] if keys else None))
         while self._heap:
             now, _, event = heapq.heappop(self._heap)
-            if isinstance(event, Arrived):
-                self._waiting += 1
-            elif isinstance(event, Finished):
-                self._answer(self._running.pop(event.instance), now, self._outside.pop(event.instance))
+            if isinstance(event, Finished):
+                self._answer(self._running.pop(event.instance), now, self._extra.pop(event.instance))
             for command in self._core.handle(event, now):
                 self._carry_out(command, now)
         return self._played
@@ -166,9 +173,8 @@ class _Play:
         match command:
             case Dispatch(ids, rows, instance):
                 self._running[instance] = ids
-                self._waiting -= len(ids)
-                crowding = self._crowding()
-                self._outside[instance] = self._front.seconds(crowding, self._rng) if self._front else 0.0
+                crowding = self._crowding(now - self._arrived[ids[0]])
+                self._extra[instance] = self._outside.draw(crowding, self._rng) / 1e3
                 seconds = self._service.seconds(rows, crowding, self._rng)
                 self._played.busy_s += seconds
                 self._played.batches += 1
@@ -177,17 +183,14 @@ class _Play:
                 self._at(at, Tick())
             case Refuse():
                 self._played.refused += 1
-                self._waiting -= 1
             case StartInstance() | StopInstance():
                 raise AssertionError("policies that are simulated here have a fixed number of instances")
 
-    def _crowding(self) -> float:
-        """How busy the others are, from 0 to 1: other instances, and beside a lone one those that wait for it, whose
-        handling takes its share of the machine.
-        """
-        if self._instances == 1:
-            return 1.0 if self._waiting else 0.0
-        return (len(self._running) - 1) / (self._instances - 1)
+    def _crowding(self, waited_s: float) -> float:
+        """How busy the others are, from 0 to 1; above that where the batch itself had to wait."""
+        if waited_s > 0:
+            return 2.0
+        return (len(self._running) - 1) / (self._instances - 1) if self._instances > 1 else 0.0
 
     def _answer(self, ids: tuple[int, ...], now: float, outside_s: float) -> None:
         self._played.latencies_s += [now + outside_s - self._arrived[id_] for id_ in ids]
