@@ -54,19 +54,21 @@ def page(rows: Sequence[Row], host: Environment) -> str:
     lines = [
         "# Does the simulated server predict the real one?",
         "",
-        "Made by `make bench-calibration`. Serving defaults are chosen by simulating the server's own scheduler. Here what "
-        "it predicts is held against the real server over loopback, in turns. A turn begins with a look at the server: "
-        "with every instance busy, then with few requests that come at random. From that, and from how looks before "
-        "differed from each other, latencies are predicted for Poisson arrivals at a share of what the look says that "
-        "the server carries; then these arrivals are sent. Nothing of a load is known to its own prediction but the "
-        "times at which requests are due. Server, engine and client share the machine, and the server logs each request.",
+        "Made by `make bench-calibration`. Serving defaults are chosen by simulating the server's own scheduler. "
+        "Here what it predicts is held against the real server over loopback, in turns. A turn begins with a look "
+        "at the server under other loads, Poisson arrivals at 45 % of what the look before said that it carries, "
+        "then at 110 %. The log of the server tells how long engines took and what requests spent outside of them, "
+        "when they met an idle server, met a busy engine, or had waited. From that, and from how much the machine "
+        "changed within looks, latencies are predicted for Poisson arrivals at a share of what the server carries; "
+        "then these arrivals are sent. Nothing of a load is known to its own prediction but the times at which "
+        "requests are due. Server, engine and client share the machine, and the server logs each request.",
         "",
         f"Within {CLOSE:.0%} of what was measured: p99 in {within[0]} of {len(rows)} rows, throughput in {within[1]}.",
         "",
-        "Intervals of what was measured are 95 %, by a bootstrap over seconds, since those who wait wait together; those "
-        "of predictions are the spread of simulated runs. Where an interval of p99 is wider than the bar, a row "
-        "says little. Late requests were sent more than 5 ms after they were due, because their sender had no core; they "
-        "count from when they were due.",
+        "Intervals of what was measured are 95 %, by a bootstrap over seconds, since those who wait wait together; "
+        "those of predictions are the spread of simulated runs. Where the interval of p99 is wider than the bar, a "
+        "row proves neither. Late requests were sent more than 5 ms after they were due, because their sender had "
+        "no core; they count from when they were due.",
         "",
         f"Machine: {where}.",
         "",

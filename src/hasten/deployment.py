@@ -106,8 +106,8 @@ def _question(asked: Asked) -> Question:
 
 @contextlib.contextmanager
 def served(bundle: Path, requests: Path | None = None) -> Generator[str]:
-    """Serve a bundle in a process of its own while the block runs, with a record of each request in the file `requests`;
-    the URL where it listens. Raises `EngineError`.
+    """Serve a bundle in a process of its own while the block runs, with a record of each request in the file
+    `requests`; the URL where it listens. Raises `EngineError`.
     """
     command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle), "--http", "127.0.0.1:0", "--json"]
     command += ["--log", str(requests), "--log-requests"] if requests else []

@@ -54,7 +54,7 @@ _ORDERS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """One turn of load: what was simulated before it, and what came of it. Times of calls are seconds from its start."""
+    """One turn of load: what was simulated before it, and what came of it. Calls count from its start, in seconds."""
 
     load_rps: float
     seconds: float
@@ -64,8 +64,8 @@ class Stretch:
 
 @dataclass(kw_only=True)
 class Rehearsing:
-    """A server under rehearsal: what is asked about its variant, how it is deployed, who sends, and its log of requests.
-    `looks` are all so far.
+    """A server under rehearsal: what is asked about its variant, how it is deployed, who sends, and its log of
+    requests. `looks` are all so far.
     """
 
     question: Question

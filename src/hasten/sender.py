@@ -1,5 +1,5 @@
-"""Sends requests over one thread and tells what became of each: the load of a rehearsal, where server and client share a
-small machine.
+"""Sends requests over one thread and tells what became of each: the load of a rehearsal, where server and client share
+a small machine.
 
 `hasten.measure.traffic` has a thread for each request under way, which any target can be called from. Threads that hand
 over to each other cost several times what a request of a small model costs its server, and on a machine of few cores

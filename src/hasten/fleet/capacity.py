@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Question:
     times: Sequence[ServiceTimes]
     keys: Sequence[Hashable]
     goal: Goal
-    outside: Outside = Outside()
+    outside: Outside = field(default_factory=Outside)
     seed: int = 0
 
 

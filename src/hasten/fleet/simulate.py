@@ -53,8 +53,8 @@ class _Walk:
 
 
 class Outside(Value, frozen=True):
-    """What requests spend outside queue and engine, on the wire, in the front end and in their client, in ms and in time
-    order: of those that met an idle server, those that met a busy instance, and those that waited.
+    """What requests spend outside queue and engine, on the wire, in the front end and in their client, in ms and in
+    time order: of those that met an idle server, those that met a busy instance, and those that waited.
     """
 
     alone_ms: tuple[float, ...] = (0.0,)
