@@ -95,14 +95,18 @@ def _turns(name: str, rehearsal: Rehearsing, seconds: float) -> dict[float, list
         for share, turn_s in SHARES.items():
             stretches[share].append(rehearsal.load(share * carried, turn_s, turn * len(SHARES) + int(share * 100)))
         turn += 1
-        _say(f"{name}: turn {turn}, {max(0.0, ends - time.monotonic()):.0f} s left, {carried:.4g} requests/s carried")
+        _say(
+            f"{name}: turn {turn}, {max(0.0, ends - time.monotonic()):.0f} s left, {carried:.4g} requests/s carried"
+            + ", disturbed by others" * any(each[-1].disturbed for each in stretches.values())
+        )
     for share in SHARES:
         _say(str(_row(name, rehearsal, share, stretches[share])))
     return stretches
 
 
 def _row(name: str, rehearsal: Rehearsing, share: float, stretches: list[Stretch]) -> Row:
-    predicted, found = conclude(stretches, rehearsal.serving)
+    quiet = [one for one in stretches if not one.disturbed]
+    predicted, found = conclude(quiet or stretches, rehearsal.serving)
     return Row(
         model=name,
         variant=rehearsal.question.variant,
@@ -110,8 +114,9 @@ def _row(name: str, rehearsal: Rehearsing, share: float, stretches: list[Stretch
         share=share,
         predicted=predicted,
         found=found,
-        turns=len(stretches),
-        requests=sum(len(one.calls) for one in stretches),
+        turns=len(quiet or stretches),
+        disturbed=len(stretches) - len(quiet),
+        requests=sum(len(one.calls) for one in quiet or stretches),
     )
 
 

@@ -16,7 +16,7 @@ CLOSE = 0.15
 
 class Row(Value, frozen=True):
     """One load on one served variant: `share` of what it carries, what was predicted before, and what was found in so
-    many turns.
+    many turns; `disturbed` turns are left out, unless there are no others.
     """
 
     model: str
@@ -26,6 +26,7 @@ class Row(Value, frozen=True):
     predicted: Prediction
     found: Rehearsal
     turns: int = 0
+    disturbed: int = 0
     requests: int = 0
 
     def __str__(self) -> str:
@@ -70,6 +71,9 @@ def page(rows: Sequence[Row], host: Environment) -> str:
         "row proves neither. Late requests were sent more than 5 ms after they were due, because their sender had "
         "no core; they count from when they were due.",
         "",
+        "Turns in which other processes took more than 0.15 cores, or the host more than 2 % of the time, are left "
+        "out, whatever they gave, and counted as disturbed.",
+        "",
         f"Machine: {where}.",
         "",
         "| model | served | load | requests, turns | p99 predicted, ms | p99 measured, ms | off by | within "
@@ -85,7 +89,8 @@ def _row(row: Row) -> str:
     lost = f"; {seen.failed} not answered" if seen.failed else ""
     late = f"; {seen.late} late" if seen.late else ""
     cells = [row.model, f"`{row.variant}`, {row.serving}", f"{row.share:.0%}, {seen.offered_rps:.4g}/s"]
-    cells.append(f"{row.requests}, {row.turns}{lost}{late}")
+    left_out = f"; {row.disturbed} disturbed" if row.disturbed else ""
+    cells.append(f"{row.requests}, {row.turns}{left_out}{lost}{late}")
     for name in ("latency_p99_ms", "throughput_rps"):
         off = error(row, name)
         cells += [_figure(getattr(told, name)), _figure(getattr(seen, name)), _off(off), _verdict(off)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from hasten.sender import Sender
@@ -13,12 +13,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
 
 
 class Server:
-    """Answers each request by what `answer` makes of its number and body; None closes the connection instead."""
+    """Answers each request with what `answer` makes of its number; where that is empty it closes the connection."""
 
     def __init__(self) -> None:
         self.names: list[int] = []
         self.bodies: list[bytes] = []
-        self.answer = lambda number: OK % (2, b"{}")
+        self.answer: Callable[[int], bytes] = lambda number: OK % (2, b"{}")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         threading.Thread(target=self._accept, daemon=True).start()

@@ -22,6 +22,7 @@ from hasten.fleet.beside import Beside, Seen, beside_of
 from hasten.fleet.capacity import Question, play, pooled
 from hasten.fleet.simulate import Played
 from hasten.measure.arrivals import arrivals
+from hasten.measure.circumstances import Machine, disturbed
 from hasten.measure.load import Load
 from hasten.measure.outcome import LATE_S, Call
 from hasten.observe.follow import Follower
@@ -54,18 +55,21 @@ _ORDERS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """One turn of load: what was simulated before it, and what came of it. Calls count from its start, in seconds."""
+    """One turn of load: what was simulated before it, and what came of it. Calls count from its start, in seconds.
+    `disturbed`: other processes took a part of the machine, in the look before it or under the load.
+    """
 
     load_rps: float
     seconds: float
     played: Sequence[Played]
     calls: Sequence[Call]
+    disturbed: bool = False
 
 
 @dataclass(kw_only=True)
 class Rehearsing:
     """A server under rehearsal: what is asked about its variant, how it is deployed, who sends, and its log of
-    requests. `looks` are all so far.
+    requests. `looks` are all so far, `disturbed` whether others took a part of the machine in the last one.
     """
 
     question: Question
@@ -73,6 +77,8 @@ class Rehearsing:
     sender: Sender
     log: Follower
     looks: list[Beside] = field(default_factory=list[Beside])
+    disturbed: bool = False
+    machine: Machine = field(default_factory=Machine)
     _moved: list[float] = field(default_factory=list[float])
     _medium: list[Seen] = field(default_factory=list[Seen])
 
@@ -86,11 +92,13 @@ class Rehearsing:
         answered.
         """
         usual = self.looks[-1].capacity_rps if self.looks else self._first()
+        before = self.machine.snapshot()
         due = self._due(_MEDIUM * usual, _within(_MEDIUM_REQUESTS / (_MEDIUM * usual), _MEDIUM_S))
         self._medium += self._seen(self.sender.open_loop(due))
         seconds = _within(_FULL_REQUESTS / usual, _FULL_S)
         due = [0.0] * self._waiting() + self._due(_FULL * usual, seconds)
         calls = self.sender.open_loop(due)
+        self.disturbed = disturbed(before, self.machine.snapshot())
         done = sorted(call.done_s for call in calls if call.done_s is not None and call.failure is None)
         # Until the last request was due there was always one waiting.
         middle = (1 + _RAMP) / 2 * seconds
@@ -129,10 +137,12 @@ class Rehearsing:
         for run in range(_RUNS):
             rng = np.random.default_rng((self.question.seed, seed, run))
             played.append(play(question, self.serving, due, rng, speed=float(rng.choice(self._moved))))
+        before = self.machine.snapshot()
         calls = self.sender.open_loop(due)
+        spoilt = self.disturbed or disturbed(before, self.machine.snapshot())
         # Of the load itself the log tells nothing that a later prediction may know.
         self.log.answered(len(calls), _PATIENCE_S)
-        return Stretch(load_rps=load_rps, seconds=seconds, played=played, calls=calls)
+        return Stretch(load_rps=load_rps, seconds=seconds, played=played, calls=calls, disturbed=spoilt)
 
     def asked(self) -> Question:
         """The question with times as they were last seen in the server."""
