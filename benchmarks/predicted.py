@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from hasten.spec.environment import Environment
+from hasten.spec.measurement import Figure
 from hasten.spec.serving import Prediction, Rehearsal
 from hasten.spec.values import Value
 
-__all__ = ["CLOSE", "Row", "errors", "page"]
+__all__ = ["CLOSE", "Row", "error", "page"]
 
 CLOSE = 0.15
 
 
 class Row(Value, frozen=True):
-    """One load on one served variant: `share` of what it carries, what was predicted before, and what was found."""
+    """One load on one served variant: `share` of what it carries, what was predicted before, and what was found in so
+    many turns; `disturbed` turns are left out, unless there are no others.
+    """
 
     model: str
     variant: str
@@ -23,58 +25,89 @@ class Row(Value, frozen=True):
     share: float
     predicted: Prediction
     found: Rehearsal
+    turns: int = 0
+    disturbed: int = 0
+    requests: int = 0
 
     def __str__(self) -> str:
         told, seen = self.predicted, self.found
         return (
-            f"{self.model} at {self.share:.0%}: p99 {told.latency_p99_ms.value or 0:.1f} ms predicted, "
-            f"{seen.latency_p99_ms.value or 0:.1f} measured; {told.throughput_rps.value or 0:.1f}/s predicted, "
-            f"{seen.throughput_rps.value or 0:.1f} measured"
+            f"{self.model} at {self.share:.0%}: p99 {_figure(told.latency_p99_ms)} ms predicted, "
+            f"{_figure(seen.latency_p99_ms)} measured, {_off(error(self, 'latency_p99_ms'))}; "
+            f"{_figure(told.throughput_rps)}/s predicted, {_figure(seen.throughput_rps)} measured, "
+            f"{_off(error(self, 'throughput_rps'))}"
         )
 
 
-def errors(rows: Sequence[Row], name: str) -> list[float]:
-    """By how much predictions of a figure miss what was measured, signed: -0.1 is 10 % too low."""
-    pairs = [(getattr(row.predicted, name).value, getattr(row.found, name).value) for row in rows]
-    return [told / seen - 1 for told, seen in pairs if told is not None and seen]
+def error(row: Row, name: str) -> float | None:
+    """By how much the prediction of a figure misses what was measured, signed: -0.1 is 10 % too low. None where one of
+    them is missing.
+    """
+    told, seen = getattr(row.predicted, name).value, getattr(row.found, name).value
+    return told / seen - 1 if told is not None and seen else None
 
 
 def page(rows: Sequence[Row], host: Environment) -> str:
     """The whole page."""
     where = f"{host.processor}, {host.cores_physical} cores, {' '.join(host.features)}{', virtual' * host.virtual}"
+    within = [sum(abs(off) <= CLOSE for row in rows if (off := error(row, name)) is not None)
+              for name in ("latency_p99_ms", "throughput_rps")]  # fmt: skip
     lines = [
         "# Does the simulated server predict the real one?",
         "",
-        "Made by `make bench-calibration`. Serving defaults are chosen by simulating the server's own scheduler with "
-        "measured service times. Here the prediction is held against the real server over loopback, with Poisson "
-        "arrivals at shares of what it carries. Server, engine and clients share the machine. Each prediction is made "
-        "before its load is put on; errors are those of the prediction, the median over the repeats, with all of them "
-        f"in brackets. The bar is {CLOSE:.0%}.",
+        "Made by `make bench-calibration`. Serving defaults are chosen by simulating the server's own scheduler. "
+        "Here what it predicts is held against the real server over loopback, in turns. A turn begins with a look "
+        "at the server under other loads, Poisson arrivals at 45 % of what the look before said that it carries, "
+        "then at 110 %. The log of the server tells how long engines took and what requests spent outside of them, "
+        "when they met an idle server, met a busy engine, or had waited. From that, and from how much the machine "
+        "changed within looks, latencies are predicted for Poisson arrivals at a share of what the server carries; "
+        "then these arrivals are sent. Nothing of a load is known to its own prediction but the times at which "
+        "requests are due. Server, engine and client share the machine, and the server logs each request.",
+        "",
+        f"Within {CLOSE:.0%} of what was measured: p99 in {within[0]} of {len(rows)} rows, throughput in {within[1]}.",
+        "",
+        "Intervals of what was measured are 95 %, by a bootstrap over seconds, since those who wait wait together; "
+        "those of predictions are the spread of simulated runs. Where the interval of p99 is wider than the bar, a "
+        "row proves neither. Late requests were sent more than 5 ms after they were due, because their sender had "
+        "no core; they count from when they were due.",
+        "",
+        "Turns in which other processes took more than 0.15 cores, or the host more than 2 % of the time, are left "
+        "out, whatever they gave, and counted as disturbed.",
         "",
         f"Machine: {where}.",
         "",
-        "| model | served | load | p50 off by | p99 off by | predictions/s off by | p99 within the bar |",
-        "|---|---|---|---|---|---|---|",
+        "| model | served | load | requests, turns | p99 predicted, ms | p99 measured, ms | off by | within "
+        f"{CLOSE:.0%} | requests/s predicted | measured | off by | within {CLOSE:.0%} |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *(_row(row) for row in rows),
     ]
-    groups = dict.fromkeys((row.model, row.variant, row.serving, row.share) for row in rows)
-    lines += [_row(key, [row for row in rows if (row.model, row.variant, row.serving, row.share) == key])
-              for key in groups]  # fmt: skip
     return "\n".join([*lines, ""])
 
 
-def _row(key: tuple[str, str, str, float], rows: Sequence[Row]) -> str:
-    model, variant, serving, share = key
-    tail = errors(rows, "latency_p99_ms")
-    near = sum(abs(error) <= CLOSE for error in tail)
-    rate = median(row.found.offered_rps for row in rows)
-    cells = [_text(errors(rows, name)) for name in ("latency_p50_ms", "latency_p99_ms", "throughput_rps")]
-    failed = sum(row.found.failed for row in rows)
-    lost = f"; {failed} not answered" if failed else ""
-    load = f"{share:.0%}, {rate:.4g}/s{lost}"
-    return f"| {' | '.join([model, f'`{variant}`, {serving}', load, *cells, f'{near} of {len(rows)}'])} |"
+def _row(row: Row) -> str:
+    told, seen = row.predicted, row.found
+    lost = f"; {seen.failed} not answered" if seen.failed else ""
+    late = f"; {seen.late} late" if seen.late else ""
+    cells = [row.model, f"`{row.variant}`, {row.serving}", f"{row.share:.0%}, {seen.offered_rps:.4g}/s"]
+    left_out = f"; {row.disturbed} disturbed" if row.disturbed else ""
+    cells.append(f"{row.requests}, {row.turns}{left_out}{lost}{late}")
+    for name in ("latency_p99_ms", "throughput_rps"):
+        off = error(row, name)
+        cells += [_figure(getattr(told, name)), _figure(getattr(seen, name)), _off(off), _verdict(off)]
+    return f"| {' | '.join(cells)} |"
 
 
-def _text(found: Sequence[float]) -> str:
-    if not found:
+def _verdict(off: float | None) -> str:
+    return "not measured" if off is None else "yes" if abs(off) <= CLOSE else "no"
+
+
+def _off(off: float | None) -> str:
+    return "not measured" if off is None else f"{off:+.0%}"
+
+
+def _figure(figure: Figure) -> str:
+    if figure.value is None:
         return "not measured"
-    return f"{median(found):+.0%} ({', '.join(f'{error:+.0%}' for error in found)})"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.4g}"
+    return f"{figure.value:.4g} ({figure.low:.4g} to {figure.high:.4g})"

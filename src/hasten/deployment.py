@@ -1,10 +1,8 @@
 """Serving defaults that were tried: chosen by simulation, then put to the test on the real server. Part of the facade.
 
 The server runs in a process of its own, as `hasten serve` starts it, and requests come over loopback from an open loop
-of Poisson arrivals. First two short phases tell what simulation over engine times cannot know: an idle one what a
-request spends outside the engine, and a saturated one how much slower the engine is beside the server and its clients,
-which take their share of the machine. With both the prediction is made, and only then the load is put on: what is
-predicted was not seen.
+of Poisson arrivals (`hasten.rehearsal`). What is predicted was not seen: each prediction is made before its load, from
+looks at the server under other loads.
 """
 
 from __future__ import annotations
@@ -16,9 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -29,22 +25,23 @@ import numpy as np
 from hasten.bundle.read import open_bundle
 from hasten.errors import EngineError
 from hasten.fleet.capacity import COMFORTABLE, Question, choose, predict, speed_needed
-from hasten.measure.load import Load
-from hasten.measure.traffic import run_load
+from hasten.observe.follow import Follower
 from hasten.optimize.deploy import Asked
-from hasten.spec.measurement import Figure
-from hasten.spec.serving import Deployment, Prediction, Rehearsal, Serving
+from hasten.rehearsal import Rehearsing, capacity_of, conclude, shuffled
+from hasten.sender import Sender
+from hasten.spec.serving import Deployment, Prediction, Rehearsal
 from hasten.stats.percentiles import values_needed
-from hasten.targets import UrlTarget
 from hasten.wire.oip_http import encode_request
 
-__all__ = ["Beside", "RealDeployer", "measure_beside", "predict_beside", "rehearse_at", "served"]
+__all__ = ["RealDeployer", "rehearsing", "served"]
 
-_IDLE_REQUESTS = 60
 _OTHERS = 6
-_SATURATED_S = 3.0
 _SAME_LOAD = 0.02
-_SHORTEST_S, _LONGEST_S = 6.0, 40.0
+# A rehearsal in all, and in how many turns; the first requests warm the server up.
+_SHORTEST_S, _LONGEST_S, _TURNS = 6.0, 40.0, 4
+# Turns that others disturbed are made again, up to so many in all.
+_MOST_TURNS = 6
+_WARMUP_S = 0.5
 
 
 class RealDeployer:
@@ -58,55 +55,52 @@ class RealDeployer:
         """Serve the bundle, predict once more with what the server itself takes, and put the load on."""
         if importlib.util.find_spec("httptools") is None:
             return deployment
-        manifest = open_bundle(bundle).manifest
-        bodies = [encode_request(inputs, manifest.signature) for inputs in asked.inputs]
-        with served(bundle) as url:
-            target = UrlTarget(urlsplit(url).netloc, f"/v2/models/{manifest.name}", bodies)
-            with contextlib.closing(target):
-                return _tried(asked, deployment, target)
+        with rehearsing(bundle, _question(asked), deployment, asked.inputs) as rehearsal:
+            return _tried(asked, rehearsal)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Beside:
-    """What simulation over engine times cannot know: the milliseconds that a request spends outside the engine, what
-    the server carries with every instance busy, and how fast the engine is beside server and clients (1: as alone).
-    """
-
-    overhead_ms: float
-    capacity_rps: Figure
-    speed: float
-
-
-def measure_beside(target: UrlTarget, deployment: Deployment) -> Beside:
-    """Ask an idle server, then a saturated one."""
-    overhead_ms = _overhead_ms(target, deployment)
-    capacity = _capacity(target, deployment)
-    return Beside(overhead_ms=overhead_ms, capacity_rps=capacity, speed=_speed(deployment, capacity))
-
-
-def predict_beside(question: Question, serving: Serving, load_rps: float, beside: Beside) -> Prediction:
-    """What a served variant gives at a load, beside its server and clients."""
-    served_question = replace(question, overhead_ms=beside.overhead_ms)
-    return predict(served_question, serving, load_rps, speed=beside.speed)
+@contextlib.contextmanager
+def rehearsing(
+    bundle: Path, question: Question, deployment: Deployment, inputs: Sequence[dict[str, np.ndarray[Any, Any]]]
+) -> Generator[Rehearsing]:
+    """Serve a bundle, with a log of its requests, and have a sender of `inputs` at hand. Raises `EngineError`."""
+    manifest = open_bundle(bundle).manifest
+    bodies = shuffled([encode_request(one, manifest.signature) for one in inputs], question.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "requests.log"
+        with served(bundle, log) as url:
+            parts = urlsplit(url)
+            sender = Sender((parts.hostname or "", parts.port or 80), f"/v2/models/{manifest.name}/infer", bodies)
+            with contextlib.closing(sender):
+                sender.closed_loop(2 * deployment.serving.instances, _WARMUP_S)
+                yield Rehearsing(question=question, deployment=deployment, sender=sender, log=Follower(log))
 
 
-def _tried(asked: Asked, deployment: Deployment, target: UrlTarget) -> Deployment:
-    question = _question(asked)
-    beside = measure_beside(target, deployment)
-    load = asked.goal.slo.throughput_rps or COMFORTABLE * (beside.capacity_rps.value or 1.0)
+def _tried(asked: Asked, rehearsal: Rehearsing) -> Deployment:
+    deployment, serving = rehearsal.deployment, rehearsal.serving
+    first = rehearsal.look()
+    load = asked.goal.slo.throughput_rps or COMFORTABLE * first.capacity_rps
+    turn_s = float(np.clip(1.5 * values_needed(99) / load, _SHORTEST_S, _LONGEST_S)) / _TURNS
+    stretches = [rehearsal.load(load, turn_s, 0)]
+    while sum(not one.disturbed for one in stretches) < _TURNS and len(stretches) < _MOST_TURNS:
+        rehearsal.look()
+        stretches.append(rehearsal.load(load, turn_s, len(stretches)))
+    # Nothing is chosen by what it gave. Where others never left the machine alone, it counts as it was.
+    quiet = [one for one in stretches if not one.disturbed]
+    predicted, found = conclude(quiet if len(quiet) == _TURNS else stretches, serving)
     # The others anew as well: next to each other stand only predictions for one load on one machine.
-    others = [serving for serving, _ in deployment.considered[:_OTHERS]]
-    predicted = predict_beside(question, deployment.serving, load, beside)
-    considered = tuple((serving, predict_beside(question, serving, load, beside)) for serving in others)
-    duration_s = float(np.clip(1.5 * values_needed(99) / load, _SHORTEST_S, _LONGEST_S))
-    found = rehearse_at(target, load, duration_s)
+    question = rehearsal.asked()
+    others = [other for other, _ in deployment.considered[:_OTHERS]]
     return msgspec.structs.replace(
         deployment,
         predicted=predicted,
         rehearsed=found,
-        considered=considered,
-        capacity_rps=beside.capacity_rps,
-        reason=deployment.reason + _moved(deployment, load) + _told(asked, deployment, found, beside.speed),
+        considered=tuple((other, predict(question, other, load)) for other in others),
+        capacity_rps=capacity_of(rehearsal.looks, serving),
+        reason=deployment.reason
+        + _moved(deployment, load)
+        + _missed(asked, deployment, found, question)
+        + _apart(predicted, found),
     )
 
 
@@ -115,9 +109,12 @@ def _question(asked: Asked) -> Question:
 
 
 @contextlib.contextmanager
-def served(bundle: Path) -> Generator[str]:
-    """Serve a bundle in a process of its own while the block runs; the URL where it listens. Raises `EngineError`."""
+def served(bundle: Path, requests: Path | None = None) -> Generator[str]:
+    """Serve a bundle in a process of its own while the block runs, with a record of each request in the file
+    `requests`; the URL where it listens. Raises `EngineError`.
+    """
     command = [sys.executable, "-m", "hasten.cli", "serve", str(bundle), "--http", "127.0.0.1:0", "--json"]
+    command += ["--log", str(requests), "--log-requests"] if requests else []
     # A file for its errors: a pipe that nobody reads fills up and stops the server.
     log = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, after the process)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=_environment())
@@ -158,49 +155,6 @@ def _document(stream: IO[bytes]) -> dict[str, Any]:
     return {}
 
 
-def rehearse_at(target: UrlTarget, load_rps: float, duration_s: float, *, seed: int = 1) -> Rehearsal:
-    """Put an open loop of Poisson arrivals on a server for so long. Percentiles are measured where there are enough."""
-    result = run_load(target, Load(kind="poisson", value=load_rps), duration_s, seed=seed)
-    return Rehearsal(
-        load_rps=load_rps,
-        offered_rps=result.offered_rps or load_rps,
-        latency_p50_ms=result.latency_p50_ms,
-        latency_p95_ms=result.latency_p95_ms,
-        latency_p99_ms=result.latency_p99_ms,
-        throughput_rps=result.throughput_rps,
-        failed=result.failed + result.unanswered + result.unsent,
-    )
-
-
-def _overhead_ms(target: UrlTarget, deployment: Deployment) -> float:
-    """What a request to an idle server takes beyond the engine's own time."""
-    serving = deployment.serving
-    layout = (serving.instances, serving.threads, 1)
-    own = next(item for item in deployment.times if (item.instances, item.threads, item.batch) == layout)
-    times: list[float] = []
-    for index in range(_IDLE_REQUESTS):
-        started = time.perf_counter()
-        target.call(index)
-        times.append((time.perf_counter() - started) * 1e3)
-    return max(0.0, float(np.median(times)) - float(np.median(own.alone_ms or own.busy_ms)))
-
-
-def _capacity(target: UrlTarget, deployment: Deployment) -> Figure:
-    """Requests per second with callers enough to keep every instance busy, and its queue filled once over."""
-    callers = 2 * deployment.serving.instances * deployment.serving.max_batch
-    result = run_load(target, Load(kind="closed", value=callers), _SATURATED_S, seed=1)
-    return msgspec.structs.replace(result.throughput_rps, method=f"{callers} callers in a closed loop over loopback")
-
-
-def _speed(deployment: Deployment, capacity: Figure) -> float:
-    """How fast the engine is beside the server and its clients: 1 where they take nothing of its machine."""
-    serving = deployment.serving
-    layout = (serving.instances, serving.threads)
-    own = [t for t in deployment.times if (t.instances, t.threads) == layout and t.batch <= serving.max_batch]
-    most = max((t.rows_per_s.value or 0.0 for t in own), default=0.0)
-    return min(1.0, (capacity.value or most) / most) if most else 1.0
-
-
 def _moved(deployment: Deployment, load_rps: float) -> str:
     """Where the load was a share of what the engine carries, the server may carry less."""
     if abs(deployment.predicted.load_rps / load_rps - 1) < _SAME_LOAD:
@@ -208,16 +162,29 @@ def _moved(deployment: Deployment, load_rps: float) -> str:
     return f" Beside its server it was tried at {load_rps:.4g} requests/s, the same share of what the two carry."
 
 
-def _told(asked: Asked, deployment: Deployment, found: Rehearsal, speed: float) -> str:
+def _missed(asked: Asked, deployment: Deployment, found: Rehearsal, question: Question) -> str:
     """Where the rehearsal missed an objective: how much faster the machine would have to be."""
     slo, names = asked.goal.slo, ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
     missed = [n for n in names if getattr(slo, n) is not None and (getattr(found, n).value or 0.0) > getattr(slo, n)]
     if not missed:
         return ""
-    needed = speed_needed(_question(asked), deployment.serving, found.load_rps, speed=speed)
+    needed = speed_needed(question, deployment.serving, found.load_rps)
     name = missed[0]
     if needed == 1.0:
         return f" By simulation it should meet {name} {getattr(slo, name):g}; the real server was slower than that."
     if needed is None:
         return f" No machine of this kind would meet {name} {getattr(slo, name):g}."
     return f" To meet {name} {getattr(slo, name):g} the machine would have to be {needed:.2g} times as fast."
+
+
+def _apart(predicted: Prediction, found: Rehearsal) -> str:
+    """Where prediction and measurement disagree by more than chance explains."""
+    told, seen = predicted.latency_p99_ms, found.latency_p99_ms
+    if told.value is None or seen.value is None or seen.low is None:
+        return ""
+    if seen.low <= told.value <= (seen.high or float("inf")):
+        return ""
+    return (
+        f" The simulation had predicted a p99 of {told.value:.1f} ms, outside of the interval of what was measured: "
+        f"the measured {seen.value:.1f} ms count."
+    )

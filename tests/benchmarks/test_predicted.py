@@ -7,7 +7,7 @@ import pytest
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.serving import Prediction, Rehearsal
-from predicted import Row, errors, page
+from predicted import Row, error, page
 
 
 def figure(value: float) -> Figure:
@@ -17,7 +17,7 @@ def figure(value: float) -> Figure:
 def row(told: float, seen: float | None, *, share: float = 0.6, failed: int = 0) -> Row:
     found = unmeasured("too few") if seen is None else figure(seen)
     return Row(
-        model="m", variant="v", serving="1 instance", share=share,
+        model="m", variant="v", serving="1 instance", share=share, turns=7, requests=700,
         predicted=Prediction(
             load_rps=10.0, latency_p50_ms=figure(told), latency_p95_ms=figure(told), latency_p99_ms=figure(told),
             throughput_rps=figure(10.0), utilisation=0.5,
@@ -30,15 +30,17 @@ def row(told: float, seen: float | None, *, share: float = 0.6, failed: int = 0)
 
 
 def test_a_prediction_that_is_too_low_has_a_negative_error() -> None:
-    assert errors([row(9.0, 10.0), row(12.0, 10.0)], "latency_p99_ms") == pytest.approx([-0.1, 0.2])
+    assert error(row(9.0, 10.0), "latency_p99_ms") == pytest.approx(-0.1)
+    assert error(row(12.0, 10.0), "latency_p99_ms") == pytest.approx(0.2)
 
 
-def test_what_was_not_measured_is_left_out() -> None:
-    assert errors([row(9.0, None)], "latency_p99_ms") == []
-    assert "not measured" in page([row(9.0, None)], environment())
+def test_what_was_not_measured_is_no_error_and_not_within_the_bar() -> None:
+    assert error(row(9.0, None), "latency_p99_ms") is None
+    assert "| 9 | not measured | not measured | not measured |" in page([row(9.0, None)], environment())
 
 
-def test_each_load_has_its_line_with_all_repeats() -> None:
-    told = page([row(9.0, 10.0), row(13.0, 10.0), row(10.0, 10.0, share=0.3, failed=2)], environment())
-    assert "| 60%, 10/s | +10% (-10%, +30%) | +10% (-10%, +30%) | +0% (+0%, +0%) | 1 of 2 |" in told
-    assert "| 30%, 10/s; 2 not answered |" in told
+def test_each_load_has_its_line_and_the_page_counts_those_within_the_bar() -> None:
+    told = page([row(9.0, 10.0), row(13.0, 10.0, share=0.3, failed=2)], environment())
+    assert "| 60%, 10/s | 700, 7 | 9 | 10 | -10% | yes | 10 | 10 | +0% | yes |" in told
+    assert "| 30%, 10/s | 700, 7; 2 not answered | 13 | 10 | +30% | no |" in told
+    assert "p99 in 1 of 2 rows, throughput in 2." in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hasten.fleet.capacity import COMFORTABLE, Question, choose, predict, speed_needed
+from hasten.fleet.simulate import Outside
 from hasten.spec.measurement import Figure
 from hasten.spec.serving import ServiceTimes, Serving
 from hasten.spec.slo import Goal, Prices, Slo
@@ -79,7 +80,9 @@ def test_cost_is_the_price_of_the_machine_over_the_load_that_it_serves() -> None
 def test_what_a_request_spends_outside_the_engine_is_added() -> None:
     serving, slow = Serving(instances=1, threads=2), question(throughput_rps=5)
     plain = predict(slow, serving, 5.0).latency_p50_ms.value
-    more = predict(Question(variant="v", times=LAYOUTS, keys=[], goal=Goal(), overhead_ms=3.0), serving, 5.0)
+    more = predict(
+        Question(variant="v", times=LAYOUTS, keys=[], goal=Goal(), outside=Outside(alone_ms=(3.0,))), serving, 5.0
+    )
     assert plain == pytest.approx(10.0)
     assert more.latency_p50_ms.value == pytest.approx(13.0)
 

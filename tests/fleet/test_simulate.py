@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hasten.fleet.simulate import Service, poisson, simulate
+from hasten.fleet.simulate import Outside, Service, poisson, simulate
 from hasten.serve.core import Policy
 from hasten.spec.serving import ServiceTimes
 
@@ -48,8 +48,29 @@ def test_two_instances_carry_twice_the_load_of_one() -> None:
 
 def test_an_instance_that_works_alone_is_faster_than_one_among_busy_ones() -> None:
     service = Service([times(20.0, instances=2, alone_ms=10.0)])
-    assert service.seconds(1, busy=1, rng=rng()) == 0.01
-    assert service.seconds(1, busy=2, rng=rng()) == 0.02
+    assert service.seconds(1, 0.0, rng=rng()) == 0.01
+    assert service.seconds(1, 1.0, rng=rng()) == 0.02
+
+
+def test_a_batch_that_had_to_wait_takes_as_long_as_those_that_were_seen_to_wait() -> None:
+    waited = ServiceTimes(instances=1, threads=1, batch=1, busy_ms=(10.0,), waited_ms=(15.0,))
+    assert Service([waited]).seconds(1, 2.0, rng()) == 0.015
+    played = simulate(Policy(), Service([waited]), [0.0, 0.001], [], rng())
+    assert played.latencies_s == pytest.approx([0.010, 0.024])
+
+
+def test_what_is_spent_outside_comes_on_top_and_holds_up_nobody() -> None:
+    outside = Outside(alone_ms=(3.0,), waited_ms=(5.0,))
+    played = simulate(Policy(), Service([times(10.0)]), [0.0, 0.001], [], rng(), outside)
+    assert played.latencies_s == pytest.approx([0.013, 0.024])
+
+
+def test_slow_spells_last_in_simulation_as_they_did_when_they_were_measured() -> None:
+    spells = ServiceTimes(instances=1, threads=1, batch=1, busy_ms=(1.0,) * 50 + (2.0,) * 50)
+    service, dice = Service([spells]), rng()
+    drawn = np.array([service.seconds(1, 1.0, dice) for _ in range(3000)])
+    assert np.corrcoef(drawn[:-1], drawn[1:])[0, 1] > 0.8
+    assert np.mean(drawn) == pytest.approx(0.0015, rel=0.15)
 
 
 def test_times_between_measured_batches_are_interpolated_and_beyond_them_grow_in_proportion() -> None:

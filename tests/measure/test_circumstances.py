@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hasten.measure import circumstances as module
-from hasten.measure.circumstances import Machine, Snapshot, circumstances, run_load_watched
+from hasten.measure.circumstances import Machine, Snapshot, circumstances, disturbed, run_load_watched
 from hasten.measure.contention import Watch
 from hasten.measure.load import Load
 
@@ -84,3 +84,23 @@ def test_a_run_during_which_the_machine_got_busy_is_made_again() -> None:
 def test_a_machine_that_stays_busy_is_measured_and_said() -> None:
     assert watched([True, False, True, False]) == (True, 1)
     assert watched([False, True], patience_s=0.0) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("user", "softirq", "steal", "own_s", "expected"),
+    [
+        (300, 0, 0, 3.0, False),
+        (300, 0, 0, 2.0, True),
+        (300, 100, 0, 3.0, False),
+        (300, 0, 50, 3.0, True),
+    ],
+)
+def test_a_short_measurement_is_disturbed_where_others_or_the_host_took_the_machine(
+    monkeypatch: pytest.MonkeyPatch, user: int, softirq: int, steal: int, own_s: float, expected: bool
+) -> None:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    before = Snapshot((0,) * 8, own_s=0.0, mhz=None)
+    idle = 400 - user - softirq - steal
+    after = Snapshot((user, 0, 0, idle, 0, 0, softirq, steal), own_s=own_s, mhz=None)
+    assert disturbed(before, after) is expected
+    assert not disturbed(Snapshot(None, 0.0, None), after)

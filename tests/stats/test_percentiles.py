@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hasten.stats.percentiles import mean, percentile, values_needed
+from hasten.stats.percentiles import mean, percentile, percentile_of_blocks, values_needed
 
 TIMES = st.lists(st.floats(0.01, 1e4), min_size=72, max_size=120)
 
@@ -65,3 +65,19 @@ def test_the_interval_of_p95_covers_at_least_95_percent_of_skewed_samples() -> N
     figures = [percentile(rng.lognormal(0, 1, 200).tolist(), 95) for _ in range(1000)]
     covered = np.mean([f.low is not None and f.high is not None and f.low <= truth <= f.high for f in figures])
     assert 0.94 <= covered <= 0.985
+
+
+def test_a_percentile_of_crowds_has_a_wider_interval_than_one_of_strangers() -> None:
+    rng = np.random.default_rng(0)
+    blocks = [(rng.normal(size=100) + 5 * (number % 10 == 0)).tolist() for number in range(30)]
+    together = percentile_of_blocks(blocks, 99)
+    apart = percentile([value for block in blocks for value in block], 99)
+    assert together.value == apart.value
+    assert together.low is not None
+    assert apart.low is not None
+    assert together.low < apart.low
+
+
+def test_a_percentile_of_few_blocks_is_not_measured() -> None:
+    assert percentile_of_blocks([[1.0] * 500] * 3, 99).value is None
+    assert "blocks" in (percentile_of_blocks([[1.0] * 500] * 3, 99).reason or "")

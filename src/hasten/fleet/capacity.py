@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from hasten.fleet.simulate import Played, Service, poisson, simulate
+from hasten.fleet.simulate import Outside, Played, Service, poisson, simulate
 from hasten.serve.core import Policy
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.serving import Deployment, Prediction, ServiceTimes, Serving
 from hasten.spec.slo import Goal, Slo
 
-__all__ = ["COMFORTABLE", "Question", "choose", "predict", "speed_needed"]
+__all__ = ["COMFORTABLE", "Question", "choose", "play", "pooled", "predict", "speed_needed"]
 
 # Without a load in the objectives: the share of what the machine can carry at which it is asked about.
 COMFORTABLE = 0.6
@@ -34,15 +34,15 @@ _MOST_SPEED = 16.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """What is asked: service times of one variant in every layout, the shape keys of its data, the goal, and the time
-    that a request spends outside queue and engine, in ms.
+    """What is asked: service times of one variant in every layout, the shape keys of its data, the goal, and what
+    requests spend outside queue and engine.
     """
 
     variant: str
     times: Sequence[ServiceTimes]
     keys: Sequence[Hashable]
     goal: Goal
-    overhead_ms: float = 0.0
+    outside: Outside = field(default_factory=Outside)
     seed: int = 0
 
 
@@ -69,6 +69,17 @@ def choose(question: Question) -> Deployment:
 
 def predict(question: Question, serving: Serving, load_rps: float, *, speed: float = 1.0) -> Prediction:
     """Simulate Poisson arrivals at `load_rps` on `serving`; the interval of a figure is the spread of the runs."""
+    runs: list[list[Played]] = []
+    for run in range(_RUNS):
+        rng = np.random.default_rng((question.seed, run))
+        runs.append([play(question, serving, poisson(load_rps, _REQUESTS, rng), rng, speed=speed)])
+    return pooled(runs, serving, load_rps, warm=_WARM)
+
+
+def play(
+    question: Question, serving: Serving, arrivals: Sequence[float], rng: np.random.Generator, *, speed: float = 1.0
+) -> Played:
+    """Play these very arrivals, seconds in order, through `serving`."""
     times = [t for t in question.times if (t.instances, t.threads) == (serving.instances, serving.threads)]
     policy = Policy(
         instances=serving.instances,
@@ -76,17 +87,28 @@ def predict(question: Question, serving: Serving, load_rps: float, *, speed: flo
         max_delay_s=serving.max_delay_ms / 1e3,
         # As the server waits by default.
         company="adaptive",
-        queue_capacity=_REQUESTS,
+        queue_capacity=max(_REQUESTS, len(arrivals)),
     )
-    runs = [_run(policy, Service(times, speed=speed), load_rps, question, run) for run in range(_RUNS)]
-    warm = [np.array(played.latencies_s[int(_WARM * len(played.latencies_s)) :]) * 1e3 for played in runs]
+    service = Service(times, speed=speed)
+    return simulate(policy, service, arrivals, question.keys, rng, question.outside)
+
+
+def pooled(runs: Sequence[Sequence[Played]], serving: Serving, load_rps: float, *, warm: float = 0.0) -> Prediction:
+    """One prediction from simulated runs, each of which is made of parts that are looked at together. Of each part the
+    first share `warm` of answers does not count. The interval of a figure is the spread of the runs.
+    """
+    latencies = [
+        np.concatenate([np.array(part.latencies_s[int(warm * len(part.latencies_s)) :]) for part in run]) * 1e3
+        for run in runs
+    ]
+    rates = [sum(len(part.latencies_s) for part in run) / max(sum(part.ended_s for part in run), 1e-9) for run in runs]
     return Prediction(
         load_rps=load_rps,
-        latency_p50_ms=_spread([_percentile(one, 50) + question.overhead_ms for one in warm]),
-        latency_p95_ms=_spread([_percentile(one, 95) + question.overhead_ms for one in warm]),
-        latency_p99_ms=_spread([_percentile(one, 99) + question.overhead_ms for one in warm]),
-        throughput_rps=_spread([len(one.latencies_s) / max(one.ended_s, 1e-9) for one in runs]),
-        utilisation=float(np.mean([one.utilisation(serving.instances) for one in runs])),
+        latency_p50_ms=_spread([_percentile(one, 50) for one in latencies]),
+        latency_p95_ms=_spread([_percentile(one, 95) for one in latencies]),
+        latency_p99_ms=_spread([_percentile(one, 99) for one in latencies]),
+        throughput_rps=_spread(rates),
+        utilisation=float(np.mean([part.utilisation(serving.instances) for run in runs for part in run])),
     )
 
 
@@ -108,11 +130,6 @@ def speed_needed(question: Question, serving: Serving, load_rps: float, *, speed
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if meets(middle) else (middle, high)
     return high
-
-
-def _run(policy: Policy, service: Service, load_rps: float, question: Question, run: int) -> Played:
-    rng = np.random.default_rng((question.seed, run))
-    return simulate(policy, service, poisson(load_rps, _REQUESTS, rng), question.keys, rng)
 
 
 def _settings(times: Sequence[ServiceTimes]) -> Iterable[Serving]:

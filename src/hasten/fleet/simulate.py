@@ -29,8 +29,37 @@ from hasten.serve.core import (
     Wake,
 )  # fmt: skip
 from hasten.spec.serving import ServiceTimes
+from hasten.spec.values import Value
 
-__all__ = ["Played", "Service", "poisson", "simulate"]
+__all__ = ["Outside", "Played", "Service", "poisson", "simulate"]
+
+# Values that are drawn one after the other before the walk goes on elsewhere, in the mean.
+_TOGETHER = 20
+
+
+class _Walk:
+    """Draws from a series of measured values so that neighbours stay neighbours: slow spells of a machine last, and
+    values that were drawn one by one would scatter them. The stationary bootstrap (Politis and Romano 1994).
+    """
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self._values = values
+        self._at = -1
+
+    def draw(self, rng: np.random.Generator) -> float:
+        onwards = self._at >= 0 and rng.random() > 1 / _TOGETHER
+        self._at = (self._at + 1) % len(self._values) if onwards else int(rng.integers(len(self._values)))
+        return self._values[self._at]
+
+
+class Outside(Value, frozen=True):
+    """What requests spend outside queue and engine, on the wire, in the front end and in their client, in ms and in
+    time order: of those that met an idle server, those that met a busy instance, and those that waited.
+    """
+
+    alone_ms: tuple[float, ...] = (0.0,)
+    busy_ms: tuple[float, ...] = (0.0,)
+    waited_ms: tuple[float, ...] = (0.0,)
 
 
 class Service:
@@ -40,10 +69,12 @@ class Service:
 
     def __init__(self, times: Sequence[ServiceTimes], *, speed: float = 1.0) -> None:
         self._sizes = sorted(times, key=lambda item: item.batch)
+        self._states = {item.batch: _States(item.alone_ms, item.busy_ms, item.waited_ms) for item in times}
         self._speed = speed
 
-    def seconds(self, rows: int, busy: int, rng: np.random.Generator) -> float:
-        """Return how long a batch of `rows` takes while `busy` instances work, this one included.
+    def seconds(self, rows: int, crowding: float, rng: np.random.Generator) -> float:
+        """Return how long a batch of `rows` takes at a crowding from 0 (no other instance is busy) to 1 (all are), and
+        above 1 where it had to wait.
 
         Between two measured sizes times are interpolated; above the largest they grow in proportion.
         """
@@ -51,16 +82,26 @@ class Service:
         above = next((item for item in self._sizes if item.batch >= rows), None)
         if not below or above is None or above.batch == rows:
             item = above or self._sizes[-1]
-            return self._draw(item, busy, rng) * (1.0 if above else rows / item.batch)
+            return self._draw(item, crowding, rng) * (1.0 if above else rows / item.batch)
         low = below[-1]
         share = (rows - low.batch) / (above.batch - low.batch)
-        return (1 - share) * self._draw(low, busy, rng) + share * self._draw(above, busy, rng)
+        return (1 - share) * self._draw(low, crowding, rng) + share * self._draw(above, crowding, rng)
 
-    def _draw(self, item: ServiceTimes, busy: int, rng: np.random.Generator) -> float:
-        """One measured run; with some of the instances busy, from the one or the other set in proportion."""
-        crowded = item.instances == 1 or (busy - 1) / (item.instances - 1) > rng.random()
-        times = item.busy_ms if crowded or not item.alone_ms else item.alone_ms
-        return times[int(rng.integers(len(times)))] / 1e3 / self._speed
+    def _draw(self, item: ServiceTimes, crowding: float, rng: np.random.Generator) -> float:
+        return self._states[item.batch].draw(crowding, rng) / 1e3 / self._speed
+
+
+class _States:
+    """Three series of times: alone, with others busy, and after waiting. What was not measured is like the next."""
+
+    def __init__(self, alone: Sequence[float], busy: Sequence[float], waited: Sequence[float]) -> None:
+        self._alone, self._busy, self._waited = _Walk(alone or busy), _Walk(busy), _Walk(waited or busy)
+
+    def draw(self, crowding: float, rng: np.random.Generator) -> float:
+        """One value; with some of the others busy, from the one or the other series in proportion."""
+        if crowding > 1:
+            return self._waited.draw(rng)
+        return (self._busy if crowding > rng.random() else self._alone).draw(rng)
 
 
 @dataclass(slots=True)
@@ -86,23 +127,33 @@ def poisson(rate_rps: float, count: int, rng: np.random.Generator) -> list[float
 
 
 def simulate(
-    policy: Policy, service: Service, arrivals: Sequence[float], keys: Sequence[Hashable], rng: np.random.Generator
+    policy: Policy,
+    service: Service,
+    arrivals: Sequence[float],
+    keys: Sequence[Hashable],
+    rng: np.random.Generator,
+    outside: Outside | None = None,
 ) -> Played:
     """Play arrivals (seconds, ascending) through the scheduler. `keys` are shape keys to draw from, with their
-    frequency; requests carry one row.
+    frequency; requests carry one row. What they spend `outside`
+    of queue and engine is drawn for each batch and comes on top.
     """
-    return _Play(policy, service, rng).run(arrivals, keys)
+    return _Play(policy, service, rng, outside or Outside()).run(arrivals, keys)
 
 
 class _Play:
-    def __init__(self, policy: Policy, service: Service, rng: np.random.Generator) -> None:
+    def __init__(self, policy: Policy, service: Service, rng: np.random.Generator, outside: Outside) -> None:
         self._core = Core(policy)
+        self._instances = policy.instances
         self._service = service
+        self._outside = _States(outside.alone_ms, outside.busy_ms, outside.waited_ms)
         self._rng = rng
         self._heap: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
         self._arrived: dict[int, float] = {}
         self._running: dict[int, tuple[int, ...]] = {}
+        # What batches under way spend outside queue and engine.
+        self._extra: dict[int, float] = {}
         self._played = Played()
 
     def run(self, arrivals: Sequence[float], keys: Sequence[Hashable]) -> Played:
@@ -113,7 +164,7 @@ class _Play:
         while self._heap:
             now, _, event = heapq.heappop(self._heap)
             if isinstance(event, Finished):
-                self._answer(self._running.pop(event.instance), now)
+                self._answer(self._running.pop(event.instance), now, self._extra.pop(event.instance))
             for command in self._core.handle(event, now):
                 self._carry_out(command, now)
         return self._played
@@ -122,7 +173,9 @@ class _Play:
         match command:
             case Dispatch(ids, rows, instance):
                 self._running[instance] = ids
-                seconds = self._service.seconds(rows, len(self._running), self._rng)
+                crowding = self._crowding(now - self._arrived[ids[0]])
+                self._extra[instance] = self._outside.draw(crowding, self._rng) / 1e3
+                seconds = self._service.seconds(rows, crowding, self._rng)
                 self._played.busy_s += seconds
                 self._played.batches += 1
                 self._at(now + seconds, Finished(seconds, instance))
@@ -133,8 +186,14 @@ class _Play:
             case StartInstance() | StopInstance():
                 raise AssertionError("policies that are simulated here have a fixed number of instances")
 
-    def _answer(self, ids: tuple[int, ...], now: float) -> None:
-        self._played.latencies_s += [now - self._arrived[id_] for id_ in ids]
+    def _crowding(self, waited_s: float) -> float:
+        """How busy the others are, from 0 to 1; above that where the batch itself had to wait."""
+        if waited_s > 0:
+            return 2.0
+        return (len(self._running) - 1) / (self._instances - 1) if self._instances > 1 else 0.0
+
+    def _answer(self, ids: tuple[int, ...], now: float, outside_s: float) -> None:
+        self._played.latencies_s += [now + outside_s - self._arrived[id_] for id_ in ids]
         self._played.ended_s = now
 
     def _at(self, time: float, event: Event) -> None:

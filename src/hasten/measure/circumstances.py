@@ -18,11 +18,14 @@ from hasten.measure.outcome import LoadResult
 from hasten.measure.traffic import Callee, run_load
 from hasten.spec.measurement import Figure, unmeasured
 
-__all__ = ["Machine", "Snapshot", "Watched", "circumstances", "run_load_watched"]
+__all__ = ["Machine", "Snapshot", "Watched", "circumstances", "disturbed", "run_load_watched"]
 
 # Fields of the first line of /proc/stat, in ticks (proc(5)); guest time is part of user time already.
 _USER, _NICE, _SYSTEM, _IDLE, _IOWAIT, _IRQ, _SOFTIRQ, _STEAL = range(8)
 _BUSY = (_USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ)
+# Cores that others may keep busy, and the share of time that the host may take, before a short measurement counts as
+# disturbed. Ticks are a sample: over two seconds of two cores chance makes a twentieth of a core.
+_OTHERS, _STOLEN = 0.15, 0.02
 _TICKS = 100  # USER_HZ, the same on every Linux that Python runs on
 
 
@@ -80,6 +83,21 @@ def circumstances(before: Snapshot, after: Snapshot) -> dict[str, Figure]:
         else unmeasured("this machine does not tell its clock frequency (no cpufreq)")
     )
     return figures
+
+
+def disturbed(before: Snapshot, after: Snapshot) -> bool:
+    """Whether others took a part of the machine that shows in what was measured meanwhile. False where the machine does
+    not tell. Work for the network is nobody's own and left out.
+    """
+    if before.ticks is None or after.ticks is None:
+        return False
+    spent = [max(0, b - a) for a, b in zip(before.ticks, after.ticks, strict=True)]
+    whole = sum(spent)
+    if whole == 0:
+        return False
+    busy_s = sum(spent[field] for field in (_USER, _NICE, _SYSTEM)) / _TICKS
+    others = (busy_s - (after.own_s - before.own_s)) / (whole / _TICKS / (os.cpu_count() or 1))
+    return others > _OTHERS or spent[_STEAL] / whole > _STOLEN
 
 
 def _shares(before: Snapshot, after: Snapshot) -> dict[str, Figure]:

@@ -69,7 +69,8 @@ def ask(
     """Measure a variant's service times on tuning data; all that a deployer needs. Raises `EngineError`."""
     cores = environment().cores_physical
     times = measure_service(open_arm, variant.target, data, sizes, cores, watch, seed=seed)
-    inputs = [feed(signature, [sample_for(signature, data, at)]) for at in range(min(_SENT, len(data)))]
+    sent = np.linspace(0, len(data) - 1, min(_SENT, len(data))).astype(int)
+    inputs = [feed(signature, [sample_for(signature, data, int(at))]) for at in sent]
     keys = shape_keys(signature, data)
     return Asked(variant=variant.id, times=times, keys=keys, inputs=inputs, goal=goal, seed=seed)
 

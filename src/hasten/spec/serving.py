@@ -37,7 +37,8 @@ class Serving(Value, frozen=True):
 
 class ServiceTimes(Value, frozen=True):
     """How long batches of one size take in one layout, all instances busy with batches of that size: milliseconds of
-    single runs, in time order. `alone_ms` are those of one instance while the others rest.
+    single runs, in time order. `alone_ms` are those of one instance while the others rest, `waited_ms`, where a server
+    was seen, those of batches that had to wait, when the handling of what comes presses on the engines.
     """
 
     instances: int
@@ -45,6 +46,7 @@ class ServiceTimes(Value, frozen=True):
     batch: int
     busy_ms: tuple[float, ...]
     alone_ms: tuple[float, ...] = ()
+    waited_ms: tuple[float, ...] = ()
     rows_per_s: Figure = NOT_MEASURED
 
 
@@ -64,7 +66,8 @@ class Prediction(Value, frozen=True):
 class Rehearsal(Value, frozen=True):
     """What the real server gave at the same load, from an open loop of Poisson arrivals. `offered_rps` is the rate at
     which they really came, since chance has its part in it. `failed` are all requests that got no answer: refused,
-    broken, not answered or not even sent in time.
+    broken, not answered or not even sent in time. `late` are those that their sender sent more than 5 ms after they
+    were due; their latency counts from when they were due all the same.
     """
 
     load_rps: float
@@ -74,6 +77,7 @@ class Rehearsal(Value, frozen=True):
     latency_p99_ms: Figure
     throughput_rps: Figure
     failed: int = 0
+    late: int = 0
 
 
 class Deployment(Value, frozen=True):

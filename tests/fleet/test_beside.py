@@ -1,0 +1,58 @@
+"""From what a server's log tells to what the simulation draws from."""
+
+from __future__ import annotations
+
+import pytest
+
+from hasten.fleet.beside import Seen, beside_of
+from hasten.spec.serving import ServiceTimes, Serving
+
+SERVING = Serving(instances=2, threads=1)
+REST = [
+    ServiceTimes(instances=2, threads=1, batch=1, busy_ms=(10.0,), alone_ms=(8.0,)),
+    ServiceTimes(instances=1, threads=2, batch=1, busy_ms=(6.0,), alone_ms=(6.0,)),
+]
+
+
+def seen(began_s: float, engine_ms: float, queue_ms: float = 0.0, outside_ms: float = 1.0, batch: int = 1) -> Seen:
+    return Seen(began_s=began_s, engine_ms=engine_ms, queue_ms=queue_ms, outside_ms=outside_ms, batch=batch)
+
+
+# Twenty that met an idle server, then twenty pairs of which the second met the first; and twenty that waited.
+ALONE = [seen(at, 12.0, outside_ms=1.0) for at in range(20)]
+PAIRS = [
+    one for at in range(20, 40) for one in (seen(at, 12.0, outside_ms=1.0), seen(at + 0.005, 14.0, outside_ms=2.0))
+]
+WAITED = [seen(100 + at / 100, 15.0, queue_ms=30.0, outside_ms=3.0) for at in range(20)]
+
+
+def test_requests_are_told_apart_by_the_state_in_which_they_met_the_server() -> None:
+    beside = beside_of(REST, SERVING, [*ALONE, *PAIRS], WAITED, 140.0)
+    own = beside.times[0]
+    assert (set(own.alone_ms), set(own.busy_ms), set(own.waited_ms)) == ({12.0}, {14.0}, {15.0})
+    outside = beside.outside
+    assert (set(outside.alone_ms), set(outside.busy_ms), set(outside.waited_ms)) == ({1.0}, {2.0}, {3.0})
+    assert beside.capacity_rps == 140.0
+
+
+def test_layouts_that_were_not_served_are_as_much_slower_as_the_one_that_was() -> None:
+    other = beside_of(REST, SERVING, [*ALONE, *PAIRS], WAITED, 140.0).times[1]
+    assert other.alone_ms == pytest.approx((6.0 * 12 / 8,))
+    assert other.waited_ms == pytest.approx((6.0 * 15 / 10,))
+
+
+def test_a_state_that_was_hardly_seen_is_what_was_measured_at_rest_and_as_much_slower() -> None:
+    own = beside_of(REST, SERVING, ALONE, WAITED, 140.0).times[0]
+    assert own.busy_ms == pytest.approx((15.0,))
+
+
+def test_where_nothing_was_seen_times_stay_as_they_are_at_rest() -> None:
+    own = beside_of(REST, SERVING, [], [], 140.0).times[0]
+    assert (own.alone_ms, own.busy_ms, own.waited_ms) == ((8.0,), (10.0,), (10.0,))
+
+
+def test_a_batch_counts_once_however_many_requests_were_in_it() -> None:
+    rest = [ServiceTimes(instances=1, threads=2, batch=size, busy_ms=(float(size),)) for size in (1, 2)]
+    full = [seen(at, 5.0 + at, queue_ms=9.0, batch=2) for at in range(15) for _ in range(2)]
+    pairs = beside_of(rest, Serving(threads=2, max_batch=2), [], full, 9.0).times[1]
+    assert pairs.waited_ms == tuple(5.0 + at for at in range(15))
