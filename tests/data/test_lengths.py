@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.data import Dataset
-from hasten.data.lengths import buckets_for, describe_lengths, is_padding_mask, padded_length, waste
+from hasten.data.lengths import buckets_for, describe_lengths, is_padding_mask, padded_length, typical_lengths, waste
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
 
@@ -104,3 +104,13 @@ def test_pictures_of_one_size_have_no_lengths_though_the_model_would_take_others
 def test_what_has_holes_or_other_numbers_is_no_padding_mask(row: list[int]) -> None:
     data = Dataset(inputs=[{"m": np.array(row, np.int64)}])
     assert not is_padding_mask("m", data.subset(range(1)))
+
+
+@pytest.mark.parametrize(("held", "sent", "typical"), [([3, 9, 12], 0, (16, 16)), ([3, 9, 12], 64, (64, 64))])
+def test_a_typical_length_is_that_of_what_is_sent(held: list[int], sent: int, typical: tuple[int, ...]) -> None:
+    assert typical_lengths(TEXT, texts(held, sent=sent).subset(range(3))) == typical
+
+
+def test_what_has_one_size_has_no_typical_length() -> None:
+    fixed = Signature(inputs=(TensorSpec(name="x", dtype="FP32", shape=("n", 4)),), outputs=())
+    assert typical_lengths(fixed, Dataset(inputs={"x": np.zeros((3, 4), np.float32)}).subset(range(3))) == ()

@@ -15,7 +15,7 @@ import numpy as np
 from hasten.data.dataset import Arrays, Samples
 from hasten.spec.signature import Signature
 
-__all__ = ["buckets_for", "describe_lengths", "is_padding_mask", "padded_length", "waste"]
+__all__ = ["buckets_for", "describe_lengths", "is_padding_mask", "padded_length", "typical_lengths", "waste"]
 
 # So many samples tell how lengths spread.
 _LOOKED_AT = 256
@@ -116,6 +116,18 @@ def describe_lengths(signature: Signature, samples: Samples) -> str | None:
     share = waste(held, sent)
     repair = "; what cutting it gains repairs what clients send" if share >= _MUCH else ""
     return f"{words}; {share:.0%} of it padding, by {mask}{repair}"
+
+
+def typical_lengths(signature: Signature, samples: Samples, multiple: int = 8) -> tuple[int, ...]:
+    """Return the middle size along each open axis behind the batch, rounded up to a multiple: what a speed depends on
+    beside the model. Empty where no axis is open.
+    """
+    if not len(samples):
+        return ()
+    looked = [samples.inputs(int(at)) for at in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT))]
+    return tuple(
+        math.ceil(float(np.median(sent)) / multiple) * multiple for _, sent in _open_lengths(signature, looked)
+    )
 
 
 def _open_lengths(signature: Signature, looked: Sequence[Arrays]) -> Iterator[tuple[str, list[int]]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hasten.bundle.write import check_destination
 from hasten.data.dataset import Dataset, Subset
 from hasten.data.feed import check_fits, sample_for
+from hasten.data.lengths import typical_lengths
 from hasten.data.split import Splits, split
 from hasten.engine.host import environment
 from hasten.errors import EngineError, MissingError, ModelError, StorageError
@@ -101,7 +102,10 @@ class _Run:
         self._book = AnswerBook()
         self._builds: dict[str, Build] = {}
         self._history = History(job.history)
-        self._forecast = Forecast(model.digest, self._history.lessons())
+        # The same model on much longer samples is another one to a forecast.
+        lengths = typical_lengths(model.signature, splits.tuning)
+        self._known_as = fingerprint(model.digest, *lengths) if lengths else model.digest
+        self._forecast = Forecast(self._known_as, self._history.lessons())
         self._watches: dict[str, Watch] = {
             name: Watch(job.budget_s * share, probe=job.cores_given) for name, share in _PATIENCE.items()
         }
@@ -114,7 +118,7 @@ class _Run:
             self._tuning_s = effort.tuning_s
             tuned = self._tuning(arm, effort).run(self._reference, wishes)
             self._builds |= tuned.builds
-            self._history.keep(self._model.digest, self._forecast.lessons)
+            self._history.keep(self._known_as, self._forecast.lessons)
             candidates = tuned.evidence()
             raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
             best = pick(candidates, job.goal, effort.holdout_samples, raced)
