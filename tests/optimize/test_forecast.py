@@ -151,3 +151,12 @@ def test_what_is_surer_is_held_against_what_is_sure() -> None:
     aware = {prospect.wish.id: prospect.worth for prospect in Forecast().rank([sure, narrow], 1.5, 1.0)}
     assert aware[sure.id] > plain[sure.id]
     assert aware[narrow.id] == plain[narrow.id]
+
+
+def test_a_hundred_lessons_of_other_models_do_not_outvote_what_this_one_shows() -> None:
+    fast = wish("openvino", "bf16")
+    others = [lesson(fast, 0.9, model=f"other{at % 3}") for at in range(100)]
+    forecast = Forecast("mine", others)
+    assert outlook(forecast, fast).gain < 1.3, "of a model that showed nothing yet they are all that is known"
+    forecast.learn(lesson(fast, 3.4))
+    assert outlook(forecast, wish("openvino", "bf16", knob=True)).gain > 3.0

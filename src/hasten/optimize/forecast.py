@@ -66,6 +66,9 @@ _SPREAD = {
 # What a trial may be off by besides its own interval: this run's, and those of earlier runs of the same model and of
 # other models.
 _NOISE, _SAME_MODEL, _OTHER_MODEL = 0.03, 0.1, 0.4
+# The share of an effect's variance that is the same for all models; the rest is each model's own. However many lessons
+# of others there are, what this model shows itself is believed.
+_ALIKE = 0.5
 # How often answers stay good enough, before anything is known of the model.
 _SAFE = {"f32": 0.97, "bf16": 0.85, "f16": 0.9, "int8": 0.45, "int4": 0.35}
 _SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "quantize_nncf": 0.55}
@@ -161,13 +164,17 @@ class Forecast:
         variance = np.array([_shared(traits, traits) for traits in asked])
         if not known:
             return prior, np.sqrt(variance)
-        cross = np.array([[_shared(a, lesson.traits) for lesson in known] for a in asked])
-        inner = np.array([[_shared(a.traits, b.traits) for b in known] for a in known])
+        cross = np.array([[_shared(a, b.traits) * self._alike("", b.model) for b in known] for a in asked])
+        inner = np.array([[_shared(a.traits, b.traits) * self._alike(a.model, b.model) for b in known] for a in known])
         inner[np.diag_indices(len(known))] += [self._noise(lesson) ** 2 for lesson in known]
         surprise = np.array([(lesson.log_gain or 0.0) - _mean(lesson.traits) for lesson in known])
         weights = np.linalg.solve(inner, cross.T).T
         left = variance - np.einsum("ij,ij->i", weights, cross)
         return prior + weights @ surprise, np.sqrt(np.maximum(left, 1e-6))
+
+    def _alike(self, a: str, b: str) -> float:
+        """How much of the effects two models have in common: all that one has with itself."""
+        return 1.0 if (a or self._model) == (b or self._model) else _ALIKE
 
     def _noise(self, lesson: Lesson) -> float:
         own = math.hypot(_NOISE, lesson.spread or 0.0)
