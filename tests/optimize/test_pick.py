@@ -141,3 +141,16 @@ def test_a_narrow_format_that_changed_no_answer_yet_may_still_change_one(speed: 
         ),
     ]
     assert pick(found, goal, 300)[0].variant.id == first
+
+
+@pytest.mark.parametrize(("speed", "first"), [(9.0, "bf16"), (12.0, "int8")])
+def test_of_two_that_are_not_sure_the_one_with_more_bits_goes_first(speed: float, first: str) -> None:
+    goal = Goal(slo=Slo(accuracy_drop_max=0.0105))
+    found = [
+        msgspec.structs.replace(
+            evidence(name, goal, speed=each, energy=1.0, samples=100),
+            variant=Variant(id=name, target=Target(engine="openvino", precision=name)),  # type: ignore[arg-type]
+        )
+        for name, each in (("int8", speed), ("bf16", 7.0))
+    ]
+    assert pick(found, goal, 1300)[0].variant.id == first
