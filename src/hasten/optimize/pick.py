@@ -18,13 +18,13 @@ from hasten.spec.variant import REFERENCE
 from hasten.stats.change import error_at, is_silent, reach_at
 from hasten.verify.judge import GAIN
 
-__all__ = ["DOUBT", "MOST", "accuracy_trouble", "by_speed", "finalists", "gain_of", "losers", "pick", "why_not"]
+__all__ = ["MOST", "accuracy_trouble", "by_speed", "finalists", "gain_of", "losers", "pick", "why_not"]
 
 MOST = 3
 FINALISTS = 4
 # A variant must be so many times as fast to go before one whose accuracy is surer: a first pick that fails on holdout
 # data leaves the place to spares, which must pass at a stricter level.
-DOUBT = 1.25
+_DOUBT = 1.25
 # The same for integers: they change about ten times as many answers as bf16, and few samples show neither.
 _GREAT_DOUBT = 2.0
 
@@ -53,7 +53,7 @@ def pick(
         handicap = GAIN if turned or not item.variant.target.pin else 1.0
         # A cascade answers as its own narrower format does, and its closest calls as the reference: it is surer.
         unsure = not _cascades(item) and _kind(item, cascades=True) in cascades
-        handicap *= (DOUBT if unsure else 1.0) * _doubt(item, goal, holdout_samples)
+        handicap *= (_DOUBT if unsure else 1.0) * _doubt(item, goal, holdout_samples)
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
@@ -133,7 +133,7 @@ def _doubt(item: Evidence, goal: Goal, holdout_samples: int) -> float:
     trouble = accuracy_trouble(item, goal, holdout_samples, errors=1.0)
     if not (trouble or _unlikely(item, goal.slo.accuracy_drop_max - unseen, holdout_samples)):
         return 1.0
-    return _GREAT_DOUBT if item.variant.target.precision in ("int8", "int4") else DOUBT
+    return _GREAT_DOUBT if item.variant.target.precision in ("int8", "int4") else _DOUBT
 
 
 def _unlikely(item: Evidence, drop_max: float, holdout_samples: int, errors: float = 0.0) -> str | None:

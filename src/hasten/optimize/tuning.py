@@ -27,7 +27,7 @@ from hasten.optimize.build import Builder
 from hasten.optimize.chances import SecondChances
 from hasten.optimize.forecast import WORTH, Forecast, Prospect
 from hasten.optimize.payoff import drop_what_does_not_pay
-from hasten.optimize.pick import DOUBT, by_speed, finalists
+from hasten.optimize.pick import by_speed, finalists
 from hasten.optimize.plan import second_wave
 from hasten.optimize.races import Races
 from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, unlikely
@@ -105,9 +105,7 @@ class Tuning:
 
     def _next(self, tuned: Tuned, waiting: Sequence[Wish]) -> Prospect:
         """What a resumed run has finished already comes first; where speed is not the question, the planned order."""
-        evidence, leader = tuned.evidence(), self._leader(tuned)
-        sure = leader_of([item for item in evidence if item.variant.target.precision == "f32"], *self._bound)
-        ranked = self.forecast.rank(waiting, leader.speed, max(sure.speed, leader.speed / DOUBT))
+        ranked = self.forecast.rank(waiting, self._leader(tuned).speed, self._sure(tuned).speed)
         done = next((wish for wish in waiting if self._finished(wish)), None)
         wanted = done or _plainest(ranked[0].wish if self._by_speed else waiting[0], waiting)
         return next(prospect for prospect in ranked if prospect.wish is wanted)
@@ -147,7 +145,7 @@ class Tuning:
             key += "/" + fingerprint(variant.recipe)[:12]
         trial = self.log.get(key, Trial)
         if trial is None:
-            bench = self.bench if variant.id == REFERENCE else replace(self.bench, behind=self._behind(tuned))
+            bench = self.bench if variant.id == REFERENCE else replace(self.bench, behind=self._behind(tuned, variant))
             trial = try_variant(bench, variant, self.builder.build)
             trial = msgspec.structs.replace(trial, seconds=trial.seconds + built_s)
             self.log.put(key, trial)
@@ -175,17 +173,18 @@ class Tuning:
         )
 
     def _leader(self, tuned: Tuned) -> Leader:
-        return leader_of(tuned.evidence(), *self._bound)
+        return leader_of(tuned.evidence(), self.goal, self.holdout_samples)
 
-    @property
-    def _bound(self) -> tuple[Goal, int]:
-        return self.goal, self.holdout_samples
+    def _sure(self, tuned: Tuned) -> Leader:
+        """The fastest in f32: what is left where fewer bits fail on holdout data."""
+        in_f32 = [item for item in tuned.evidence() if item.variant.target.precision == "f32"]
+        return leader_of(in_f32, self.goal, self.holdout_samples)
 
-    def _behind(self, tuned: Tuned) -> Callable[[Figure], str | None] | None:
+    def _behind(self, tuned: Tuned, variant: Variant) -> Callable[[Figure], str | None] | None:
         """Rules out what is far behind; where memory counts, a slow candidate may still be the one."""
         if self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
             return None
-        return behind(self._leader(tuned))
+        return behind(self._sure(tuned) if variant.target.precision == "f32" else self._leader(tuned))
 
     def _finished(self, wish: Wish) -> bool:
         return self.log.get(f"tuning/{wish.id}", Trial) is not None
