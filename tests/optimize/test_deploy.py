@@ -101,7 +101,8 @@ def test_a_pick_that_holds_at_the_load_is_accepted(make_job: Make) -> None:
 
 def test_a_pick_that_fails_at_the_load_gives_way_to_the_reference_which_is_asked_too(make_job: Make) -> None:
     deployer = MadeUp({"openvino-bf16-2t": 50.0})
-    record = run(make_job(goal=LOADED, deployer=deployer)).record
+    slow = {("openvino", "f32", threads): (15.0, 0.0) for threads in (1, 2)}
+    record = run(make_job(slow, goal=LOADED, deployer=deployer)).record
     assert deployer.rehearsed == ["openvino-bf16-2t", "reference"]
     assert record.verdict == "keep_reference"
     assert "at 50 requests/s" in record.summary
@@ -121,7 +122,7 @@ def test_a_spare_that_stands_in_for_a_pick_that_fails_at_the_load_is_asked_itsel
 
 
 def test_where_the_reference_fails_at_the_load_as_well_the_objectives_are_infeasible(make_job: Make) -> None:
-    deployer = MadeUp({"openvino-bf16-2t": 50.0, "reference": 60.0})
+    deployer = MadeUp({"openvino-bf16-2t": 50.0, "openvino-f32-2t": 50.0, "reference": 60.0})
     outcome = run(make_job(goal=LOADED, deployer=deployer))
     assert outcome.record.verdict == "infeasible"
     assert outcome.bundle is None

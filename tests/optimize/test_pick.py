@@ -127,30 +127,3 @@ def test_a_cascade_goes_before_what_it_makes_surer_unless_that_is_a_quarter_fast
     ]
     assert pick(found, FAST, 1000)[0].variant.id == first
     assert len(pick(found, FAST, 1000)) == 2, "the other stands by"
-
-
-@pytest.mark.parametrize(("speed", "first"), [(1.4, "exact"), (1.7, "narrow")])
-def test_a_narrow_format_that_changed_no_answer_yet_may_still_change_one(speed: float, first: str) -> None:
-    """400 samples without a change are no proof that 300 others will have none at a bound of one in 70."""
-    goal = Goal(slo=Slo(accuracy_drop_max=0.0145))
-    narrow = Target(engine="openvino", precision="bf16")
-    found = [
-        evidence("exact", goal, speed=1.25, energy=1.0, samples=400),
-        msgspec.structs.replace(
-            evidence("narrow", goal, speed=speed, energy=1.0, samples=400), variant=Variant(id="narrow", target=narrow)
-        ),
-    ]
-    assert pick(found, goal, 300)[0].variant.id == first
-
-
-@pytest.mark.parametrize(("speed", "first"), [(9.0, "bf16"), (12.0, "int8")])
-def test_of_two_that_are_not_sure_the_one_with_more_bits_goes_first(speed: float, first: str) -> None:
-    goal = Goal(slo=Slo(accuracy_drop_max=0.0105))
-    found = [
-        msgspec.structs.replace(
-            evidence(name, goal, speed=each, energy=1.0, samples=100),
-            variant=Variant(id=name, target=Target(engine="openvino", precision=name)),  # type: ignore[arg-type]
-        )
-        for name, each in (("int8", speed), ("bf16", 7.0))
-    ]
-    assert pick(found, goal, 1300)[0].variant.id == first

@@ -45,7 +45,7 @@ def test_the_fastest_safe_candidate_is_picked_claimed_and_packed(make_job: Make)
     outcome = run(make_job())
     assert outcome.record.verdict == "accepted"
     assert outcome.record.picked == "openvino-bf16-2t"
-    assert outcome.record.ladder == ("openvino-bf16-2t", "reference")
+    assert outcome.record.ladder == ("openvino-bf16-2t", "openvino-f32-2t", "reference"), "f32 is looked for, too"
     bundle = open_bundle(outcome.bundle)  # type: ignore[arg-type]
     bundle.require_servable()
     speedup = bundle.evidence("openvino-bf16-2t").measurement.speedup
@@ -378,9 +378,8 @@ def test_picks_that_the_budget_leaves_no_time_to_claim_are_named(make_job: Make)
     close = {("openvino", "f32", 2): (4.2, 0.0)}
     record = run(make_job(close, budget_s=11.0, clock=clock, listener=late)).record
     assert [item.variant.id for item in record.holdout] == ["openvino-bf16-2t"]
-    assert [r.variant.id for r in record.rejected if "left time for the claims of 1 before it" in r.reason] == [
-        "openvino-f32-2t"
-    ]
+    [unclaimed] = [r.variant for r in record.rejected if "left time for the claims of 1 before it" in r.reason]
+    assert (unclaimed.target.engine, unclaimed.target.precision) == ("openvino", "f32")
 
 
 def test_a_build_may_take_what_is_left_for_trying_and_no_more(make_job: Make) -> None:

@@ -25,8 +25,6 @@ FINALISTS = 4
 # A variant must be so many times as fast to go before one whose accuracy is surer: a first pick that fails on holdout
 # data leaves the place to spares, which must pass at a stricter level.
 _DOUBT = 1.25
-# The same for integers: they change about ten times as many answers as bf16, and few samples show neither.
-_GREAT_DOUBT = 2.0
 
 
 def finalists(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
@@ -126,14 +124,7 @@ def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int, *, errors
 
 
 def _doubt(item: Evidence, goal: Goal, holdout_samples: int) -> float:
-    """Where fewer bits may change answers, one more than was seen is taken to have changed: none among a few hundred is
-    not none.
-    """
-    unseen = 0.0 if item.variant.target.precision == "f32" else 1 / max(item.measurement.accuracy_change.n, 1)
-    trouble = accuracy_trouble(item, goal, holdout_samples, errors=1.0)
-    if not (trouble or _unlikely(item, goal.slo.accuracy_drop_max - unseen, holdout_samples)):
-        return 1.0
-    return _GREAT_DOUBT if item.variant.target.precision in ("int8", "int4") else _DOUBT
+    return _DOUBT if accuracy_trouble(item, goal, holdout_samples, errors=1.0) else 1.0
 
 
 def _unlikely(item: Evidence, drop_max: float, holdout_samples: int, errors: float = 0.0) -> str | None:
