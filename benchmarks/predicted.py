@@ -72,7 +72,7 @@ def page(rows: Sequence[Row], host: Environment) -> str:
         "no core; they count from when they were due.",
         "",
         "Turns in which other processes took more than 0.15 cores, or the host more than 2 % of the time, are left "
-        "out, whatever they gave, and counted as disturbed.",
+        "out, whatever they gave, and counted as disturbed. Where there were no others, they stand.",
         "",
         f"Machine: {where}.",
         "",

@@ -39,6 +39,8 @@ _FULL_S, _FULL_REQUESTS, _FULL = (1.2, 2.5), 300, 1.1
 # What a server carries is first asked by a closed loop, which makes less work for front end and client than requests
 # that come at random; the rest of the time is spent on those. They find this many requests a slot waiting already.
 _FIRST_S, _WAITING = 1.0, 8
+# Further overloads of one look, each by more, where the server carried what was sent.
+_MORE = 2
 _MOST_WAITING = 64
 # What comes first meets queues and caches that are not yet as they will be.
 _RAMP = 0.15
@@ -91,26 +93,42 @@ class Rehearsing:
         """Send requests at random, first fewer, then more than are carried. Raises `EngineError` where nothing is
         answered.
         """
-        usual = self.looks[-1].capacity_rps if self.looks else self._first()
+        # What a disturbed look says of the server would be too little for a sender that is to overload it.
+        usual = self.looks[-1].capacity_rps if self.looks and not self.disturbed else self._first()
         before = self.machine.snapshot()
         due = self._due(_MEDIUM * usual, _within(_MEDIUM_REQUESTS / (_MEDIUM * usual), _MEDIUM_S))
-        self._medium += self._seen(self.sender.open_loop(due))
-        seconds = _within(_FULL_REQUESTS / usual, _FULL_S)
-        due = [0.0] * self._waiting() + self._due(_FULL * usual, seconds)
-        calls = self.sender.open_loop(due)
+        medium = self._seen(self.sender.open_loop(due))
+        capacity, moved, full = self._overload(usual)
+        for _ in range(_MORE):
+            if capacity < (1 + _FULL) / 2 * usual:
+                break
+            # It carried about all that was sent; it may carry more.
+            usual = capacity
+            capacity, moved, full = self._overload(usual)
         self.disturbed = disturbed(before, self.machine.snapshot())
+        # A disturbed look serves its own turn only, which is left out with it.
+        pool = [*self._medium, *medium]
+        if not self.disturbed:
+            self._medium = pool
+            self._moved.append(moved)
+        beside = beside_of(self.deployment.times, self.serving, pool, full, capacity)
+        self.looks.append(beside)
+        return beside
+
+    def _overload(self, usual_rps: float) -> tuple[float, float, list[Seen]]:
+        """Send more than is carried; how much is, how much more in the second half than in the first, and what was
+        seen. Raises `EngineError` where hardly anything is answered.
+        """
+        seconds = _within(_FULL_REQUESTS / usual_rps, _FULL_S)
+        due = [0.0] * self._waiting() + self._due(_FULL * usual_rps, seconds)
+        calls = self.sender.open_loop(due)
         done = sorted(call.done_s for call in calls if call.done_s is not None and call.failure is None)
         # Until the last request was due there was always one waiting.
         middle = (1 + _RAMP) / 2 * seconds
         halves = [sum(low <= at <= high for at in done) for low, high in ((_RAMP * seconds, middle), (middle, seconds))]
         if not all(halves):
             raise EngineError(f"Within {seconds:.1f} s the server answered hardly any request.")
-        self._moved.append(halves[1] / halves[0])
-        capacity = sum(halves) / ((1 - _RAMP) * seconds)
-        full = self._seen(calls)
-        beside = beside_of(self.deployment.times, self.serving, self._medium, full, capacity)
-        self.looks.append(beside)
-        return beside
+        return sum(halves) / ((1 - _RAMP) * seconds), halves[1] / halves[0], self._seen(calls)
 
     def _first(self) -> float:
         """Requests a second in a closed loop. Raises `EngineError`."""
@@ -136,7 +154,7 @@ class Rehearsing:
         played: list[Played] = []
         for run in range(_RUNS):
             rng = np.random.default_rng((self.question.seed, seed, run))
-            played.append(play(question, self.serving, due, rng, speed=float(rng.choice(self._moved))))
+            played.append(play(question, self.serving, due, rng, speed=float(rng.choice(self._moved or [1.0]))))
         before = self.machine.snapshot()
         calls = self.sender.open_loop(due)
         spoilt = self.disturbed or disturbed(before, self.machine.snapshot())
