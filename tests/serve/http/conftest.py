@@ -34,14 +34,16 @@ class Application:
         self.seen: list[bytes] = []
         self.replies: list[Callable[[], None]] = []
         self.given_up = 0
+        self._handlers: dict[bytes, Handler] = {b"/echo": self._echo, b"/later": self._later, b"/bug": self._bug}
 
     def open(self, request: HttpRequest) -> Handler:
-        handlers: dict[bytes, Handler] = {b"/echo": self._echo, b"/later": self._later, b"/bug": self._bug}
-        if request.target not in handlers:
+        handler = self._handlers.get(request.target)
+        if handler is None:
             raise RequestError("No.", code="not_found")
-        return handlers[request.target]
+        return handler
 
     def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+        assert request.target in self._handlers, "what `open` refused is not asked about"
         return self._full if beginning.startswith(b"no") else None
 
     def _full(self, request: HttpRequest, reply: Reply) -> None:

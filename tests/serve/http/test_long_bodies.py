@@ -184,3 +184,14 @@ def test_after_a_refused_body_a_connection_may_rest_as_long_as_any(world: Any, a
     assert not client.closed
     world.after(60)
     assert client.closed
+
+
+def test_what_its_head_refused_is_not_asked_about_again(world: Any, ask: Any, answers: Any) -> None:
+    """The largest body that is swallowed is also the smallest that is received straight."""
+    body = bytes(64 * 2**10)
+    client = world.connect()
+    sent = ask("/missing", body)
+    client.receive(sent[: -len(body)])
+    client.receive(body + ask("/echo", b"next"))
+    assert [answer.status for answer in answers(client.written)] == [404, 200]
+    assert world.hub.buffered == 0

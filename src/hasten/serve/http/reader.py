@@ -343,6 +343,8 @@ class Reader:
             if announced > _SWALLOWED or open_ended or expects is not None:
                 raise
             self._handler = _refuser(error)
+            # It goes through the parser: there is nothing more to be asked about it, and nobody wants it.
+            self._announced = 0
         if expects is not None and (announced or open_ended):
             self._receiver.body_wanted()
 
