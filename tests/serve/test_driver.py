@@ -239,15 +239,21 @@ def test_what_would_be_refused_is_refused_before_its_data_are_there_and_counted_
     async def body() -> None:
         async with running(bundle, sink=told.append, rules=Rules(queue_capacity=1)) as service:
             assert service.turn_away(ask(0), Origin(0.0)) is None
-            first = asyncio.ensure_future(service.infer(ask(0)))
-            while not service._core.is_busy():
-                await asyncio.sleep(0)
-            second = asyncio.ensure_future(service.infer(ask(1)))
-            while not service._core.lanes.count:
-                await asyncio.sleep(0)
-            refused = service.turn_away(ask(2), Origin(0.0))
-            assert refused is not None and (refused.code, refused.message) == ("overloaded", "The queue is full.")
-            assert service.turn_away(ask(2, priority=9), Origin(0.0, wish="none")) is None
+            assert service.engine_pid is not None
+            # An engine that stands still is busy for as long as the test needs it to be.
+            os.kill(service.engine_pid, signal.SIGSTOP)
+            try:
+                first = asyncio.ensure_future(service.infer(ask(0)))
+                while not service._core.is_busy():
+                    await asyncio.sleep(0)
+                second = asyncio.ensure_future(service.infer(ask(1)))
+                while not service._core.lanes.count:
+                    await asyncio.sleep(0)
+                refused = service.turn_away(ask(2), Origin(0.0))
+                assert refused is not None and (refused.code, refused.message) == ("overloaded", "The queue is full.")
+                assert service.turn_away(ask(2, priority=9), Origin(0.0, wish="none")) is None
+            finally:
+                os.kill(service.engine_pid, signal.SIGCONT)
             await asyncio.gather(first, second)
 
     in_a_loop(body)
