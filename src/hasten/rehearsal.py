@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from hasten.errors import EngineError
@@ -24,7 +23,7 @@ from hasten.fleet.simulate import Played
 from hasten.measure.arrivals import arrivals
 from hasten.measure.circumstances import Machine, disturbed
 from hasten.measure.load import Load
-from hasten.measure.outcome import LATE_S, Call
+from hasten.measure.outcome import FOREVER_MS, LATE_S, Call, of_answered
 from hasten.observe.follow import Follower
 from hasten.sender import Sender
 from hasten.spec.measurement import Figure, unmeasured
@@ -50,8 +49,6 @@ _RUNS = 9
 _PATIENCE_S = 2.0
 # Latencies within so many seconds belong together.
 _BLOCK_S = 1.0
-# Stands for a request that nobody answered, as in `hasten.measure.outcome`.
-_FOREVER_MS, _LONGEST_MS = 1e300, 1e200
 _ORDERS = 16
 
 
@@ -165,11 +162,7 @@ class Rehearsing:
     def asked(self) -> Question:
         """The question with times as they were last seen in the server."""
         beside = self.looks[-1]
-        return replace(
-            self.question,
-            times=beside.times,
-            outside=beside.outside,
-        )
+        return replace(self.question, times=beside.times, outside=beside.outside)
 
     def _seen(self, calls: Sequence[Call]) -> list[Seen]:
         """What the log tells of these calls, the last that were sent, in the order in which their engines began."""
@@ -236,12 +229,8 @@ def _one(call: Call, record: Mapping[str, Any], serving: Serving) -> Seen:
 
 
 def _percentile(stretches: Sequence[Stretch], p: float) -> Figure:
-    figure = percentile_of_blocks([block for one in stretches for block in _blocks(one)], p)
-    if figure.value is not None and figure.value > _LONGEST_MS:
-        return unmeasured(f"p{p:g} lies among the requests that nobody answered")
-    if figure.high is not None and figure.high > _LONGEST_MS:
-        return msgspec.structs.replace(figure, high=None)
-    return figure
+    blocks = [block for one in stretches for block in _blocks(one)]
+    return of_answered(percentile_of_blocks(blocks, p), p, sum(block.count(FOREVER_MS) for block in blocks))
 
 
 def _blocks(stretch: Stretch) -> list[list[float]]:
@@ -249,7 +238,7 @@ def _blocks(stretch: Stretch) -> list[list[float]]:
     blocks: list[list[float]] = [[] for _ in range(int(np.ceil(stretch.seconds / _BLOCK_S)))]
     for call in stretch.calls:
         if call.failure is None:
-            ms = _FOREVER_MS if call.done_s is None else (call.done_s - call.due_s) * 1e3
+            ms = FOREVER_MS if call.done_s is None else (call.done_s - call.due_s) * 1e3
             blocks[int(call.due_s / _BLOCK_S)].append(ms)
     return blocks
 

@@ -63,6 +63,7 @@ def test_the_change_excludes_zero_exactly_where_the_test_of_mcnemar_rejects(gain
 @pytest.mark.parametrize("n", [10, 300])
 def test_without_any_change_the_interval_is_the_exact_one(n: int) -> None:
     half = 1 - 0.025 ** (1 / n)
+    assert "exact" in binary_change([1.0] * n, [1.0] * n).method
     assert bounds(binary_change([1.0] * n, [1.0] * n)) == pytest.approx((-half, 0.0, half), abs=1e-6)
 
 

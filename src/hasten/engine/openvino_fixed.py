@@ -9,6 +9,7 @@ stays the same but for rounding. Each graph holds weights in a layout of its own
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ def _no_lengths(why: str) -> EngineLoadError:
     return EngineLoadError(why, remedy="Leave lengths empty.")
 
 
-class Fixed:
+class Fixed(ABC):
     """Compiled graphs with a request of each for each of `instances` callers."""
 
     def __init__(self, graphs: Sequence[Any], instances: int) -> None:
@@ -92,11 +93,11 @@ class Fixed:
         self._pools = [Pool(graph.create_infer_request() for _ in range(instances)) for graph in self._graphs]
         self._runs = [0] * len(self._graphs)
 
+    @abstractmethod
     def infer(self, feed: _Feed, run: _Run) -> Any:
         """Return what `run` gives for one row, or None for what the graph of open shape must do. `feed` are the inputs
         by position.
         """
-        raise NotImplementedError
 
     def counters(self) -> tuple[int, dict[str, float]]:
         """How many runs there were, and the mean microseconds of each operator over them."""

@@ -22,14 +22,14 @@ from hasten.spec.values import Value
 from hasten.stats.change import share
 from hasten.stats.percentiles import mean, percentile
 
-__all__ = ["LATE_S", "Call", "LoadResult", "summarize"]
+__all__ = ["FOREVER_MS", "LATE_S", "Call", "LoadResult", "of_answered", "summarize"]
 
 # Threads of one Python process hand over to each other every 5 ms: a caller that was sent off later than this was not
 # late by chance but because there was none free.
 LATE_S = 0.005
 # Stands for the latency of a request that nobody answered: larger than any real one by so much that a mean of both is
 # still larger, and finite, so that it can be sorted and interpolated.
-_FOREVER_MS, _LONGEST_MS = 1e300, 1e200
+FOREVER_MS, _LONGEST_MS = 1e300, 1e200
 # The interval of a rate comes from the spread between so many equal slices of the time.
 _SLICES = 20
 _NO_DEADLINE = unmeasured("no deadline was given (--deadline-ms)")
@@ -142,7 +142,11 @@ def _window(load: Load, measured: Sequence[Call], duration_s: float) -> float:
 
 def _percentile(times: Sequence[float], p: float, lost: int) -> Figure:
     """A percentile over answered and unanswered requests; its upper bound is open where that was not answered."""
-    figure = percentile([*times, *[_FOREVER_MS] * lost], p)
+    return of_answered(percentile([*times, *[FOREVER_MS] * lost], p), p, lost)
+
+
+def of_answered(figure: Figure, p: float, lost: int) -> Figure:
+    """A percentile in ms over values in which `FOREVER_MS` stands for each of the `lost` that nobody answered."""
     if figure.value is not None and figure.value > _LONGEST_MS:
         return unmeasured(f"p{p:g} lies among the {lost} requests that nobody answered")
     if figure.high is not None and figure.high > _LONGEST_MS:

@@ -186,22 +186,26 @@ class ModelService:
         if not self._tickets:
             self._idle.clear()
         self._tickets[id_] = ticket
-        caller = origin.caller
         try:
-            lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
+            arrival = self._arrival(id_, request, origin, now)
         except RequestError as error:
             self._settle(id_, error)
             return functools.partial(self._cancel, ticket)
-        within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
-        deadline = None if within_s is None else now + within_s
-        if within_s is not None:
-            ticket.alarm = self._alarm(id_, within_s)
-        arrival = Arrived(id_, request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
+        if arrival.deadline is not None:
+            ticket.alarm = self._alarm(id_, arrival.deadline - now)
         if self._answers is not None and self._open:
             self._answers.look(request, functools.partial(self._looked_up, ticket, arrival))
         else:
             self._arrive(arrival)
         return functools.partial(self._cancel, ticket)
+
+    def _arrival(self, id_: int, request: Request, origin: Origin, now: float) -> Arrived:
+        """What the scheduler is told of a request. Raises `RequestError` for a lane that it may not have."""
+        caller = origin.caller
+        lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
+        within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
+        deadline = None if within_s is None else now + within_s
+        return Arrived(id_, request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
 
     def turn_away(self, request: Request, origin: Origin) -> RequestError | None:
         """Refuse a request whose data have not arrived, where the scheduler refuses it as things stand: `request` has
@@ -209,14 +213,11 @@ class ModelService:
         """
         if self._answers is not None or not self._open:
             return None
-        now, caller = time.monotonic(), origin.caller
+        now = time.monotonic()
         try:
-            lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
+            arrival = self._arrival(next(self._ids), request, origin, now)
         except RequestError:
             return None
-        within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
-        deadline = None if within_s is None else now + within_s
-        arrival = Arrived(next(self._ids), request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
         refused: RequestError | None = None
         others: list[Command] = []
         for command in self._core.handle(Announced(arrival), now):

@@ -35,6 +35,9 @@ _FEWEST = 10  # a bootstrap of fewer samples covers well below its nominal 95 %
 # samples whose answer breaks, which were not seen yet.
 _ROUNDING = 0.05
 _TANGO = "paired, Tango score interval"
+_UNCHANGED = "paired, exact interval where no answer changed"
+# Intervals whose reach for changes that were not seen follows from the sample size alone.
+_OF_ANSWERS = {_TANGO, _UNCHANGED}
 _UNDEFINED = 0.05  # share of resamples that may lack a value (an AUC without positives)
 
 
@@ -64,7 +67,7 @@ def binary_change(
     reference_right: Sequence[float] | Rows, candidate_right: Sequence[float] | Rows, *, z: float = Z95
 ) -> Figure:
     """Return mean of the candidate minus mean of the reference for paired zeros and ones, with Tango's score
-    interval for the normal quantile `z`.
+    interval for the normal quantile `z`, or an exact one where no answer changed.
 
     Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design". Unlike a bootstrap it does not shrink to nothing where no sample changed: then the score is
@@ -83,7 +86,7 @@ def binary_change(
     value = (gained - lost) / n
     if not gained and not lost:
         reach = _unseen(n, z)
-        return Figure(value=0.0, low=-reach, high=reach, n=n, method=_TANGO)
+        return Figure(value=0.0, low=-reach, high=reach, n=n, method=_UNCHANGED)
     low = _root(lambda d: _tango(gained, lost, n, d) - z, -1.0, value)
     high = _root(lambda d: _tango(gained, lost, n, d) + z, value, 1.0)
     return Figure(value=value, low=low, high=high, n=n, method=_TANGO)
@@ -190,7 +193,7 @@ def error_at(change: Figure, reach: float) -> float:
 
 def _parts(change: Figure, reach: float) -> tuple[float, float]:
     """How far an interval reaches for changes that were not seen, and for those that were: its root of squares."""
-    if change.method != _TANGO:
+    if change.method not in _OF_ANSWERS:
         return 0.0, reach
     unseen = min(reach, _unseen(change.n))
     return unseen, math.sqrt(reach**2 - unseen**2)
@@ -209,7 +212,10 @@ def is_silent(change: Figure) -> bool:
     other samples is not known. Tango's interval is no such case: its reach follows from the sample size alone.
     """
     return (
-        change.method != _TANGO and change.value == 0.0 and change.low is not None and change.low == -(change.high or 0)
+        change.method not in _OF_ANSWERS
+        and change.value == 0.0
+        and change.low is not None
+        and change.low == -(change.high or 0)
     )
 
 
