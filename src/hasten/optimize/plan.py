@@ -179,7 +179,7 @@ def _wishes(
 ) -> Iterator[Wish]:
     """Models as they are on each thread count, recipes on all cores: the second wave varies those that are good."""
     host = environment()
-    can = engines.get(probe.engine).honours if _loads(probe, model) else frozenset[str]()
+    can = engines.get(probe.engine).honours if probe.devices and _loads(probe, model) else frozenset[str]()
     plain = Runtime(single_row=single_row and "single_row" in can)
     before = tuple(Want(step=step) for step in prefix)
     if probe.engine == "torch" and precision in ("f32", "bf16"):
