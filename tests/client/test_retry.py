@@ -144,7 +144,7 @@ def test_an_error_that_is_not_json_gets_its_code_from_the_status(scripted: Any, 
 def test_a_connection_is_used_again_and_one_that_died_resting_costs_no_try(scripted: Any) -> None:
     def good_then_close(connection: socket.socket) -> None:
         GOOD(connection)
-        hang_up(connection)
+        connection.close()  # not only shut down: the next request, which may be on its way, must find nobody
 
     server = scripted(GOOD, GOOD, good_then_close, GOOD)
     with hasten.client.connect(server.url, retry=Retry(most=0)) as client:
