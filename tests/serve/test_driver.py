@@ -126,7 +126,7 @@ def test_an_engine_that_fails_on_a_batch_answers_and_goes_on(bundle: Bundle) -> 
             assert isinstance(await service.infer(ask(1)), Response)
 
     in_a_loop(body)
-    assert [type(event).__name__ for event in told] == ["WorkerChanged", "Ran", "Refused", "Ran", "Served"]
+    assert [type(event).__name__ for event in told] == ["WorkerChanged", "Refused", "Ran", "Served", "Ran"]
     assert [event.failed for event in told if isinstance(event, Ran)] == [True, False]
 
 
@@ -145,6 +145,28 @@ def test_an_observer_that_fails_does_not_stop_the_queue(bundle: Bundle) -> None:
 
     in_a_loop(body)
     assert {str(complaint["exception"]) for complaint in complaints} == {"disk full"}
+
+
+def test_an_answer_behind_which_nobody_waits_goes_before_the_books_and_after_the_next_batch_otherwise(
+    bundle: Bundle,
+) -> None:
+    happened: list[str] = []
+
+    def told(event: Event) -> None:
+        if isinstance(event, Ran):
+            happened.append("batch")
+
+    async def body() -> None:
+        async with running(bundle, sink=told) as service:
+            service.submit(ask(0), lambda _: happened.append("answer"))
+            while not service._core.is_busy():
+                await asyncio.sleep(0)
+            service.submit(ask(1), lambda _: happened.append("answer"))
+            await service.drain()
+            await asyncio.sleep(0)
+
+    in_a_loop(body)
+    assert happened == ["batch", "answer", "answer", "batch"]
 
 
 def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,6 +345,9 @@ class ModelService:
                 assert self._answers is not None
                 self._answers.keep(ticket.key, ticket.request, settled)
             self._settle(ticket.id, settled, now)
+        if not self._tickets:
+            # Nobody waits for the engine: those who are answered go first.
+            self._deliver()
         # Before any observer is told: one that fails must not keep the engine.
         up = self._instances.all[number].up
         seconds = ran.finished - ran.started
