@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hasten.optimize.pick import by_speed, finalists, gain_of, pick, why_not
+from hasten.optimize.pick import accuracy_trouble, by_speed, finalists, gain_of, pick, why_not
 from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure, Measurement, MetricInfo
 from hasten.spec.slo import Goal, Minimize, Objective, Slo
@@ -115,6 +115,12 @@ def test_a_surer_variant_goes_before_one_that_is_a_little_faster() -> None:
 def test_a_variant_that_is_much_faster_may_be_less_sure() -> None:
     sure, doubtful = flipping("sure", speed=1.2, gained=0, lost=0), flipping("doubtful", speed=1.9, gained=6, lost=9)
     assert [item.variant.id for item in pick([sure, doubtful], FAST, 1600)] == ["doubtful", "sure"]
+
+
+def test_answers_that_changed_for_the_better_are_no_reason_to_trust() -> None:
+    lucky = flipping("lucky", speed=1.9, gained=60, lost=20)
+    assert why_not(lucky, FAST, 1600) is None
+    assert "would hardly prove it" in (accuracy_trouble(lucky, FAST, 1600, errors=1.0) or "")
 
 
 @pytest.mark.parametrize(("speed", "first"), [(2.2, "bf16-cascade"), (2.6, "bf16")])

@@ -20,7 +20,6 @@ from hasten.optimize.build import Builder
 from hasten.optimize.cascade import cascading, limit_for
 from hasten.optimize.pick import accuracy_trouble, by_speed, gain_of, why_not
 from hasten.optimize.races import Races
-from hasten.optimize.standing import safe_ones
 from hasten.optimize.trial import Bench, accuracy_of, pair_of
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuned import Tuned, speed_of
@@ -83,8 +82,10 @@ class SecondChances:
         self._mix(tuned)
 
     def _cascade(self, tuned: Tuned) -> None:
-        """The fastest of each kind that can compute close calls again does so."""
-        for trial in self._worth(tuned, self._may_cascade):
+        """The fastest of each kind that can compute close calls again does so, also where it looks safe by luck only:
+        its answers changed both ways.
+        """
+        for trial in self._worth(tuned, self._may_cascade, errors=1.0):
             if self._late(_LAST):
                 return
             self._cascaded(tuned, trial.variant)
@@ -155,16 +156,24 @@ class SecondChances:
     def _late(self, share: float) -> bool:
         return self.spent() > share and not self.exhaustive
 
-    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool]) -> list[Trial]:
-        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe."""
+    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool], errors: float = 0.0) -> list[Trial]:
+        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe.
+        `errors` are standard errors by which accuracies are taken to be worse than they look.
+        """
         if not by_speed(self.goal):
             return []
-        safe = safe_ones(tuned.evidence(), self.goal, self.holdout_samples)
-        best = max((gain_of(item, self.goal) for item in safe), default=1.0)
+
+        def is_safe(item: Evidence) -> bool:
+            return (
+                why_not(item, self.goal, self.holdout_samples) is None
+                and accuracy_trouble(item, self.goal, self.holdout_samples, errors=errors) is None
+            )
+
+        best = max((gain_of(item, self.goal) for item in tuned.evidence() if is_safe(item)), default=1.0)
         kinds: dict[object, Trial] = {}
         for trial in sorted(tuned.trials, key=lambda trial: -(speed_of(trial) or 0.0)):
             item = trial.evidence
-            if item is None or not able(item) or why_not(item, self.goal, self.holdout_samples) is None:
+            if item is None or not able(item) or is_safe(item):
                 continue
             if (item.measurement.speedup.value or 0.0) > best * _WORTH:
                 kinds.setdefault((item.variant.target.engine, item.variant.target.precision), trial)

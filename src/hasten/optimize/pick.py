@@ -117,7 +117,8 @@ def why_not(item: Evidence, goal: Goal, holdout_samples: int) -> str | None:
 
 def accuracy_trouble(item: Evidence, goal: Goal, holdout_samples: int, *, errors: float = 0.0) -> str | None:
     """Say why a variant's accuracy would not do, whatever its speed, or return None. It is taken to be worse than it
-    looks by `errors` standard errors: whoever tries many and keeps the best has been flattered.
+    looks by `errors` standard errors, and a gain to be luck then: whoever tries many and keeps the best has been
+    flattered.
     """
     rejected = [c.reason for c in item.checks if c.objective == "accuracy_drop_max" and c.outcome == "rejected"]
     return " ".join(rejected) or _unlikely(item, goal.slo.accuracy_drop_max, holdout_samples, errors)
@@ -136,6 +137,8 @@ def _unlikely(item: Evidence, drop_max: float, holdout_samples: int, errors: flo
         return None
     drop = -change.value if metric.higher_is_better else change.value
     worst = -change.low if metric.higher_is_better else change.high
+    if errors:
+        drop, worst = max(drop, 0.0), worst + max(-drop, 0.0)
     expected = drop + errors * error_at(change, worst - drop) + reach_at(change, worst - drop, max(holdout_samples, 1))
     if expected <= drop_max:
         return None
