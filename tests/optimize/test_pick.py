@@ -117,8 +117,9 @@ def test_a_variant_that_is_much_faster_may_be_less_sure() -> None:
     assert [item.variant.id for item in pick([sure, doubtful], FAST, 1600)] == ["doubtful", "sure"]
 
 
-def test_answers_that_changed_for_the_better_are_no_reason_to_trust() -> None:
-    lucky = flipping("lucky", speed=1.9, gained=60, lost=20)
+@pytest.mark.parametrize(("gained", "lost"), [(60, 20), (20, 0)])
+def test_answers_that_changed_for_the_better_are_no_reason_to_trust(gained: int, lost: int) -> None:
+    lucky = flipping("lucky", speed=1.9, gained=gained, lost=lost)
     assert why_not(lucky, FAST, 1600) is None
     assert "would hardly prove it" in (accuracy_trouble(lucky, FAST, 1600, errors=1.0) or "")
 

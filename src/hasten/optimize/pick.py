@@ -135,11 +135,12 @@ def _unlikely(item: Evidence, drop_max: float, holdout_samples: int, errors: flo
         return f"Its accuracy is unknown: {change.reason}."
     if is_silent(change):
         return None
-    drop = -change.value if metric.higher_is_better else change.value
-    worst = -change.low if metric.higher_is_better else change.high
-    if errors:
-        drop, worst = max(drop, 0.0), worst + max(-drop, 0.0)
-    expected = drop + errors * error_at(change, worst - drop) + reach_at(change, worst - drop, max(holdout_samples, 1))
+    sides = change.value - change.low, change.high - change.value
+    drop, reach = (-change.value, sides[0]) if metric.higher_is_better else (change.value, sides[1])
+    if errors and drop < 0:
+        # Answers that changed for the better might as well have changed for the worse.
+        drop, reach = 0.0, max(sides)
+    expected = drop + errors * error_at(change, reach) + reach_at(change, reach, max(holdout_samples, 1))
     if expected <= drop_max:
         return None
     reasons = [check.reason for check in item.checks if check.objective == "accuracy_drop_max"]
