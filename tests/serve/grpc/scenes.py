@@ -132,6 +132,15 @@ class Client:
         await self.until(lambda: self.replies[stream].closed)
         return self.replies[stream]
 
+    async def read(self, stream: int) -> Reply:
+        """Take all of an answer, where a window bounds what comes unasked."""
+        reply, acknowledged = self.replies[stream], 0
+        while not reply.closed:
+            self.http.acknowledge_received_data(len(reply.body) - acknowledged, stream)
+            acknowledged = len(reply.body)
+            await self.until(lambda had=acknowledged: reply.closed or len(reply.body) > had)
+        return reply
+
     async def ask(self, body: bytes, path: bytes = ECHO, **fields: bytes) -> Reply:
         return await self.reply(self.call(body, path, **fields))
 

@@ -55,7 +55,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits for the answers any more."""
-        self._writer.transport = None
+        self._writer.lose()
         self._forget()
         # The two know each other, and only the garbage collector would part them.
         del self._writer
@@ -231,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
         call.request_id, call.trace, call.lane = opening.request_id, opening.trace, opening.lane
         call.authorization = opening.authorization
         if opening.method.streaming:
-            call.backlog = Backlog(self._hub.limits.unread, self._hub.limits.unread_most, call.begun)
+            call.backlog = Backlog(self._hub.limits.stream_hold, self._hub.limits.stream_end, call.begun)
         if opening.timeout_s is not None:
             call.deadline = call.begun + opening.timeout_s
         method = opening.method

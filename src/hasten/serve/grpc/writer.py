@@ -57,12 +57,15 @@ class Writer:
         self._flush_planned = False
         self._paused = False
         self._paused_at = 0.0
+        # What of this connection is in the hub's count of unread bytes.
+        self._counted = 0
 
     def pause(self) -> None:
         """Stop reading too: a client that does not read must not fill our memory with answers."""
         self._paused, self._paused_at = True, self._loop.time()
         if self.transport is not None:
             self.transport.pause_reading()
+            self._count()
 
     def go_on(self) -> None:
         """The client reads again."""
@@ -177,6 +180,11 @@ class Writer:
         """Return how many bytes of answers wait for the client to read: of a call, or of all of them."""
         return self._http.queued_body_size(None if call is None else call.id)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether answers to all clients together wait in too many bytes."""
+        return self._hub.crowded
+
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         self._owner.resume(call)
@@ -201,15 +209,18 @@ class Writer:
     def flush(self) -> None:
         """Write what the client's windows have room for."""
         self._flush_planned = False
-        if self.transport is None or self._paused:
+        transport = self.transport
+        if transport is None:
             return
-        http, write = self._http, self.transport.write
+        if self._paused:
+            self._count()
+            return
+        http, write = self._http, transport.write
         try:
             # In pieces: what grows to the size of all large answers would be copied many times over.
-            data = http.data_to_send(_PIECE)
-            if not data:
-                return
-            write(data)
+            data = first = http.data_to_send(_PIECE)
+            if data:
+                write(data)
             while len(data) == _PIECE:
                 data = http.data_to_send(_PIECE)
                 if data:
@@ -217,13 +228,22 @@ class Writer:
         except ngh2.NGH2Error:
             self._owner.close()
             return
-        self._owner.flushed()
+        self._count()
+        if first:
+            self._owner.flushed()
+
+    def lose(self) -> None:
+        """Nobody reads any more."""
+        self.transport = None
+        self._hub.unread -= self._counted
+        self._counted = 0
 
     def close(self) -> None:
         """Send what is ready to go, and nothing more."""
-        transport, self.transport = self.transport, None
+        transport = self.transport
         if transport is None:
             return
+        self.lose()
         with suppress(ngh2.NGH2Error):
             transport.write(self._http.data_to_send())
         # What cannot leave now would keep the socket for as long as its client likes.
@@ -231,6 +251,15 @@ class Writer:
             transport.abort()
         else:
             transport.close()
+
+    def _count(self) -> None:
+        """Tell the hub how much waits: in libnghttp2 for windows, and in the transport for a socket that is full."""
+        assert self.transport is not None
+        waiting = self._http.queued_body_size()
+        if self._paused:
+            waiting += self.transport.get_write_buffer_size()
+        self._hub.unread += waiting - self._counted
+        self._counted = waiting
 
     def _pour(self, stream: int, part: bytes | memoryview) -> None:
         """Send a large part piece by piece, each on its way before the next: the binding copies a whole part twice more
