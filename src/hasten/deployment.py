@@ -30,7 +30,7 @@ from hasten.optimize.deploy import Asked
 from hasten.rehearsal import Rehearsing, capacity_of, conclude, shuffled
 from hasten.spec.serving import Deployment, Prediction, Rehearsal
 from hasten.stats.percentiles import values_needed
-from hasten.wire.oip_http import encode_request
+from hasten.wire.oip_client import encode_request
 
 __all__ = ["RealDeployer", "rehearsing", "served"]
 
