@@ -89,8 +89,9 @@ bench-overload: zoo
 overload-sim: setup
 	$(BIN)/python benchmarks/overload_sim.py
 
+# `make techniques TECHNIQUES="--techniques compute_bf16"` measures one and leaves the other rows as they are.
 techniques: zoo
-	$(BIN)/python benchmarks/techniques.py
+	$(BIN)/python benchmarks/techniques.py $(TECHNIQUES)
 
 proto: setup
 	cd src/hasten/wire/proto && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. \

@@ -111,7 +111,7 @@ def _script(folder: Path) -> Path:
     import numpy as np
 
     from hasten.spec.signature import Signature
-    from hasten.wire.oip_http import encode_request
+    from hasten.wire.oip_client import encode_request
 
     signature = Signature(inputs=(_spec("x"),), outputs=(_spec("y"),))
     body, headers = encode_request({"x": np.linspace(0, 1, FLOATS, dtype=np.float32)[None]}, signature)

@@ -1,18 +1,21 @@
 """Every technique on every zoo model: speed, accuracy change, or why it does not apply. Writes docs/techniques.md.
 
-One command: make techniques (`--models` and `--techniques` restrict it; finished cells are kept in a work folder and
-used again by `--resume`). Each cell is paired: the technique's result takes turns with the model as it was trained, on
-the same engine and device, in the same rounds; accuracy changes are paired by sample. A technique is preceded by what
-makes it apply (a newer operator set, folded constants), and that comes for free in its ratio.
+One command: make techniques (`--models` and `--techniques` restrict it, and what is not measured anew stays in the page
+as it is; finished cells are kept in a work folder and used again by `--resume`). Each cell is paired: the technique's
+result takes turns with the model as it was trained, on the same engine and device, in the same rounds; accuracy changes
+are paired by sample. A technique is preceded by what makes it apply (a newer operator set, folded constants), and that
+comes for free in its ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +43,9 @@ from hasten.zoo.open import zoo_data, zoo_model
 
 PAGE = Path(__file__).parent.parent / "docs" / "techniques.md"
 MODELS = ("ppocr-rec", "magika", "face-detector", "efficientnet-lite0", "minilm")
+NOT_RUN = "not run"
+# Between two cells of the page; a bar within a text is escaped.
+_CELL = re.compile(r"(?<!\\) \| ")
 SAMPLES = 150
 PLAN = Plan(rounds=16, runs=4, seed=7)
 # Techniques whose results are for another engine than the format's usual one.
@@ -92,6 +98,14 @@ class Cell(Value, frozen=True):
     build: Build | None = None
 
 
+class Row(NamedTuple):
+    """One technique as it stands in the page, with texts by model. All were measured on one machine."""
+
+    technique: str
+    machine: str
+    texts: dict[str, str]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", default=list(MODELS))
@@ -100,11 +114,12 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="use the finished cells of an earlier run")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    started, machine = time.monotonic(), this_machine()
+    kept = rows_of(PAGE.read_text()) if PAGE.exists() else []
     cells: list[Cell] = []
     for name in given.models:
         cells += column(name, given.techniques, given.work, resume=given.resume)
-        PAGE.write_text(page(cells))
+        PAGE.write_text(page(merged(kept, cells, machine)))
     print(f"{PAGE.name}: {len(cells)} cells in {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
 
@@ -185,12 +200,41 @@ def options(technique: str, name: str, data: Dataset) -> Options:
     return OPTIONS.get(f"{technique} {name}", OPTIONS.get(technique, {}))
 
 
-def page(cells: list[Cell]) -> str:
-    """The whole page: one table for each model would be long, so techniques are rows and models are columns."""
+def this_machine() -> str:
+    """What a ratio depends on beside the technique."""
     host = environment()
-    models = list(dict.fromkeys(cell.model for cell in cells))
-    rows = list(dict.fromkeys(cell.technique for cell in cells))
-    by = {(cell.technique, cell.model): cell for cell in cells}
+    packages = ", ".join(f"{package} {version}" for package, version in host.packages.items())
+    virtual = ", virtual" if host.virtual else ""
+    return f"{host.processor}, {host.cores_physical} cores, {' '.join(host.features)}{virtual}. {packages}"
+
+
+def merged(kept: list[Row], cells: list[Cell], machine: str) -> list[Row]:
+    """Rows in the order of the registry, each new cell in its place. Of a row that was measured on another machine
+    nothing is left beside them.
+    """
+    rows = {row.technique: row for row in kept}
+    for cell in cells:
+        old = rows.get(cell.technique)
+        texts = old.texts if old is not None and old.machine == machine else {}
+        rows[cell.technique] = Row(cell.technique, machine, {**texts, cell.model: said(cell)})
+    return [rows[name] for name in transforms.names() if name in rows]
+
+
+def rows_of(text: str) -> list[Row]:
+    """The rows of a page. `page` writes them again as they are."""
+    machines = dict(re.findall(r"^Machine (\d+): (.*)\.$", text, re.MULTILINE))
+    [models] = re.findall(r"^\| technique \| (.*) \|$", text, re.MULTILINE)
+    found = re.findall(r"^\| \[`(\w+)`\]\(.*?\), machine (\d+) \| (.*) \|$", text, re.MULTILINE)
+    return [
+        Row(technique, machines[number], dict(zip(models.split(" | "), _CELL.split(texts), strict=True)))
+        for technique, number, texts in found
+    ]
+
+
+def page(rows: list[Row]) -> str:
+    """The whole page: one table for each model would be long, so techniques are rows and models are columns."""
+    machines = list(dict.fromkeys(row.machine for row in rows))
+    models = [name for name in MODELS if any(name in row.texts for row in rows)]
     lines = [
         "# Techniques on the zoo",
         "",
@@ -198,17 +242,14 @@ def page(cells: list[Cell]) -> str:
         "paired in the same rounds (batch 1, all cores); the change of the metric, paired by sample on tuning data; "
         "95 % intervals. Otherwise the reason. What each technique does stands in `docs/techniques/`.",
         "",
-        f"Machine: {host.processor}, {host.cores_physical} cores, {' '.join(host.features)}"
-        f"{', virtual' if host.virtual else ''}. "
-        + ", ".join(f"{package} {version}" for package, version in host.packages.items())
-        + ".",
-        "",
+        *(f"Machine {number}: {machine}.\n" for number, machine in enumerate(machines, 1)),
         "| technique | " + " | ".join(models) + " |",
         "|---|" + "---|" * len(models),
     ]
     for row in rows:
-        texts = [said(by[row, model]) if (row, model) in by else "not run" for model in models]
-        lines.append(f"| [`{row}`](techniques/{row}.md) | " + " | ".join(texts) + " |")
+        name, number = row.technique, machines.index(row.machine) + 1
+        texts = [row.texts.get(model, NOT_RUN) for model in models]
+        lines.append(f"| [`{name}`](techniques/{name}.md), machine {number} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, ""])
 
 

@@ -18,6 +18,7 @@ class Server:
     def __init__(self) -> None:
         self.names: list[int] = []
         self.bodies: list[bytes] = []
+        self.connections = 0
         self.answer: Callable[[int], bytes] = lambda number: OK % (2, b"{}")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -32,6 +33,7 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -71,6 +73,7 @@ def test_numbers_go_on_from_one_run_to_the_next() -> None:
         sender.open_loop([0.0])
         sender.open_loop([0.0])
         assert server.names == [0, 1]
+        assert server.connections == 1
 
 
 def test_bodies_and_answers_larger_than_a_buffer_arrive_whole() -> None:
@@ -86,8 +89,31 @@ def test_a_refusal_is_told_by_its_code_and_the_connection_stays() -> None:
         body = b'{"error":"no","code":"overloaded"}'
         refused = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         server.answer = lambda number: OK % (0, b"") if number else refused
-        first, second = sender.open_loop([0.0, 0.001])
+        [first], [second] = sender.open_loop([0.0]), sender.open_loop([0.0])
         assert (first.failure, second.failure) == ("overloaded", None)
+        assert server.connections == 1
+
+
+def test_a_refusal_in_chunks_is_read_too() -> None:
+    with sending([b"a"]) as (server, sender):
+        chunks = b'1c\r\n{"error":"no","code":"overlo\r\n6\r\naded"}\r\n0\r\n\r\n'
+        server.answer = lambda number: b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+        assert [call.failure for call in sender.open_loop([0.0, 0.001])] == ["overloaded"] * 2
+
+
+def test_a_connection_that_the_server_takes_back_is_not_used_again() -> None:
+    with sending([b"a"]) as (server, sender):
+        server.answer = lambda number: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        for _ in range(3):
+            [call] = sender.open_loop([0.0])
+            assert call.failure is None
+        assert server.connections == 3
+
+
+def test_what_is_no_http_fails_its_request_only() -> None:
+    with sending([b"a"]) as (server, sender):
+        server.answer = lambda number: OK % (0, b"") if number else b"SSH-2.0-OpenSSH\r\n"
+        assert [call.failure for call in sender.open_loop([0.0, 0.05])] == ["connection", None]
 
 
 def test_a_connection_that_is_lost_fails_its_request_only() -> None:

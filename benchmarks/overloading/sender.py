@@ -105,7 +105,7 @@ class _Connection:
         self.socket.setblocking(False)
         self.unsent = memoryview(b"")
         self.request = -1
-        self.complete = False
+        self.complete = self.lasts = False
         self.text = b""
         self.parser = httptools.HttpResponseParser(self)
 
@@ -116,6 +116,8 @@ class _Connection:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        # Now or never: the parser forgets the header when it returns.
+        self.lasts = self.parser.should_keep_alive()
 
     def write(self) -> None:
         """Send as much as goes; `unsent` is what does not."""
@@ -253,7 +255,7 @@ class _Loop:
         self.status[request] = status = connection.parser.get_status_code()
         found = (_VARIANT if status == 200 else _ERROR).search(connection.text)
         self.word[request] = self.words.setdefault(found[1] if found else b"", len(self.words))
-        self._end(connection, connection.parser.should_keep_alive())
+        self._end(connection, connection.lasts)
 
     def _drop(self, connection: _Connection) -> None:
         self._end(connection, keeps=False)

@@ -53,7 +53,7 @@ def real(name: str, work: Path, max_batch: int = BATCH) -> Real:
     from hasten.data.feed import feed
     from hasten.engine.base import engines
     from hasten.model.open import open_model
-    from hasten.wire.oip_http import encode_request
+    from hasten.wire.oip_client import encode_request
     from hasten.zoo.open import zoo_data, zoo_model
 
     source = zoo_model(name)

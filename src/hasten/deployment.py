@@ -28,10 +28,9 @@ from hasten.fleet.capacity import COMFORTABLE, Question, choose, predict, speed_
 from hasten.observe.follow import Follower
 from hasten.optimize.deploy import Asked
 from hasten.rehearsal import Rehearsing, capacity_of, conclude, shuffled
-from hasten.sender import Sender
 from hasten.spec.serving import Deployment, Prediction, Rehearsal
 from hasten.stats.percentiles import values_needed
-from hasten.wire.oip_http import encode_request
+from hasten.wire.oip_client import encode_request
 
 __all__ = ["RealDeployer", "rehearsing", "served"]
 
@@ -64,6 +63,9 @@ def rehearsing(
     bundle: Path, question: Question, deployment: Deployment, inputs: Sequence[dict[str, np.ndarray[Any, Any]]]
 ) -> Generator[Rehearsing]:
     """Serve a bundle, with a log of its requests, and have a sender of `inputs` at hand. Raises `EngineError`."""
+    # Only here: it needs what comes with the server.
+    from hasten.sender import Sender
+
     manifest = open_bundle(bundle).manifest
     bodies = shuffled([encode_request(one, manifest.signature) for one in inputs], question.seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from hasten.measure.circumstances import Machine, disturbed
 from hasten.measure.load import Load
 from hasten.measure.outcome import FOREVER_MS, LATE_S, Call, of_answered
 from hasten.observe.follow import Follower
-from hasten.sender import Sender
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.serving import Deployment, Prediction, Rehearsal, Serving
 from hasten.stats.percentiles import mean, percentile_of_blocks
+
+if TYPE_CHECKING:
+    from hasten.sender import Sender
 
 __all__ = ["Rehearsing", "Stretch", "capacity_of", "conclude", "shuffled"]
 

@@ -28,8 +28,7 @@ from hasten.errors import DataError, RequestError, UsageError
 from hasten.model.open import open_model
 from hasten.spec.signature import Signature
 from hasten.spec.target import Target
-from hasten.wire.oip_client import failure
-from hasten.wire.oip_http import decode_metadata, encode_request
+from hasten.wire.oip_client import decode_metadata, encode_request, failure
 from hasten.zoo.open import PREFIX, zoo_data, zoo_model
 
 __all__ = ["LocalTarget", "Opened", "UrlTarget", "open_target", "open_targets"]

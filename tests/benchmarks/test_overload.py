@@ -284,8 +284,14 @@ def test_the_open_loop_writes_down_status_and_words_of_each_request(port: int) -
     assert all(due <= sent <= done for due, sent, done in zip(loop.due, loop.sent, loop.done, strict=True))
 
 
-def test_the_closed_loop_sends_again_when_it_was_answered(port: int) -> None:
+def test_the_closed_loop_sends_again_when_it_was_answered_and_on_the_same_connections(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = _Loop({"port": port, "callers": 2, "seconds": 0.05}, [Message("/", {}, b"good").raw(port)], [], [])
+    opened: list[int] = []
+    connect = loop._connect
+    monkeypatch.setattr(loop, "_connect", lambda: opened.append(1) or connect())
     loop.run()
+    assert len(opened) == 2
     assert len(loop.due) > 2
     assert set(loop.status) == {200}

@@ -85,13 +85,18 @@ def stall(connection: socket.socket) -> None:
 
 
 def infer(style: str, url: str, retry: Retry = QUICK, timeout_s: float = 10.0) -> Any:
+    [answer] = infer_again(style, url, 1, retry, timeout_s)
+    return answer
+
+
+def infer_again(style: str, url: str, times: int, retry: Retry, timeout_s: float = 10.0) -> list[Any]:
     if style == "blocking":
         with hasten.client.connect(url, retry=retry, timeout_s=timeout_s) as client:
-            return client.infer("m", X)["y"].tolist()
+            return [client.infer("m", X)["y"].tolist() for _ in range(times)]
 
-    async def main() -> Any:
+    async def main() -> list[Any]:
         async with hasten.client.connect_async(url, retry=retry, timeout_s=timeout_s) as client:
-            return (await client.infer("m", X))["y"].tolist()
+            return [(await client.infer("m", X))["y"].tolist() for _ in range(times)]
 
     return asyncio.run(main())
 
@@ -141,15 +146,14 @@ def test_an_error_that_is_not_json_gets_its_code_from_the_status(scripted: Any, 
     assert caught.value.code == "http_502"
 
 
-def test_a_connection_is_used_again_and_one_that_died_resting_costs_no_try(scripted: Any) -> None:
+@BOTH
+def test_a_connection_is_used_again_and_one_that_died_resting_costs_no_try(scripted: Any, style: str) -> None:
     def good_then_close(connection: socket.socket) -> None:
         GOOD(connection)
         connection.close()  # not only shut down: the next request, which may be on its way, must find nobody
 
     server = scripted(GOOD, GOOD, good_then_close, GOOD)
-    with hasten.client.connect(server.url, retry=Retry(most=0)) as client:
-        for _ in range(4):
-            assert client.infer("m", X)["y"].tolist() == [2]
+    assert infer_again(style, server.url, 4, Retry(most=0)) == [[2]] * 4
     assert server.connections == 2
     assert len(server.requests) == 4
 

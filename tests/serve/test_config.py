@@ -12,6 +12,7 @@ from hasten.engine.confine import WorkerLimits
 from hasten.errors import ConfigError, RequestError, UserError
 from hasten.serve.access import NOBODY, Caller, Operation
 from hasten.serve.config import LaneTable, ModelTable, ServeConfig, read_config
+from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.options import front_of, limits_of, workers_of
 from hasten.serve.plan import default_lane, lanes_of
 from hasten.serve.rate import Rate
@@ -116,6 +117,18 @@ def test_bounds_and_times_reach_the_server(tmp_path: Path) -> None:
     front = front_of(found, {})
     assert (limits_of(found).body, limits_of(found).depth) == (10, 5)
     assert (front.limits.chunks, front.limits.header_s) == (7, 2.0)
+
+
+def test_bounds_on_unread_answers_reach_the_server(tmp_path: Path) -> None:
+    text = "[grpc]\nstream_hold_bytes = 10\nstream_end_bytes = 20\nunread_bytes = 15\n"
+    limits = front_of(config(tmp_path, text), {}).grpc_limits
+    assert (limits.stream_hold, limits.stream_end, limits.unread) == (10, 20, 15)
+    assert front_of(ServeConfig(), {}).grpc_limits.unread == GrpcLimits().unread
+
+
+def test_streams_that_would_end_before_they_are_held_back_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least stream_hold_bytes"):
+        front_of(config(tmp_path, "[grpc]\nstream_end_bytes = 1000\n"), {})
 
 
 def test_a_tenant_s_own_rate_reaches_the_server(tmp_path: Path) -> None:

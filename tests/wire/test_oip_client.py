@@ -13,10 +13,20 @@ from hasten.errors import DataError, RequestError
 from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import DType, TensorSpec
-from hasten.wire.oip_client import Ask, Outputs, dtype_of, failure, http_infer, model_path, read_http_infer
+from hasten.wire.oip_client import (
+    Ask,
+    Outputs,
+    decode_metadata,
+    dtype_of,
+    failure,
+    http_infer,
+    model_path,
+    read_http_infer,
+)
 from hasten.wire.oip_grpc import OipGrpc
 from hasten.wire.oip_grpc_client import grpc_failure, grpc_infer, read_grpc_infer
 from hasten.wire.oip_http import OipHttp
+from hasten.wire.oip_http_admin import model_metadata
 
 # BF16 travels as 16 bits, which numpy has no type of its own for.
 DTYPES: tuple[DType, ...] = tuple(dtype for dtype in get_args(DType) if dtype != "BF16")
@@ -114,3 +124,26 @@ def test_an_error_has_the_server_s_code_or_that_of_its_status() -> None:
     assert (pushed.code, pushed.retry_after_s) == ("overloaded", 0.25)
     assert grpc_failure(3, "bad", {"grpc-retry-pushback-ms": "-1"}).retry_after_s is None
     assert grpc_failure(2, "?", {}).code == "grpc_2"
+
+
+def test_a_client_reads_the_signature_from_the_metadata() -> None:
+    told = Signature(
+        inputs=(TensorSpec(name="x", dtype="FP32", shape=("batch", 4)),),
+        outputs=tuple(TensorSpec(name=name, dtype="INT64", shape=("batch",)) for name in ("y", "z")),
+    )
+    read = decode_metadata(model_metadata("m", told))
+    assert read.inputs[0] == TensorSpec(name="x", dtype="FP32", shape=("?", 4))
+    assert [spec.name for spec in read.outputs] == ["y", "z"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b"{}", b'{"inputs":1,"outputs":[]}', b'{"inputs":[1],"outputs":[]}',
+        b'{"inputs":[{"name":"x","datatype":"FP32","shape":["a"]}],"outputs":[]}',
+        b'{"inputs":[{"name":"x","datatype":"FP32"}],"outputs":[]}',
+    ],
+)  # fmt: skip
+def test_metadata_that_make_no_sense_are_a_request_error(body: bytes) -> None:
+    with pytest.raises(RequestError):
+        decode_metadata(body)

@@ -15,15 +15,8 @@ from hasten.spec.request import Request, Response
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import DType, TensorSpec
 from hasten.wire.base import STATUS, Codec, Limits, codecs
-from hasten.wire.oip_http import (
-    HEADER_LENGTH,
-    OipHttp,
-    decode_metadata,
-    encode_error,
-    encode_request,
-    model_metadata,
-    server_metadata,
-)
+from hasten.wire.oip_client import encode_request
+from hasten.wire.oip_http import HEADER_LENGTH, OipHttp, encode_error
 
 DTYPES: tuple[DType, ...] = get_args(DType)
 LIMITS = Limits(body=100_000)
@@ -473,39 +466,6 @@ def test_the_id_and_parameters_are_echoed_only_where_there_are_any() -> None:
     head, _, _ = answered(decode(a_request()), id="7", parameters={"variant": "reference"})
     assert (head["id"], head["parameters"]) == ("7", {"variant": "reference"})
     assert not {"id", "parameters"} & set(answered(decode(a_request()))[0])
-
-
-def test_the_model_s_metadata_say_minus_one_for_a_free_dimension() -> None:
-    metadata = json.loads(model_metadata("m", SIGNATURE))
-    assert metadata["inputs"][0] == {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
-    assert metadata["versions"] == ["1"]
-
-
-def test_a_client_reads_the_signature_from_the_metadata() -> None:
-    read = decode_metadata(model_metadata("m", SIGNATURE))
-    assert read.inputs[0] == TensorSpec(name="x", dtype="FP32", shape=("?", 4))
-    assert [spec.name for spec in read.outputs] == ["y", "z"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"", b"null", b"[]", b"{}", b'{"inputs":1,"outputs":[]}', b'{"inputs":[1],"outputs":[]}',
-        b'{"inputs":[{"name":"x","datatype":"FP32","shape":["a"]}],"outputs":[]}',
-        b'{"inputs":[{"name":"x","datatype":"FP32"}],"outputs":[]}',
-    ],
-)  # fmt: skip
-def test_metadata_that_make_no_sense_are_a_request_error(body: bytes) -> None:
-    with pytest.raises(RequestError):
-        decode_metadata(body)
-
-
-def test_the_server_announces_binary_tensor_data() -> None:
-    assert json.loads(server_metadata("1.2")) == {
-        "name": "hasten",
-        "version": "1.2",
-        "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
-    }
 
 
 def test_the_registry_gives_the_codec_by_name() -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from hasten.errors import RequestError
 from hasten.spec.signature import Signature
-from hasten.wire import oip_client, oip_http
+from hasten.wire import oip_client
 from hasten.wire.base import LANE_HEADER
 from hasten.wire.oip_client import Ask, Outputs
 
@@ -85,7 +85,7 @@ class HttpDialect:
 
     def signature(self, reply: Reply) -> Signature:
         """Read it."""
-        return oip_http.decode_metadata(_good(reply).body)
+        return oip_client.decode_metadata(_good(reply).body)
 
     def ready(self, model: str, version: str) -> Message:
         """Ask for readiness."""

@@ -22,7 +22,7 @@ class _Answer:
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.parts: list[bytes] = []
-        self.complete = False
+        self.complete = self.lasts = False
         self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -33,6 +33,8 @@ class _Answer:
 
     def on_message_complete(self) -> None:
         self.complete = self.parser.get_status_code() >= 200
+        # Now or never: the parser forgets the header when it returns.
+        self.lasts = self.parser.should_keep_alive()
 
     @property
     def reply(self) -> Reply:
@@ -56,7 +58,7 @@ class _Line:
             if not received:
                 raise ConnectionResetError("the connection was closed")
             answer.parser.feed_data(received)
-        return answer.reply, answer.parser.should_keep_alive()
+        return answer.reply, answer.lasts
 
     def close(self) -> None:
         """Close without waiting."""

@@ -65,6 +65,15 @@ class Grpc(Value, frozen=True):
     """Where the server speaks gRPC too; for whom, is as over HTTP."""
 
     address: Annotated[str, Meta(description="HOST:PORT; empty for no gRPC.")] = ""
+    stream_hold_bytes: Annotated[
+        int, Meta(ge=1, description="With so much of its answers unread, a stream's further requests are not taken.")
+    ] = 8 * 2**20
+    stream_end_bytes: Annotated[int, Meta(ge=1, description="With so much of its answers unread, a stream ends.")] = (
+        64 * 2**20
+    )
+    unread_bytes: Annotated[
+        int, Meta(ge=1, description="With so many bytes of all clients' answers unread, inference is refused.")
+    ] = 2**30
 
 
 class Tls(Value, frozen=True):

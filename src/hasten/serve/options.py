@@ -135,7 +135,14 @@ def _http_limits(config: ServeConfig) -> HttpLimits:
 
 
 def _grpc_limits(config: ServeConfig) -> GrpcLimits:
-    size, times = config.size, config.times
+    """The bounds of gRPC. Raises `UsageError` where streams would end before they are held back."""
+    grpc, size, times = config.grpc, config.size, config.times
+    if grpc.stream_end_bytes < grpc.stream_hold_bytes:
+        raise UsageError(
+            f"grpc: streams would end with {grpc.stream_end_bytes} bytes unread and be held back with "
+            f"{grpc.stream_hold_bytes}.",
+            remedy="Make stream_end_bytes at least stream_hold_bytes.",
+        )
     return GrpcLimits(
         metadata=size.header_bytes,
         buffered=size.buffered_bytes,
@@ -143,6 +150,9 @@ def _grpc_limits(config: ServeConfig) -> GrpcLimits:
         handshake_s=times.header_s,
         receipt_s=times.body_s,
         delivery_s=times.stalled_s,
+        stream_hold=grpc.stream_hold_bytes,
+        stream_end=grpc.stream_end_bytes,
+        unread=grpc.unread_bytes,
     )
 
 

@@ -1,6 +1,7 @@
 """The client's side of the Open Inference Protocol over HTTP: arrays to requests, answers to arrays. No sockets.
 
-Tensors travel raw both ways. Element types are those of the arrays: strings and bytes are BYTES.
+Tensors travel raw both ways. Element types are those of the arrays: strings and bytes are BYTES; or those of a
+signature.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ import msgspec
 
 from hasten.errors import DataError, RequestError
 from hasten.spec.request import Parameter
-from hasten.spec.tensor import NUMPY_NAMES, DType
+from hasten.spec.signature import Signature
+from hasten.spec.tensor import NUMPY_NAMES, DType, TensorSpec
 from hasten.wire.base import LANE_HEADER, STATUS, Limits, invalid
-from hasten.wire.oip_http import HEADER_LENGTH
+from hasten.wire.oip_http import BINARY, HEADER_LENGTH
 from hasten.wire.tensors import Array, checked_shape, from_bytes, from_json, to_bytes
 
-__all__ = ["Ask", "Outputs", "dtype_of", "failure", "http_infer", "model_path", "read_http_infer"]
+__all__ = [
+    "Ask",
+    "Outputs",
+    "decode_metadata",
+    "dtype_of",
+    "encode_request",
+    "failure",
+    "http_infer",
+    "model_path",
+    "read_http_infer",
+]
 
 _DTYPES: dict[str, DType] = {name: dtype for dtype, name in NUMPY_NAMES.items() if dtype not in ("BF16", "BYTES")}
 _CODES = {status: code for code, status in STATUS.items()}
@@ -98,10 +110,25 @@ def http_infer(ask: Ask) -> tuple[dict[str, str], bytes]:
     if ask.id:
         head["id"] = ask.id
     text = msgspec.json.encode(head)
-    headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream"}
+    headers = {HEADER_LENGTH: str(len(text)), "content-type": BINARY}
     if ask.lane:
         headers[LANE_HEADER] = ask.lane
     return headers, b"".join([text, *blobs])
+
+
+def encode_request(inputs: Mapping[str, Array], signature: Signature) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of an infer request with all that a signature has, raw both ways."""
+    heads: list[dict[str, Any]] = []
+    blobs: list[bytes | memoryview] = []
+    for spec in signature.inputs:
+        array = inputs[spec.name]
+        blob = to_bytes(array, spec.dtype)
+        parameters = {"binary_data_size": len(blob)}
+        heads.append({"name": spec.name, "datatype": spec.dtype, "shape": list(array.shape), "parameters": parameters})
+        blobs.append(blob)
+    head = msgspec.json.encode({"inputs": heads, "parameters": {"binary_data_output": True}})
+    headers = {HEADER_LENGTH: str(len(head)), "content-type": BINARY}
+    return b"".join([head, *blobs]), headers
 
 
 def read_http_infer(headers: Mapping[str, str], body: bytes) -> Outputs:
@@ -125,6 +152,18 @@ def read_http_infer(headers: Mapping[str, str], body: bytes) -> Outputs:
         raise invalid(f"The server's answer cannot be read: {error}.") from error
 
 
+def decode_metadata(body: bytes) -> Signature:
+    """Return the signature that a server's model metadata describes. Raises `RequestError`."""
+    try:
+        data = msgspec.json.decode(body)
+        return Signature(
+            inputs=tuple(_tensor_spec(item) for item in data["inputs"]),
+            outputs=tuple(_tensor_spec(item) for item in data["outputs"]),
+        )
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise invalid(f"The server's model metadata cannot be read: {error}.") from error
+
+
 def failure(status: int, headers: Mapping[str, str], body: bytes) -> RequestError:
     """Return the error that an answer other than 200 stands for."""
     words, code = f"The server answered {status}: {body[:200]!r}.", None
@@ -144,3 +183,8 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if seconds is not None and math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _tensor_spec(item: Mapping[str, Any]) -> TensorSpec:
+    dims = tuple(dim if dim >= 0 else "?" for dim in item["shape"])
+    return TensorSpec(name=item["name"], dtype=item["datatype"], shape=dims)

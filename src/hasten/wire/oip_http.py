@@ -33,20 +33,10 @@ from hasten.wire.oip_rules import (
 )
 from hasten.wire.tensors import Array, checked_shape, from_bytes, from_flat_text, from_json_text, to_bytes, to_json_text
 
-__all__ = [
-    "HEADER_LENGTH",
-    "OipHttp",
-    "decode_metadata",
-    "encode_error",
-    "encode_request",
-    "model_metadata",
-    "server_metadata",
-]
+__all__ = ["BINARY", "HEADER_LENGTH", "OipHttp", "encode_error"]
 
 HEADER_LENGTH = "inference-header-content-length"
 JSON, BINARY = "application/json", "application/octet-stream"
-# What the server speaks beyond the protocol's core.
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 Parameters = dict[str, Any]
 
 
@@ -307,24 +297,6 @@ class OipHttp:
         return inputs
 
 
-def server_metadata(version: str) -> bytes:
-    """Body of GET /v2."""
-    return msgspec.json.encode({"name": "hasten", "version": version, "extensions": list(EXTENSIONS)})
-
-
-def model_metadata(name: str, signature: Signature) -> bytes:
-    """Body of GET /v2/models/{m}. A free dimension is -1."""
-    return msgspec.json.encode(
-        {
-            "name": name,
-            "versions": ["1"],
-            "platform": "hasten_bundle",
-            "inputs": [_tensor_metadata(spec) for spec in signature.inputs],
-            "outputs": [_tensor_metadata(spec) for spec in signature.outputs],
-        }
-    )
-
-
 def encode_error(error: RequestError) -> bytes:
     """Body of every answer that is not a success."""
     return msgspec.json.encode({"error": error.message, "code": error.code})
@@ -429,43 +401,3 @@ def _begin(response: Response) -> bytes:
 
 def _compressed(parts: list[bytes | memoryview], headers: dict[str, str], encoding: str) -> Encoded:
     return Encoded(parts=[compress(b"".join(parts), encoding)], headers={**headers, "content-encoding": encoding})
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "datatype": spec.dtype,
-        "shape": [dim if isinstance(dim, int) else -1 for dim in spec.shape],
-    }
-
-
-def encode_request(inputs: Mapping[str, Array], signature: Signature) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of an infer request with binary tensors both ways: the client's side of the codec."""
-    heads: list[dict[str, Any]] = []
-    blobs: list[bytes | memoryview] = []
-    for spec in signature.inputs:
-        array = inputs[spec.name]
-        blob = to_bytes(array, spec.dtype)
-        parameters = {"binary_data_size": len(blob)}
-        heads.append({"name": spec.name, "datatype": spec.dtype, "shape": list(array.shape), "parameters": parameters})
-        blobs.append(blob)
-    head = msgspec.json.encode({"inputs": heads, "parameters": {"binary_data_output": True}})
-    headers = {HEADER_LENGTH: str(len(head)), "content-type": BINARY}
-    return b"".join([head, *blobs]), headers
-
-
-def decode_metadata(body: bytes) -> Signature:
-    """Return the signature that a server's model metadata describes. Raises `RequestError`."""
-    try:
-        data = msgspec.json.decode(body)
-        return Signature(
-            inputs=tuple(_tensor_spec(item) for item in data["inputs"]),
-            outputs=tuple(_tensor_spec(item) for item in data["outputs"]),
-        )
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise invalid(f"The server's model metadata cannot be read: {error}.") from error
-
-
-def _tensor_spec(item: Mapping[str, Any]) -> TensorSpec:
-    dims = tuple(dim if dim >= 0 else "?" for dim in item["shape"])
-    return TensorSpec(name=item["name"], dtype=item["datatype"], shape=dims)

@@ -43,6 +43,11 @@ class Line(Protocol):
         """Return how many bytes of answers wait for the client to read: of a call, or of all of them."""
         ...
 
+    @property
+    def crowded(self) -> bool:
+        """Whether answers to all clients together wait in too many bytes."""
+        ...
+
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
         ...
@@ -112,7 +117,11 @@ class Call(Struct, eq=False):
         """Whether further messages are taken."""
         if self.ahead >= self.most_ahead:
             return False
-        return self.backlog is None or self.backlog.has_room(self.line.unsent(self), self.ahead)
+        if self.backlog is None:
+            return True
+        waiting = self.line.unsent(self)
+        # Where memory is short, whoever leaves nothing unread is not held up by those who do.
+        return self.backlog.has_room(waiting, self.ahead) and not (waiting and self.line.crowded)
 
     @property
     def resting(self) -> bool:
@@ -140,6 +149,11 @@ class Call(Struct, eq=False):
     def unsent(self) -> int:
         """Bytes of answers, of all calls of the connection, that wait for the client to read."""
         return self.line.unsent()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether all clients together leave so much unread that no more is computed for any of them."""
+        return self.line.crowded
 
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""

@@ -30,8 +30,9 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Hub:
-    """Makes connections for a server on the running event loop. `methods` by path; `message_limit` in bytes;
-    `on_sweep` is called about once a second, `refused` with each call that gets an error without having been queued.
+    """Makes connections for a server on the running event loop. `methods` by path; `message_limit` in bytes; `unread`
+    counts the bytes of answers that clients have not read, as connections tell; `on_sweep` is called about once a
+    second, `refused` with each call that gets an error without having been queued.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Hub:
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
+        self.unread = 0
         # All connections read into the same memory, one after the other.
         self.room = memoryview(bytearray(_ROOM))
         # Clients send the same headers with every call.
@@ -135,6 +137,11 @@ class Hub:
         self._buffered += waiting - call.counted
         call.counted = waiting
         return not waiting or self._buffered <= self.limits.buffered
+
+    @property
+    def crowded(self) -> bool:
+        """Whether all clients together leave too much unread."""
+        return self.unread > self.limits.unread
 
     async def finish(self) -> None:
         """Tell every client to call here no more, and return when all calls are answered and connections closed."""

@@ -13,10 +13,11 @@ class GrpcLimits:
 
     `metadata` are the bytes of names and values of one call's headers. `buffered` bounds the bytes of unfinished
     messages of all clients together. `stream_ahead` requests of one streaming call may be under way; more of them wait
-    at the client, by flow control, and so do those whose answers would leave more than `unread` bytes for it to read; a
-    stream with more than `unread_most` unread is ended, and so is one that leaves an answer unread for `delivery_s`.
-    `resets` are how many calls a connection may cancel at once, and each second after
-    that: cancelling is cheap for a client and not for a server (CVE-2023-44487).
+    at the client, by flow control, and so do those whose answers would leave more than `stream_hold` bytes for it to
+    read; a stream with more than `stream_end` unread is ended, and so is one that leaves an answer unread for
+    `delivery_s`. While all clients together leave more than `unread` bytes unread, inference is refused. `resets` are
+    how many calls a connection may cancel at once, and each second after that: cancelling is cheap for a client and not
+    for a server (CVE-2023-44487).
     """
 
     connections: int = 1000
@@ -24,8 +25,9 @@ class GrpcLimits:
     metadata: int = 16 * 1024
     buffered: int = 256 * 2**20
     stream_ahead: int = 64
-    unread: int = 8 * 2**20
-    unread_most: int = 64 * 2**20
+    stream_hold: int = 8 * 2**20
+    stream_end: int = 64 * 2**20
+    unread: int = 2**30
     window: int = 2**20
     frame: int = 128 * 1024
     resets: tuple[int, int] = (10_000, 1_000)

@@ -187,6 +187,8 @@ class Methods:
 
     def _submit(self, call: Call, message: Message, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
+        if call.crowded:
+            raise RequestError("Too many answers wait to be read.", code="overloaded", retry_after_s=1.0)
         origin = _origin(call)
         parsed = self._codec.parse(message)
         service = self._service(call, parsed.model_name, parsed.model_version)

@@ -19,7 +19,8 @@ from hasten.serve.telemetry import Telemetry
 from hasten.serve.told import emit, refusal_event
 from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL
 from hasten.wire.base import Limits
-from hasten.wire.oip_http import OipHttp, model_metadata, server_metadata
+from hasten.wire.oip_http import OipHttp
+from hasten.wire.oip_http_admin import model_metadata, server_metadata
 
 __all__ = ["Frontend"]
 
