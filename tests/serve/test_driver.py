@@ -11,10 +11,12 @@ import pytest
 from tests.serve.engines import ask, running
 
 from hasten.bundle.read import Bundle
+from hasten.engine.confine import WorkerLimits
 from hasten.errors import RequestError
 from hasten.serve.config import LaneTable, ModelTable
 from hasten.serve.core import Drain
 from hasten.serve.driver import ModelService
+from hasten.serve.lull import Lull
 from hasten.serve.origin import Origin
 from hasten.serve.plan import Rules
 from hasten.spec.event import Event, Ran, Refused, Served
@@ -253,6 +255,26 @@ def test_a_receiver_that_fails_costs_nobody_else_an_answer(bundle: Bundle) -> No
 
     in_a_loop(body)
     assert [type(complaint["exception"]) for complaint in complaints] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize(("nice", "planned"), [(5, True), (0, False)])
+def test_refusals_gather_while_engines_that_share_the_servers_core_are_busy(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, nice: int, planned: bool
+) -> None:
+    plans: list[Lull] = []
+    monkeypatch.setattr(Lull, "plan", lambda lull: plans.append(lull))
+
+    async def body() -> None:
+        limits = WorkerLimits(nice=nice)
+        async with running(bundle, rules=Rules(queue_capacity=1), limits=limits) as service:
+            await service.infer(ask(0))
+            assert not plans
+            for i in range(3):
+                service.submit(ask(i), lambda _: None)
+            await service.drain()
+
+    in_a_loop(body)
+    assert bool(plans) is planned
 
 
 def test_what_would_be_refused_is_refused_before_its_data_are_there_and_counted_once(bundle: Bundle) -> None:

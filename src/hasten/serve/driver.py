@@ -42,6 +42,7 @@ from hasten.serve.core import (
 )
 from hasten.serve.instance import Instance
 from hasten.serve.instances import Instances
+from hasten.serve.lull import Lull
 from hasten.serve.origin import Origin
 from hasten.serve.plan import Plan, Rules, plan_of
 from hasten.serve.pool import Isolation, Loading
@@ -57,6 +58,8 @@ __all__ = ["Answer", "ModelService"]
 Answer = Callable[[Response | RequestError], None]
 # What closed the batch, if one may say so, of an answer that no engine gave.
 _CACHE = "cache"
+# How much longer a refusal may take where that spares engines.
+_LULL_S = 0.002
 # What may make an instance free again.
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
@@ -101,6 +104,9 @@ class ModelService:
         limits = limits or WorkerLimits()
         if limits.nice is None:
             limits = msgspec.structs.replace(limits, nice=self.plan.nice)
+        # Engines that step back leave the server no core of its own.
+        shared = isolation == "process" and bool(limits.nice)
+        self._lull = Lull(_LULL_S, lambda: self._instances.descriptors()) if shared else None
         self._instances = Instances(
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
@@ -227,6 +233,7 @@ class ModelService:
                 others.append(command)
         self._carry_out(others)
         if refused is not None:
+            self._sleep()
             self.tally.fail(refused.code, time.monotonic() - now)
             self._teller.refused(origin, refused)
         return refused
@@ -291,7 +298,15 @@ class ModelService:
         arrivals = [event for event in self._arrivals if event.id in self._tickets]
         self._arrivals = []
         if arrivals:
-            self._carry_out(self._core.arrive(arrivals, time.monotonic()))
+            commands = self._core.arrive(arrivals, time.monotonic())
+            self._carry_out(commands)
+            if self._lull is not None and any(isinstance(command, Refuse) for command in commands):
+                self._sleep()
+
+    def _sleep(self) -> None:
+        """Somebody was refused: let others gather, unless an engine is free."""
+        if self._lull is not None and not self._core.free:
+            self._lull.plan()
 
     def _handle(self, event: Event) -> None:
         now, kind = time.monotonic(), type(event)

@@ -51,6 +51,11 @@ class Instance:
         """Process id of the engine, where it has a process of its own."""
         return self._runner.pid
 
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when the engine has something to say, where it has a process of its own."""
+        return self._runner.descriptor
+
     async def start(self) -> None:
         """Load and warm up for the first time. Raises `EngineError`."""
         try:

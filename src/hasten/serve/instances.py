@@ -24,6 +24,11 @@ class Instances:
         """How many take work."""
         return sum(instance.up for instance in self.all)
 
+    def descriptors(self) -> list[int]:
+        """Those that become readable when an engine in a process of its own has something to say."""
+        found = [instance.descriptor for instance in self.all]
+        return [one for one in found if one is not None]
+
     async def start(self, count: int) -> None:
         """Start the first so many, one after another. Raises `EngineError`."""
         for instance in self.all[:count]:

@@ -41,6 +41,11 @@ class WorkerLink:
         """The worker's process id."""
         return self._process.pid
 
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when there is an answer; None once the worker is gone."""
+        return None if self._lost is not None else self._process.fileno()
+
     def ask(
         self,
         op: str,

@@ -51,6 +51,11 @@ class LocalRunner:
         """The engine has no process of its own."""
         return None
 
+    @property
+    def descriptor(self) -> int | None:
+        """None: nobody needs to be told."""
+        return None
+
     async def start(self) -> list[Warmed]:
         """Load and warm up; returns how long that took. Raises `EngineError`."""
         await self.close()

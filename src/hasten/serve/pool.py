@@ -64,6 +64,11 @@ class Runner(Protocol):
         """Process id of the engine, where it has a process of its own."""
         ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when the engine has something to say, where it has a process of its own."""
+        ...
+
     async def start(self) -> list[Warmed]:
         """Load and warm up, anew where it was loaded before; returns how long that took. Raises `EngineError`."""
         ...
@@ -95,6 +100,11 @@ class ProcessRunner:
     def pid(self) -> int | None:
         """The worker's process id, while there is one."""
         return None if self._link is None else self._link.pid
+
+    @property
+    def descriptor(self) -> int | None:
+        """The worker's socket, while there is one."""
+        return None if self._link is None else self._link.descriptor
 
     async def start(self) -> list[Warmed]:
         """Start a worker, load and warm up. Raises `EngineError`."""

@@ -1,0 +1,82 @@
+"""Refusals of a shared core come together, and no engine waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from hasten.serve.lull import Lull
+
+Sleeps = list[tuple[list[int], float]]
+
+
+@pytest.fixture
+def engine() -> Iterator[tuple[int, int]]:
+    """A descriptor to listen on, and one to speak on."""
+    ours, theirs = os.pipe()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
+    """What was slept for, and how long at most."""
+    found: Sleeps = []
+
+    class Poll:
+        def __init__(self) -> None:
+            self.descriptors: list[int] = []
+
+        def register(self, descriptor: int, events: int) -> None:
+            assert events == select.POLLIN
+            self.descriptors.append(descriptor)
+
+        def poll(self, most_ms: float) -> None:
+            found.append((self.descriptors, most_ms))
+
+    monkeypatch.setattr(select, "poll", Poll)
+    return found
+
+
+def test_what_was_done_in_a_turn_is_written_before_the_server_sleeps(sleeps: Sleeps) -> None:
+    async def run() -> None:
+        Lull(0.002, lambda: [7]).plan()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: sleeps.append(([], 0.0)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert sleeps == [([], 0.0), ([7], 2.0)]
+
+
+def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(sleeps: Sleeps) -> None:
+    lull = Lull(0.002, lambda: [7, 9])
+
+    async def run() -> None:
+        for _ in range(2):
+            lull.plan()
+            lull.plan()
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert sleeps == [([7, 9], 2.0)] * 2
+
+
+def test_an_engine_that_answers_ends_it(engine: tuple[int, int]) -> None:
+    ours, theirs = engine
+    os.write(theirs, b"!")
+
+    async def run() -> None:
+        # Longer than any test may take.
+        Lull(3600.0, lambda: [ours]).plan()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
