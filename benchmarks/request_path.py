@@ -130,7 +130,7 @@ class HttpClient(Client):
 
 
 class GrpcClient(Client):
-    """HTTP/2 by hand: headers that are in no table, so that the bytes of all calls differ in the stream's number only."""
+    """HTTP/2 by hand: headers in no table, so that calls differ in the number of their stream only."""
 
     def __init__(self, message: bytes, make: Callable[[], Any], answered: Callable[[], None]) -> None:
         super().__init__(make, answered)
