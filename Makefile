@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak bench-core bench-overload overload-sim techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,24 @@ conformance: setup
 # `make bench-serve SERVE=--short` takes about eight minutes.
 bench-serve: zoo
 	$(BIN)/python benchmarks/serve.py $(SERVE)
+
+# The request path compiled from its own source, in build/native (docs/decisions/0024); needs a C compiler and a few minutes.
+NATIVE := build/native
+SOURCES := $(shell find src -name '*.py')
+
+native: $(NATIVE)/.compiled
+
+$(NATIVE)/.compiled: $(STAMP) native.py $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native]'
+	$(BIN)/python native.py $(NATIVE)
+	touch $@
+
+# What tests of serving say of the source, the compiled one must pass too.
+native-test: zoo native
+	PYTHONPATH=$(NATIVE) HASTEN_NATIVE=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_native.py tests/serve tests/wire tests/observe tests/spec
+
+bench-path: zoo native
+	$(BIN)/python benchmarks/request_path.py plain=src native=$(NATIVE)
 
 # An hour and three quarters; `make soak SOAK=--short` takes a few minutes.
 soak: setup

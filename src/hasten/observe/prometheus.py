@@ -127,14 +127,16 @@ class Metrics:
         yield _counter("hasten_refusals", self._refusals)
         workers = list(self._workers.items())
         for state, name in _STATES.items():
-            rows = {(model, variant): count for (model, variant, was), count in workers if was == state}
+            rows: dict[tuple[str, ...], float] = {who[:2]: count for who, count in workers if who[2] == state}
             yield _counter(name, rows)
         yield _counter("hasten_level_changes", self._levels)
         yield _counter("hasten_cache_lookups", self._lookups)
         yield _counter("hasten_cache_evictions", self._evictions)
         yield _counter("hasten_model_changes", self._changes)
         yield from self._of_gauges()
-        lost = {(name, reason): n for name, ask in self._lost.items() for reason, n in ask().items()}
+        lost: dict[tuple[str, ...], float] = {
+            (name, reason): n for name, ask in self._lost.items() for reason, n in ask().items()
+        }
         yield _counter("hasten_observations_lost", lost)
         about = {"version": importlib.metadata.version("hasten"), "python": platform.python_version()}
         yield InfoMetricFamily("hasten_build", FAMILIES["hasten_build"].help, value=about)

@@ -131,5 +131,7 @@ class Instance:
 
 def _exhausted(results: Sequence[Outcome]) -> EngineRunError | None:
     """The error of a batch that had no memory: allocators keep what they got, so that hardly anything runs after it."""
-    errors = (result for result in results if isinstance(result, EngineRunError))
-    return next((error for error in errors if error.code == "out_of_memory"), None)
+    for result in results:
+        if isinstance(result, EngineRunError) and result.code == "out_of_memory":
+            return result
+    return None

@@ -189,7 +189,8 @@ class Lanes:
 
     def line(self, request: Waiting) -> Iterator[Waiting]:
         """The requests of the same lane and shape, in order; begins with `request` where that is the lane's head."""
-        return (entry[2] for entry in self._lanes[request.lane].lines[request.key])
+        for entry in self._lanes[request.lane].lines[request.key]:
+            yield entry[2]
 
     def company(self, request: Waiting, lanes: Sequence[int]) -> Iterator[Waiting]:
         """Requests of the same shape in other lanes, the most urgent lane first, up to the first lane that waits and is

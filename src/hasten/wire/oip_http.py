@@ -22,6 +22,7 @@ from hasten.wire.base import Encoded, Limits, invalid
 from hasten.wire.compression import accepted, compress, decompress
 from hasten.wire.depth import check_depth
 from hasten.wire.known import MEMORABLE_BYTES, Exact, Memory, Template, is_repeatable
+from hasten.wire.oip_body import Body, Input, decode_body
 from hasten.wire.oip_rules import (
     check_input,
     check_inputs_count,
@@ -37,37 +38,6 @@ __all__ = ["BINARY", "HEADER_LENGTH", "OipHttp", "encode_error"]
 
 HEADER_LENGTH = "inference-header-content-length"
 JSON, BINARY = "application/json", "application/octet-stream"
-Parameters = dict[str, Any]
-
-
-class _Input(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    shape: list[int]
-    datatype: DType
-    # Its text: how it is read depends on the model.
-    data: msgspec.Raw = msgspec.Raw()
-    parameters: Parameters = {}
-
-
-class _Output(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    parameters: Parameters = {}
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    """An infer request. KServe's client repeats the model's name and version; the URL decides and they are not
-    looked at.
-    """
-
-    inputs: list[_Input]
-    id: str = ""
-    parameters: Parameters = {}
-    outputs: list[_Output] = []
-    model_name: str = ""
-    model_version: str | None = None
-
-
-_decode_body = msgspec.json.Decoder(_Body).decode
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -265,17 +235,17 @@ class OipHttp:
             self._frames.keep(key, found)
         return found
 
-    def _parse(self, head: bytes) -> _Body:
+    def _parse(self, head: bytes) -> Body:
         check_depth(head, self.limits.depth)
         try:
-            return _decode_body(head)
+            return decode_body(head)
         except msgspec.ValidationError as error:
             raise invalid(f"The request is not valid: {error}.") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             hint = "; for NaN and infinity use binary tensor data" if _NOT_A_NUMBER.search(head) else ""
             raise invalid(f"The request is not valid JSON: {error}{hint}.") from error
 
-    def _inputs(self, body: _Body, blobs: memoryview, signature: Signature) -> dict[str, Array]:
+    def _inputs(self, body: Body, blobs: memoryview, signature: Signature) -> dict[str, Array]:
         check_inputs_count(len(body.inputs), signature)
         inputs: dict[str, Array] = {}
         offset = 0
@@ -325,7 +295,7 @@ def _head_size(text: str, total: int) -> int:
     return size
 
 
-def _binary_size(item: _Input) -> int | None:
+def _binary_size(item: Input) -> int | None:
     """The size of the input's blob, or None where the data is JSON."""
     size = item.parameters.get("binary_data_size")
     unknown = set(item.parameters) - {"binary_data_size"}
@@ -342,15 +312,16 @@ def _binary_size(item: _Input) -> int | None:
     return size
 
 
-def _request(model: str, version: str, body: _Body, inputs: dict[str, Array], signature: Signature) -> Request:
+def _request(model: str, version: str, body: Body, inputs: dict[str, Array], signature: Signature) -> Request:
     check_parameters(body.parameters, ((item.name, item.parameters) for item in body.outputs))
     by_default = flag(body.parameters, "binary_data_output", False)
     wanted = tuple(item.name for item in body.outputs)
+    binary: list[str] = []
     if wanted:
         wanted_outputs(wanted, signature)
         binary = [item.name for item in body.outputs if flag(item.parameters, "binary_data", by_default)]
-    else:
-        binary = [spec.name for spec in signature.outputs] if by_default else ()
+    elif by_default:
+        binary = [spec.name for spec in signature.outputs]
     return Request(
         model=model,
         version=version,

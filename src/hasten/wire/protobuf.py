@@ -82,17 +82,17 @@ def _data_bytes(body: bytes | memoryview, shape: Shape, at: int, end: int, limit
                 raise _unknown(tag)
             if what == -1:
                 at = _after_varint(body, at)
-            elif what.__class__ is int and what < 0:  # pyright: ignore[reportOperatorIssue]
+            elif isinstance(what, int) and what < 0:
                 at += 8 if what == -2 else 4
             else:
                 size = body[at]
                 at += 1
                 if size > 0x7F:
                     size, at = _long_size(body, at - 1)
-                if what == _DATA:
+                if not isinstance(what, int):
+                    found += _data_bytes(body, what, at, at + size, limit)
+                elif what == _DATA:
                     found += size
-                elif what != _LEAF:
-                    found += _data_bytes(body, what, at, at + size, limit)  # pyright: ignore[reportArgumentType]
                 at += size
     except IndexError as error:
         raise _cut_off() from error

@@ -10,7 +10,7 @@ import functools
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -35,10 +35,12 @@ def _optional_orjson() -> Any:
 
 
 _orjson = _optional_orjson()
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = np.ndarray[Any, Any]
 _LENGTH = struct.Struct("<I")
 # Made once: making a dtype takes longer than reading a small tensor.
-_LITTLE = {dtype: np.dtype(name).newbyteorder("<") for dtype, name in NUMPY_NAMES.items() if dtype != "BYTES"}
+_LITTLE: dict[DType, np.dtype[Any]] = {
+    dtype: np.dtype(name).newbyteorder("<") for dtype, name in NUMPY_NAMES.items() if dtype != "BYTES"
+}
 # The struct module's letters: it refuses what is too large for its type, as JSON's numbers must be.
 _FLOATS: dict[DType, str] = {"FP16": "e", "FP32": "f", "FP64": "d"}
 _FLAT_FLOATS = msgspec.json.Decoder(list[float]).decode
@@ -237,7 +239,7 @@ def _require_count(name: str, count: int, shape: tuple[int, ...]) -> None:
 
 def _json_strings(name: str, flat: list[Any]) -> Array:
     _require(name, "BYTES", all(isinstance(value, str) for value in flat))
-    array = np.empty(len(flat), dtype=object)
+    array: Array = np.empty(len(flat), dtype=object)
     array[:] = [value.encode("utf-8", "surrogatepass") for value in flat]
     return array
 
@@ -283,6 +285,6 @@ def _strings(name: str, shape: tuple[int, ...], blob: memoryview) -> Array:
         offset = end + size
     if len(items) != count:
         raise invalid(f"The BYTES data of {name!r} has {len(items)} elements; its shape needs {count}.")
-    array = np.empty(count, dtype=object)
+    array: Array = np.empty(count, dtype=object)
     array[:] = items
     return array.reshape(shape)

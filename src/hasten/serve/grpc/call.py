@@ -106,7 +106,7 @@ class Call(Struct, eq=False):
     watches: bool = False
     ended: bool = False
     finished: float = 0.0
-    state: object = None
+    state: Any = None
 
     def __repr__(self) -> str:
         # A Struct would show what its client did to be let in.

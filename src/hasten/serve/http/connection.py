@@ -33,9 +33,18 @@ class _Straight(asyncio.BufferedProtocol):
     def __init__(self, connection: Connection, reader: Reader) -> None:
         self._connection = connection
         self._reader = reader
-        self.connection_lost = connection.connection_lost
-        self.pause_writing = connection.pause_writing
-        self.resume_writing = connection.resume_writing
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._connection.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
@@ -48,6 +57,9 @@ class _Straight(asyncio.BufferedProtocol):
 
 class Connection(asyncio.Protocol):
     """The protocol that asyncio drives; made by the hub. `Reader` is its incoming half."""
+
+    # A compiled class lets go of nothing else.
+    __deletable__ = ("_reader",)
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub

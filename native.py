@@ -1,0 +1,61 @@
+"""Compile the server's request path from its own source: `python native.py FOLDER` (or `make native`).
+
+FOLDER becomes a copy of src/ with C extensions beside the modules named here, made by mypyc, so that
+`PYTHONPATH=FOLDER` runs them and src/ stays what it was: where an extension is missing, the same module is interpreted.
+A copy, because an extension beside a source that is being edited would go on hiding it. Needs mypyc and a C compiler.
+`hatch_build.py` makes wheels in the same way. Why and what it gains: docs/decisions/0024.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+# What each request runs through. A module joins this list when the figures of benchmarks/request_path.py say so.
+MODULES = """
+hasten/observe/histogram hasten/observe/prometheus
+hasten/serve/admit hasten/serve/batch hasten/serve/batcher hasten/serve/choice hasten/serve/core hasten/serve/driver
+hasten/serve/events hasten/serve/guard hasten/serve/instance hasten/serve/instances hasten/serve/ladder
+hasten/serve/lanes hasten/serve/latency hasten/serve/link hasten/serve/origin hasten/serve/outcomes
+hasten/serve/outlook hasten/serve/pool hasten/serve/roster hasten/serve/scale hasten/serve/sizes hasten/serve/tally
+hasten/serve/lull hasten/serve/told hasten/serve/waker
+hasten/serve/grpc/backlog hasten/serve/grpc/call hasten/serve/grpc/connection hasten/serve/grpc/hub
+hasten/serve/grpc/methods hasten/serve/grpc/writer
+hasten/serve/http/connection hasten/serve/http/frontend hasten/serve/http/hub hasten/serve/http/inference
+hasten/serve/http/message hasten/serve/http/reader
+hasten/spec/compiled
+hasten/wire/grpc_framing hasten/wire/known hasten/wire/oip_grpc hasten/wire/oip_http hasten/wire/oip_rules
+hasten/wire/protobuf hasten/wire/tensors
+""".split()  # noqa: SIM905
+
+
+def compiled(folder: Path) -> None:
+    """Make the copy with its extensions."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "src", folder, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    os.chdir(folder)
+    # mypy follows imports from the working folder.
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(folder.parent / "mypy-cache")]
+    extensions = mypycify(
+        [*options, *(f"{module}.py" for module in MODULES)],
+        opt_level="2",
+        debug_level="0",
+        group_name="hasten",
+        target_dir=str(folder.parent / "native-c"),
+    )
+    distribution = Distribution({"name": "hasten", "ext_modules": extensions})
+    command = distribution.get_command_obj("build_ext")
+    command.inplace = True
+    command.build_temp = str(folder.parent / "native-o")
+    command.ensure_finalized()
+    command.run()
+
+
+if __name__ == "__main__":
+    compiled(Path(sys.argv[1]).resolve())
