@@ -18,12 +18,12 @@ ROOT = Path(__file__).parent
 MODULES = """
 hasten/observe/histogram hasten/observe/prometheus
 hasten/serve/admit hasten/serve/batch hasten/serve/batcher hasten/serve/choice hasten/serve/core hasten/serve/driver
-hasten/serve/events hasten/serve/guard hasten/serve/instance hasten/serve/instances hasten/serve/ladder
-hasten/serve/lanes hasten/serve/latency hasten/serve/link hasten/serve/origin hasten/serve/outcomes
+hasten/serve/guard hasten/serve/instance hasten/serve/instances hasten/serve/ladder
+hasten/serve/lanes hasten/serve/latency hasten/serve/link hasten/serve/outcomes
 hasten/serve/outlook hasten/serve/pool hasten/serve/roster hasten/serve/scale hasten/serve/sizes hasten/serve/tally
 hasten/serve/lull hasten/serve/told hasten/serve/waker
-hasten/serve/grpc/backlog hasten/serve/grpc/call hasten/serve/grpc/connection hasten/serve/grpc/hub
-hasten/serve/grpc/methods hasten/serve/grpc/writer
+hasten/serve/grpc/backlog hasten/serve/grpc/connection hasten/serve/grpc/hub hasten/serve/grpc/methods
+hasten/serve/grpc/writer
 hasten/serve/http/connection hasten/serve/http/frontend hasten/serve/http/hub hasten/serve/http/inference
 hasten/serve/http/message hasten/serve/http/reader
 hasten/spec/compiled

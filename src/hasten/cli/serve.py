@@ -73,6 +73,7 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
     from hasten.serve.plan import check_models, plan_of, warnings_of
     from hasten.serve.server import Running, require_guard, serve_forever
     from hasten.serve.telemetry import Telemetry
+    from hasten.spec.compiled import is_compiled
 
     settings = read_config(Path(config) if config else None, {("bundles",): bundles, **_places(flags)})
     if not settings.bundles:
@@ -95,7 +96,13 @@ def command(bundles: tuple[str, ...], config: str | None, check: bool, as_json: 
         return
 
     def ready(running: Running) -> None:
-        fields = {"event": "ready", "url": running.url, "grpc": running.grpc, "models": names}
+        fields = {
+            "event": "ready",
+            "url": running.url,
+            "grpc": running.grpc,
+            "models": names,
+            "compiled": is_compiled(),
+        }
         logging.getLogger("hasten.serve").info("ready: %s", running.url, extra={"fields": fields})
         if as_json:
             emit("serve", {"url": running.url, "models": names, "grpc": running.grpc or None})

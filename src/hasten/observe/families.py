@@ -106,7 +106,9 @@ _ALL = (
         ("observer", "reason"),
         "Log records and spans that are gone: slow (too many waited), error (writing failed, as on a full disk).",
     ),
-    Family("hasten_build", "info", (), "Version of hasten, and of Python."),
+    Family(
+        "hasten_build", "info", (), "Version of hasten, of Python, and whether the request path is compiled (yes, no)."
+    ),
 )
 FAMILIES = {family.name: family for family in _ALL}
 

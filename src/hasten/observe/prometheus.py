@@ -26,6 +26,7 @@ from prometheus_client.exposition import choose_encoder
 from hasten.observe.base import Sink
 from hasten.observe.families import FAMILIES
 from hasten.observe.histogram import COUNTS, SECONDS, Histogram
+from hasten.spec.compiled import is_compiled
 from hasten.spec.event import (
     UNKNOWN_MODEL,
     Cached,
@@ -138,7 +139,11 @@ class Metrics:
             (name, reason): n for name, ask in self._lost.items() for reason, n in ask().items()
         }
         yield _counter("hasten_observations_lost", lost)
-        about = {"version": importlib.metadata.version("hasten"), "python": platform.python_version()}
+        about = {
+            "version": importlib.metadata.version("hasten"),
+            "python": platform.python_version(),
+            "compiled": "yes" if is_compiled() else "no",
+        }
         yield InfoMetricFamily("hasten_build", FAMILIES["hasten_build"].help, value=about)
 
     def _served(self, event: Served) -> None:

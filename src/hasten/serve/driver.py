@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
-from msgspec import Struct
 
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
@@ -47,6 +46,7 @@ from hasten.serve.origin import Origin
 from hasten.serve.plan import Plan, Rules, plan_of
 from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
+from hasten.serve.ticket import Answer, Ticket
 from hasten.serve.told import NEWS, Batch, Teller
 from hasten.serve.waker import Waker
 from hasten.spec.event import Gauges, Lane, Sink
@@ -55,29 +55,12 @@ from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
 
-Answer = Callable[[Response | RequestError], None]
 # What closed the batch, if one may say so, of an answer that no engine gave.
 _CACHE = "cache"
 # How much longer a refusal may take where that spares engines.
 _LULL_S = 0.002
 # What may make an instance free again.
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
-
-
-class _Ticket(Struct, eq=False):
-    """A request under way, its `answer` to call, and what that will be called with once it is `settled`."""
-
-    id: int
-    request: Request
-    answer: Answer
-    arrived: float
-    origin: Origin
-    ran: Batch | None = None
-    alarm: asyncio.TimerHandle | None = None
-    settled: Tensors | RequestError | None = None
-    cancelled: bool = False
-    # Under what its answer is kept; empty where it is not.
-    key: bytes = b""
 
 
 class ModelService:
@@ -117,8 +100,8 @@ class ModelService:
         self._has_levels = self._core.has_levels
         self._level = 0
         self._ids = itertools.count()
-        self._tickets: dict[int, _Ticket] = {}
-        self._settled: list[_Ticket] = []
+        self._tickets: dict[int, Ticket] = {}
+        self._settled: list[Ticket] = []
         self._arrivals: list[Arrived] = []
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
@@ -188,7 +171,7 @@ class ModelService:
         """
         id_, now = next(self._ids), time.monotonic()
         origin = origin or Origin(now)
-        ticket = _Ticket(id_, request, answer, now, origin)
+        ticket = Ticket(id_, request, answer, now, origin)
         if not self._tickets:
             self._idle.clear()
         self._tickets[id_] = ticket
@@ -243,7 +226,7 @@ class ModelService:
             asyncio.get_running_loop().call_soon(self._admit)
         self._arrivals.append(arrival)
 
-    def _looked_up(self, ticket: _Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
+    def _looked_up(self, ticket: Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
         """Answer with what is known, or else compute it."""
         if ticket.id not in self._tickets:
             # It had no time to wait for that.
@@ -347,7 +330,7 @@ class ModelService:
         inputs = [ticket.request.inputs for ticket in batch]
         self._instances.run(number, ran.variant, inputs, lambda results: self._ran(batch, number, ran, results))
 
-    def _ran(self, batch: list[_Ticket], number: int, ran: Batch, results: Sequence[Outcome] | EngineCrashed) -> None:
+    def _ran(self, batch: list[Ticket], number: int, ran: Batch, results: Sequence[Outcome] | EngineCrashed) -> None:
         """Answer a batch. Only what was running fails where the engine died."""
         if isinstance(results, EngineCrashed):
             results = [EngineRunError("its process ended, and a new one is started.", code="unavailable")] * len(batch)
@@ -409,7 +392,7 @@ class ModelService:
         if not self._tickets:
             self._idle.set()
 
-    def _call(self, ticket: _Ticket) -> None:
+    def _call(self, ticket: Ticket) -> None:
         result = ticket.settled
         assert result is not None
         begun = time.monotonic()
@@ -425,7 +408,7 @@ class ModelService:
             assert ticket.ran is not None
             self._teller.served(ticket.request, ticket.origin, ticket.arrived, ticket.ran, begun)
 
-    def _cancel(self, ticket: _Ticket) -> None:
+    def _cancel(self, ticket: Ticket) -> None:
         ticket.cancelled = True
         if self._tickets.pop(ticket.id, None) is None:
             return
@@ -437,7 +420,7 @@ class ModelService:
         if not self._tickets and not self._settled:
             self._idle.set()
 
-    def _response(self, ticket: _Ticket, outputs: Tensors) -> Response:
+    def _response(self, ticket: Ticket, outputs: Tensors) -> Response:
         request = ticket.request
         assert ticket.ran is not None
         parameters = self._named[ticket.ran.variant]

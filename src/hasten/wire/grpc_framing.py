@@ -9,7 +9,6 @@ import math
 import struct
 
 import numpy as np
-from msgspec import Struct
 
 from hasten.errors import RequestError
 from hasten.wire.base import invalid
@@ -45,7 +44,7 @@ _LONG, _RESERVED = 128 * 2**10, 64
 _UNITS_NS = {"H": 3600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
 
 
-class MessageReader(Struct, eq=False):
+class MessageReader:
     """Takes the bytes of one direction of a call and gives whole messages: at most of a limit, compressed ones in an
     encoding.
 
@@ -53,13 +52,16 @@ class MessageReader(Struct, eq=False):
     a view.
     """
 
-    _limit: int
-    _encoding: str = "identity"
-    # What came, but for what is in the body: the long message that is arriving, without its prefix.
-    _parts: list[bytes] = []
-    _body: memoryview | None = None
-    _have: int = 0
-    _need: int = _PREFIX.size
+    __slots__ = ("_body", "_encoding", "_have", "_limit", "_need", "_parts")
+
+    def __init__(self, limit: int, encoding: str = "identity") -> None:
+        self._limit = limit
+        self._encoding = encoding
+        # What came, but for what is in the body: the long message that is arriving, without its prefix.
+        self._parts: list[bytes] = []
+        self._body: memoryview | None = None
+        self._have = 0
+        self._need = _PREFIX.size
 
     def __repr__(self) -> str:
         return f"<MessageReader with {self._have} of {self._need} bytes>"

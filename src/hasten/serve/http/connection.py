@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from hasten.errors import RequestError
 from hasten.serve.bugs import internal
+from hasten.serve.http.exchange import Exchange
 from hasten.serve.http.message import Cancel, refusal, render
-from hasten.serve.http.reader import Exchange, Phase, Reader
+from hasten.serve.http.reader import Phase, Reader
 from hasten.serve.tls import peer_of
 from hasten.wire.base import Encoded
 

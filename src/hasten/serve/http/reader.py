@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 import numpy as np
-from msgspec import Struct
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY
 from hasten.serve.bugs import internal
+from hasten.serve.http.exchange import Exchange
 from hasten.serve.http.message import Handler, HttpRequest, Reply
 from hasten.wire.base import invalid
 
 if TYPE_CHECKING:
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Exchange", "Phase", "Reader", "Receiver"]
+__all__ = ["Phase", "Reader", "Receiver"]
 
 # A refused request with a body up to this size is read to its end, and the connection lives on.
 _SWALLOWED = 64 * 2**10
@@ -59,14 +59,6 @@ class Phase(enum.Enum):
     BODY = enum.auto()
     REST = enum.auto()
     DEAF = enum.auto()
-
-
-class Exchange(Struct, eq=False):
-    """A request and who answers it; `last` closes the connection afterwards."""
-
-    request: HttpRequest
-    handler: Handler
-    last: bool
 
 
 class _Head:

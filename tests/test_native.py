@@ -1,0 +1,31 @@
+"""The list of what is compiled, and that what compiling loses is not on it; `make native-test` runs the rest."""
+
+from __future__ import annotations
+
+import ast
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+from hasten.spec.compiled import is_compiled
+
+ROOT = Path(__file__).parent.parent
+MODULES: list[str] = runpy.run_path(str(ROOT / "native.py"))["MODULES"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_compiled_module_makes_a_struct(module: str) -> None:
+    """mypyc keeps neither the options of such a class (`frozen`, `eq`) nor the types that msgspec decodes by."""
+    tree = ast.parse((ROOT / "src" / f"{module}.py").read_text())
+    bases = [ast.unparse(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
+    assert not {"Struct", "msgspec.Struct", "Value", "enum.Enum"} & set(bases) or module.endswith("http/reader")
+
+
+def test_no_module_is_named_twice() -> None:
+    assert len(set(MODULES)) == len(MODULES)
+
+
+def test_what_runs_is_what_was_asked_for() -> None:
+    assert is_compiled() == (os.environ.get("HASTEN_NATIVE") == "1")
