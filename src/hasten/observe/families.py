@@ -107,7 +107,7 @@ _ALL = (
         "Log records and spans that are gone: slow (too many waited), error (writing failed, as on a full disk).",
     ),
     Family(
-        "hasten_build", "info", (), "Version of hasten, of Python, and whether the request path is compiled (yes, no)."
+        "hasten_build", "info", (), "Versions of hasten and Python, and whether the request path is compiled (yes, no)."
     ),
 )
 FAMILIES = {family.name: family for family in _ALL}
