@@ -232,5 +232,5 @@ def test_every_family_that_is_listed_is_shown_with_its_labels_and_kind() -> None
         assert shown[name].type == family.kind
         assert shown[name].documentation == family.help
         for sample in shown[name].samples:
-            own = set(sample.labels) - {"le"} - ({"version", "python"} if family.kind == "info" else set())
+            own = set(sample.labels) - {"le"} - ({"version", "python", "compiled"} if family.kind == "info" else set())
             assert own == set(family.labels), name
