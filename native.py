@@ -3,7 +3,7 @@
 FOLDER becomes a copy of src/ with C extensions beside the modules named here, made by mypyc, so that
 `PYTHONPATH=FOLDER` runs them and src/ stays what it was: where an extension is missing, the same module is interpreted.
 A copy, because an extension beside a source that is being edited would go on hiding it. Needs mypyc and a C compiler.
-`hatch_build.py` makes wheels in the same way. Why and what it gains: docs/decisions/0024.
+An experiment: nothing that is released is compiled. Why, what it gains and what is missing: docs/decisions/0024.
 """
 
 from __future__ import annotations
@@ -16,19 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 # What each request runs through. A module joins this list when the figures of benchmarks/request_path.py say so.
 MODULES = """
-hasten/observe/histogram hasten/observe/prometheus
-hasten/serve/admit hasten/serve/batch hasten/serve/batcher hasten/serve/choice hasten/serve/core hasten/serve/driver
-hasten/serve/guard hasten/serve/instance hasten/serve/instances hasten/serve/ladder
-hasten/serve/lanes hasten/serve/latency hasten/serve/link hasten/serve/outcomes
-hasten/serve/outlook hasten/serve/pool hasten/serve/roster hasten/serve/scale hasten/serve/sizes hasten/serve/tally
-hasten/serve/lull hasten/serve/told hasten/serve/waker
-hasten/serve/grpc/backlog hasten/serve/grpc/connection hasten/serve/grpc/hub hasten/serve/grpc/methods
-hasten/serve/grpc/writer
-hasten/serve/http/connection hasten/serve/http/frontend hasten/serve/http/hub hasten/serve/http/inference
-hasten/serve/http/message hasten/serve/http/reader
-hasten/spec/compiled
-hasten/wire/grpc_framing hasten/wire/known hasten/wire/oip_grpc hasten/wire/oip_http hasten/wire/oip_rules
-hasten/wire/protobuf hasten/wire/tensors
+hasten/observe/histogram hasten/observe/prometheus hasten/serve/admit hasten/serve/batch hasten/serve/batcher
+hasten/serve/choice hasten/serve/core hasten/serve/guard hasten/serve/ladder hasten/serve/lanes
+hasten/serve/latency hasten/serve/outcomes hasten/serve/outlook hasten/serve/roster hasten/serve/scale
+hasten/serve/sizes hasten/serve/tally hasten/serve/lull hasten/serve/told hasten/serve/waker
+hasten/serve/grpc/backlog hasten/serve/grpc/connection hasten/serve/grpc/methods hasten/serve/grpc/writer
+hasten/serve/http/connection hasten/serve/http/frontend hasten/serve/http/inference hasten/serve/http/message
+hasten/serve/http/reader hasten/spec/compiled hasten/wire/grpc_framing hasten/wire/known hasten/wire/oip_grpc
+hasten/wire/oip_http hasten/wire/oip_rules hasten/wire/protobuf hasten/wire/tensors
 """.split()  # noqa: SIM905
 
 

@@ -23,6 +23,13 @@ def test_no_compiled_module_makes_a_struct(module: str) -> None:
     assert not {"Struct", "msgspec.Struct", "Value", "enum.Enum"} & set(bases) or module.endswith("http/reader")
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_compiled_module_has_a_coroutine(module: str) -> None:
+    """Those that mypyc makes are not safe to cancel."""
+    tree = ast.parse((ROOT / "src" / f"{module}.py").read_text())
+    assert not any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(tree))
+
+
 def test_no_module_is_named_twice() -> None:
     assert len(set(MODULES)) == len(MODULES)
 
