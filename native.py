@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-# What each request runs through. A module joins this list when the figures of benchmarks/request_path.py say so.
+# What each request runs through, but for modules with coroutines and structs (tests/test_native.py says why).
 MODULES = """
 hasten/observe/histogram hasten/observe/prometheus hasten/serve/admit hasten/serve/batch hasten/serve/batcher
 hasten/serve/choice hasten/serve/core hasten/serve/guard hasten/serve/ladder hasten/serve/lanes
@@ -24,7 +24,7 @@ hasten/serve/grpc/backlog hasten/serve/grpc/connection hasten/serve/grpc/methods
 hasten/serve/http/connection hasten/serve/http/frontend hasten/serve/http/inference hasten/serve/http/message
 hasten/serve/http/reader hasten/spec/compiled hasten/wire/grpc_framing hasten/wire/known hasten/wire/oip_grpc
 hasten/wire/oip_http hasten/wire/oip_rules hasten/wire/protobuf hasten/wire/tensors
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905  # as a list of strings it would take a page
 
 
 def compiled(folder: Path) -> None:

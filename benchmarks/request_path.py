@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ class Transport(asyncio.Transport):
     abort = close
 
 
-class Client:
+class Client(ABC):
     """One connection, and what it sends each time."""
 
     def __init__(self, make: Callable[[], Any], answered: Callable[[], None]) -> None:
@@ -115,8 +116,8 @@ class Client:
         self.send()
         self.transport.on_hold = False
 
-    def send(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def send(self) -> None: ...
 
 
 class HttpClient(Client):

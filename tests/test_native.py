@@ -20,7 +20,8 @@ def test_no_compiled_module_makes_a_struct(module: str) -> None:
     """mypyc keeps neither the options of such a class (`frozen`, `eq`) nor the types that msgspec decodes by."""
     tree = ast.parse((ROOT / "src" / f"{module}.py").read_text())
     bases = [ast.unparse(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
-    assert not {"Struct", "msgspec.Struct", "Value", "enum.Enum"} & set(bases) or module.endswith("http/reader")
+    assert not {"Struct", "msgspec.Struct", "Value"} & set(bases)
+    assert "enum.Enum" not in bases or module == "hasten/serve/http/reader"  # one without an __init__ is kept
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -69,6 +69,16 @@ def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(slee
     assert sleeps == [([7, 9], 2.0)] * 2
 
 
+def test_without_engines_there_is_nobody_to_sleep_for(sleeps: Sleeps) -> None:
+    async def run() -> None:
+        Lull(0.002, list).plan()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert sleeps == []
+
+
 def test_an_engine_that_answers_ends_it(engine: tuple[int, int]) -> None:
     ours, theirs = engine
     os.write(theirs, b"!")

@@ -82,10 +82,8 @@ class SecondChances:
         self._mix(tuned)
 
     def _cascade(self, tuned: Tuned) -> None:
-        """The fastest of each kind that can compute close calls again does so, also where it looks safe by luck only:
-        its answers changed both ways.
-        """
-        for trial in self._worth(tuned, self._may_cascade, errors=1.0):
+        """The fastest of each kind that can compute close calls again does so, also where it is safe by luck only."""
+        for trial in self._worth(tuned, self._may_cascade, by_luck=False):
             if self._late(_LAST):
                 return
             self._cascaded(tuned, trial.variant)
@@ -156,18 +154,15 @@ class SecondChances:
     def _late(self, share: float) -> bool:
         return self.spent() > share and not self.exhaustive
 
-    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool], errors: float = 0.0) -> list[Trial]:
-        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe.
-        `errors` are standard errors by which accuracies are taken to be worse than they look.
+    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool], *, by_luck: bool = True) -> list[Trial]:
+        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe;
+        `by_luck` says whether what is safe may be so by luck.
         """
         if not by_speed(self.goal):
             return []
 
         def is_safe(item: Evidence) -> bool:
-            return (
-                why_not(item, self.goal, self.holdout_samples) is None
-                and accuracy_trouble(item, self.goal, self.holdout_samples, errors=errors) is None
-            )
+            return why_not(item, self.goal, self.holdout_samples) is None and (by_luck or self._trouble(item) is None)
 
         best = max((gain_of(item, self.goal) for item in tuned.evidence() if is_safe(item)), default=1.0)
         kinds: dict[object, Trial] = {}

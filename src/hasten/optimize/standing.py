@@ -15,7 +15,7 @@ from hasten.spec.slo import Goal
 from hasten.spec.values import Value
 from hasten.spec.variant import REFERENCE, Variant
 
-__all__ = ["Leader", "behind", "leader_of", "lesson_of", "lesson_of_reference", "safe_ones", "unlikely"]
+__all__ = ["Leader", "behind", "leader_of", "lesson_of", "lesson_of_reference", "unlikely"]
 
 # A glance rules out what is so far below the best: less could be the noise of different rounds.
 _FAR_BEHIND = 0.95
@@ -31,14 +31,9 @@ class Leader(Value, frozen=True):
     low: float = 1.0
 
 
-def safe_ones(found: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
-    """The candidates that could be picked as things stand."""
-    return [item for item in found if why_not(item, goal, holdout_samples) is None]
-
-
 def leader_of(found: Sequence[Evidence], goal: Goal, holdout_samples: int) -> Leader:
     """Return the fastest safe candidate, or the reference where none is faster."""
-    safe = safe_ones(found, goal, holdout_samples)
+    safe = [item for item in found if why_not(item, goal, holdout_samples) is None]
     best = max(safe, key=lambda item: item.measurement.speedup.value or 0.0, default=None)
     speed = best.measurement.speedup if best else None
     if best is None or speed is None or speed.value is None or speed.low is None or speed.value <= 1.0:

@@ -87,12 +87,12 @@ class ModelService:
         limits = limits or WorkerLimits()
         if limits.nice is None:
             limits = msgspec.structs.replace(limits, nice=self.plan.nice)
-        # Engines that step back leave the server no core of its own.
-        shared = isolation == "process" and bool(limits.nice)
-        self._lull = Lull(_LULL_S, lambda: self._instances.descriptors()) if shared else None
         self._instances = Instances(
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
+        # Engines that step back leave the server no core of its own.
+        shared = isolation == "process" and bool(limits.nice)
+        self._lull = Lull(_LULL_S, self._instances.descriptors) if shared else None
         self._choice = LaneChoice(policy.lanes, self.plan.default_lane)
         # Of requests that name no deadline of their own.
         self._within_s = {lane.name: lane.deadline_s for lane in policy.lanes}
@@ -209,14 +209,15 @@ class ModelService:
             return None
         refused: RequestError | None = None
         others: list[Command] = []
-        for command in self._core.handle(Announced(arrival), now):
+        commands = self._core.handle(Announced(arrival), now)
+        for command in commands:
             if isinstance(command, Refuse) and command.id == arrival.id:
                 refused = _refusal(command)
             else:
                 others.append(command)
         self._carry_out(others)
+        self._let_gather(commands)
         if refused is not None:
-            self._sleep()
             self.tally.fail(refused.code, time.monotonic() - now)
             self._teller.refused(origin, refused)
         return refused
@@ -283,12 +284,13 @@ class ModelService:
         if arrivals:
             commands = self._core.arrive(arrivals, time.monotonic())
             self._carry_out(commands)
-            if self._lull is not None and any(isinstance(command, Refuse) for command in commands):
-                self._sleep()
+            self._let_gather(commands)
 
-    def _sleep(self) -> None:
-        """Somebody was refused: let others gather, unless an engine is free."""
-        if self._lull is not None and not self._core.free:
+    def _let_gather(self, commands: Sequence[Command]) -> None:
+        """Where somebody was refused and no engine is free, more may come before the next turn."""
+        if self._lull is None or self._core.free:
+            return
+        if any(isinstance(command, Refuse) for command in commands):
             self._lull.plan()
 
     def _handle(self, event: Event) -> None:

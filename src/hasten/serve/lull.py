@@ -18,7 +18,7 @@ __all__ = ["Lull"]
 
 class Lull:
     """Sleeps for at most `seconds` at a time; `descriptors` are those on which engines answer, of all that there are
-    now. Lives on the event loop, which it holds.
+    now: without any there is nobody to spare. Lives on the event loop, which it holds.
     """
 
     def __init__(self, seconds: float, descriptors: Callable[[], Sequence[int]]) -> None:
@@ -36,8 +36,11 @@ class Lull:
 
     def _sleep(self) -> None:
         self._planned = False
+        descriptors = self._descriptors()
+        if not descriptors:
+            return
         # Not select(), which knows no descriptor above 1023.
         engines = select.poll()
-        for descriptor in self._descriptors():
+        for descriptor in descriptors:
             engines.register(descriptor, select.POLLIN)
         engines.poll(self._most_ms)
