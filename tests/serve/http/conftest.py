@@ -51,7 +51,7 @@ class Application:
 
     def _echo(self, request: HttpRequest, reply: Reply) -> None:
         self.seen.append(request.body)
-        reply(200, json_answer(request.body))
+        reply(200, json_answer(bytes(request.body)))
 
     def _later(self, request: HttpRequest, reply: Reply) -> Cancel:
         self.seen.append(request.body)

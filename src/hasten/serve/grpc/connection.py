@@ -31,6 +31,9 @@ __all__ = ["Connection"]
 class Connection(asyncio.BufferedProtocol):
     """Made by the hub for each client."""
 
+    # A compiled class lets go of nothing else.
+    __deletable__ = ("_writer",)
+
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._http = hub.new_http()
