@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from hasten.data import Dataset
 from hasten.measure.base import AnswerBook, Pair, Plan
-from hasten.measure.margins import margin_of, margins_of
+from hasten.measure.margins import Margins, margin_of, margins_of
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
 from hasten.testing import FakeArm
@@ -68,3 +69,34 @@ def test_close_calls_that_are_settled_are_worth_what_the_reference_makes_of_them
 
 def test_a_model_without_scores_has_no_margins() -> None:
     assert margins_of(pair(lambda inputs: {"y": inputs["x"].argmax(1)})) is None
+
+
+def answers(margins: Any, right: Any, **options: Any) -> Margins:
+    count = len(margins)
+    data = Dataset(inputs={"x": np.zeros((count, 2), np.float32)}, labels=np.zeros(count, int), **options)
+    whole = replace(pair(lambda inputs: {"y": inputs["x"]}), data=data.subset(range(count)))
+    rows = np.array(right, float)[:, None]
+    return Margins(np.array(margins, float), rows, rows.copy(), whole)
+
+
+def test_margins_that_are_smaller_where_the_answer_is_wrong_are_telling() -> None:
+    margins = np.linspace(0, 1, 100)
+    assert answers(margins, margins > 0.1).are_telling
+    assert not answers(margins, margins < 0.9).are_telling, "the surest are wrong"
+
+
+def test_margins_between_numbers_that_are_no_scores_are_not_telling() -> None:
+    rng = np.random.default_rng(0)
+    assert not answers(rng.random(400), rng.random(400) > 0.1).are_telling
+
+
+def test_where_all_answers_are_right_or_have_no_right_and_wrong_nothing_can_be_told() -> None:
+    margins = np.linspace(0, 1, 100)
+    assert not answers(margins, margins >= 0).are_telling
+    assert not answers(margins, margins > 0.1, metric="auc").are_telling
+
+
+def test_whether_any_answer_is_worth_something_else_is_known() -> None:
+    found = answers([0.1, 0.2], [1, 0])
+    assert not found.changed
+    assert replace(found, after=np.array([[1.0], [1.0]])).changed

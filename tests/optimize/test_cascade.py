@@ -16,12 +16,12 @@ from hasten.data import Dataset
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan
 from hasten.measure.margins import Margins
 from hasten.model.open import open_model
-from hasten.optimize.cascade import SHARES, cascading, limit_for
+from hasten.optimize.cascade import SHARES, can_cascade, cascading, is_cascade, limit_for, plain_of
 from hasten.optimize.pick import why_not
 from hasten.optimize.run import Job, run
 from hasten.spec.measurement import Figure
-from hasten.spec.target import Target
-from hasten.spec.variant import Variant
+from hasten.spec.target import Precision, Target
+from hasten.spec.variant import Step, Variant
 from hasten.testing import FakeArm
 
 CLASSES = 3
@@ -82,6 +82,47 @@ def test_a_cascading_variant_tells_its_limit_in_its_target() -> None:
         "openvino-bf16-2t-cascade",
         "openvino on CPU, bf16, 2 threads, cascade_below=0.0612",
     )
+
+
+def test_an_int8_variant_holds_both_forms_in_its_file() -> None:
+    step = Step(transform="quantize_static", options={"method": "mse"}, skip=("head",))
+    recipe = (Step(transform="fold"), step)
+    variant = Variant(id="int8", target=Target(engine="openvino", precision="int8"), recipe=recipe)
+    cascade = cascading(variant, 0.0612345)
+    assert cascade.target == variant.target
+    assert cascade.recipe_text == "fold → cascade(below=0.0612, method=mse, of=quantize_static, skipping head)"
+    assert is_cascade(cascade)
+    assert plain_of(cascade.recipe) == recipe == plain_of(recipe)
+
+
+def int8(*transforms: str, engine: str = "onnxruntime") -> Variant:
+    recipe = tuple(Step(transform=name) for name in transforms)
+    return Variant(id="int8", target=Target(engine=engine, precision="int8"), recipe=recipe)
+
+
+def hinted(precision: Precision) -> Variant:
+    return Variant(id=precision, target=Target(engine="openvino", precision=precision))
+
+
+@pytest.mark.parametrize(
+    ("variant", "able"),
+    [
+        (int8("fold", "quantize_dynamic"), True),
+        (int8("quantize_static", engine="openvino"), True),
+        (int8("quantize_nncf", engine="openvino"), False),
+        (int8("quantize_static", "fold"), False),
+        (hinted("bf16"), True),
+        (hinted("f32"), False),
+        (cascading(hinted("bf16"), 0.1), False),
+        (cascading(int8("quantize_static"), 0.1), False),
+    ],
+)
+def test_what_can_compute_close_calls_again(variant: Variant, able: bool) -> None:
+    assert can_cascade(variant, {"cascade_below"}) is able
+
+
+def test_an_engine_without_the_knob_cannot_compute_bf16_again() -> None:
+    assert not can_cascade(hinted("bf16"), ())
 
 
 class World:

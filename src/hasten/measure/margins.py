@@ -16,9 +16,12 @@ from hasten.data.feed import feed, sample_for, unbatch
 from hasten.measure.accuracy import change_of, fill_book, rows_of
 from hasten.measure.base import Pair
 from hasten.spec.measurement import Figure
+from hasten.stats.ranks import lower
 
 __all__ = ["Margins", "margin_of", "margins_of"]
 
+# One-sided level at which margins tell right from wrong.
+_TELLING = 0.05
 _Rows = np.ndarray[Any, Any]
 
 
@@ -34,6 +37,21 @@ class Margins:
     def below(self, share: float) -> float:
         """The margin below which this share of the samples lies."""
         return float(np.quantile(self.margins, share))
+
+    @property
+    def changed(self) -> bool:
+        """Whether any sample is worth something else with the candidate than with the reference."""
+        return bool((self.before != self.after).any())
+
+    @property
+    def are_telling(self) -> bool:
+        """Whether wrong answers are closer calls than right ones, at 5 %. Margins of scores are; those between numbers
+        of an embedding tell nothing, and neither can be seen where answers are not simply right or wrong.
+        """
+        if self.pair.data.dataset.metric.kind != "binary":
+            return False
+        right = self.before[:, 0] > 0
+        return lower(self.margins[~right], self.margins[right]) < _TELLING
 
     def change_with(self, limit: float) -> Figure:
         """The change of the first metric, were all answers with a margin below `limit` those of the reference."""

@@ -1,27 +1,33 @@
-"""A cascade over precision: which close calls must be computed again in f32 for the accuracy bound to hold.
+"""Cascades: which close calls must be computed again for the accuracy bound to hold, and what that makes of a variant.
 
 A format that is much faster and loses too many answers loses close calls. Computing these again costs their share of
 the time, and everything else stays as fast as it was. The share is the next larger one to the smallest whose accuracy
 change, with the reference's answers in the place of close calls, is likely to be within the bound: tuning data flatter
 what is chosen on them, and a claim that fails costs more than some close calls that would have been right. Where the
 bound is likely to hold without any, it is the smallest share, for the same reason.
+
+bf16 and f16 are a hint to the engine, which computes close calls again from the same file (`Runtime.cascade_below`);
+int8 is in the file, so that the file holds both forms (the technique `cascade`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from hasten.measure.margins import Margins
 from hasten.spec.measurement import Figure
-from hasten.spec.variant import Variant
+from hasten.spec.variant import Step, Variant
 
-__all__ = ["SHARES", "cascading", "limit_for"]
+__all__ = ["SHARES", "can_cascade", "cascading", "is_cascade", "limit_for", "plain_of"]
 
 # Shares of the samples that may be computed again. Beyond the last, little is left of what the format gains, and the
 # middle time of a prediction would no longer stand for most of them.
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25)
+_TECHNIQUE = "cascade"
+_HINTS = ("bf16", "f16")
+_IN_FILE = ("quantize_static", "quantize_dynamic")
 
 
 def limit_for(margins: Margins, holds: Callable[[Figure], bool]) -> float | None:
@@ -38,9 +44,43 @@ def limit_for(margins: Margins, holds: Callable[[Figure], bool]) -> float | None
     return None
 
 
+def is_cascade(variant: Variant) -> bool:
+    """Whether close calls are computed again."""
+    return variant.target.runtime.cascade_below > 0 or any(s.transform == _TECHNIQUE for s in variant.recipe)
+
+
+def can_cascade(variant: Variant, honours: Collection[str]) -> bool:
+    """Whether `cascading` knows how, for an engine that honours these knobs."""
+    if is_cascade(variant):
+        return False
+    if variant.target.precision in _HINTS:
+        return "cascade_below" in honours
+    return variant.target.precision == "int8" and _last(variant) in _IN_FILE
+
+
 def cascading(variant: Variant, limit: float) -> Variant:
     """The variant that computes answers with a margin below `limit` again."""
     # Few digits: the limit is shown to people, and is no more exact than the samples that it comes from.
-    runtime = msgspec.structs.replace(variant.target.runtime, cascade_below=float(f"{limit:.3g}"))
-    target = msgspec.structs.replace(variant.target, runtime=runtime)
-    return Variant(id=f"{variant.id}-cascade", target=target, recipe=variant.recipe)
+    below = float(f"{limit:.3g}")
+    target, recipe = variant.target, variant.recipe
+    if _last(variant) in _IN_FILE:
+        last = recipe[-1]
+        options = {"of": last.transform, "below": below, **last.options}
+        recipe = (*recipe[:-1], Step(transform=_TECHNIQUE, options=options, skip=last.skip))
+    else:
+        runtime = msgspec.structs.replace(target.runtime, cascade_below=below)
+        target = msgspec.structs.replace(target, runtime=runtime)
+    return Variant(id=f"{variant.id}-cascade", target=target, recipe=recipe)
+
+
+def plain_of(recipe: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The recipe of what answers first in a cascade that is in the file; any other recipe as it is."""
+    if not recipe or recipe[-1].transform != _TECHNIQUE:
+        return recipe
+    last = recipe[-1]
+    options = {name: value for name, value in last.options.items() if name not in ("of", "below")}
+    return (*recipe[:-1], Step(transform=str(last.options["of"]), options=options, skip=last.skip))
+
+
+def _last(variant: Variant) -> str:
+    return variant.recipe[-1].transform if variant.recipe else ""

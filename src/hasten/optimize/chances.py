@@ -2,7 +2,7 @@
 
 A cascade (`optimize.cascade`) computes close calls again in f32 and costs a trial; a mix (`optimize.mixed`) keeps
 the most sensitive nodes in f32 and costs many builds. So cascades go first, and a mix that was found gets one, too.
-Sees tuning data only.
+What lost nothing gets a cascade as well: other samples may say otherwise. Sees tuning data only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hasten.errors import EngineError, HastenError, MissingError
 from hasten.measure.margins import margins_of
 from hasten.optimize import mixed
 from hasten.optimize.build import Builder
-from hasten.optimize.cascade import cascading, limit_for
+from hasten.optimize.cascade import can_cascade, cascading, is_cascade, limit_for
 from hasten.optimize.pick import accuracy_trouble, by_speed, gain_of, why_not
 from hasten.optimize.races import Races
 from hasten.optimize.trial import Bench, accuracy_of, pair_of
@@ -43,7 +43,6 @@ _WORTH = 1.05
 _MIX_BUILDS = 3
 # A share that leaves something to the next mix.
 _MIX_SHARE = 0.67
-_CASCADES = {"bf16", "f16"}
 
 
 class Errors(Value, frozen=True):
@@ -82,8 +81,8 @@ class SecondChances:
         self._mix(tuned)
 
     def _cascade(self, tuned: Tuned) -> None:
-        """The fastest of each kind that can compute close calls again does so, also where it is safe by luck only."""
-        for trial in self._worth(tuned, self._may_cascade, by_luck=False):
+        """The fastest of each kind that can compute close calls again does so, also where it is safe as it is."""
+        for trial in self._worth(tuned, _may_cascade, safe_too=True):
             if self._late(_LAST):
                 return
             self._cascaded(tuned, trial.variant)
@@ -93,20 +92,14 @@ class SecondChances:
         try:
             limit = self._limit(variant)
             if limit is None:
-                self._note(f"{variant.id}-cascade", f"{variant.id}: it loses more than close calls")
+                self._note(f"{variant.id}-cascade", f"{variant.id}: computing close calls again does not make it surer")
                 return
             cascade = cascading(variant, limit)
             self.measure(tuned, cascade)
-            if variant.id in tuned.builds:
-                tuned.builds[cascade.id] = tuned.builds[variant.id]
+            left_out = tuned.builds[variant.id].left_out if variant.id in tuned.builds else ()
+            tuned.builds[cascade.id] = composed(cascade, self.builder, left_out).build
         except HastenError as error:
             self._note(f"{variant.id}-cascade", f"{variant.id}-cascade: {error.message}")
-
-    def _may_cascade(self, item: Evidence) -> bool:
-        target = item.variant.target
-        if target.precision not in _CASCADES or target.runtime.cascade_below:
-            return False
-        return "cascade_below" in engines.get(target.engine).honours
 
     def _limit(self, variant: Variant) -> float | None:
         """The margin that is worth a trial, by all data for choosing: few answers are close calls. What a resumed run
@@ -119,7 +112,9 @@ class SecondChances:
             model = self.builder.build(variant)
             with self.bench.loader(model, variant.target) as arm:
                 margins = margins_of(pair_of(replace(self.bench, data=self.races.data), variant, model, arm))
-            limit = margins and limit_for(margins, lambda change: self._would_hold(variant, change))
+            limit = None
+            if margins is not None and (margins.changed or margins.are_telling):
+                limit = limit_for(margins, lambda change: self._would_hold(variant, change))
             kept = [] if limit is None else [limit]
             self.log.put(key, kept)
         return kept[0] if kept else None
@@ -154,23 +149,26 @@ class SecondChances:
     def _late(self, share: float) -> bool:
         return self.spent() > share and not self.exhaustive
 
-    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool], *, by_luck: bool = True) -> list[Trial]:
-        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe;
-        `by_luck` says whether what is safe may be so by luck.
+    def _worth(self, tuned: Tuned, able: Callable[[Evidence], bool], *, safe_too: bool = False) -> list[Trial]:
+        """The fastest of each engine and precision that is able, not safe as it is, and faster than what is safe; with
+        `safe_too` also what is safe, and faster than what is safe and not able.
         """
         if not by_speed(self.goal):
             return []
 
         def is_safe(item: Evidence) -> bool:
-            return why_not(item, self.goal, self.holdout_samples) is None and (by_luck or self._trouble(item) is None)
+            lucky = not safe_too or self._trouble(item) is None
+            return why_not(item, self.goal, self.holdout_samples) is None and lucky
 
-        best = max((gain_of(item, self.goal) for item in tuned.evidence() if is_safe(item)), default=1.0)
+        safe = [(gain_of(item, self.goal), able(item)) for item in tuned.evidence() if is_safe(item)]
+        best = max((gain for gain, _ in safe), default=1.0)
+        sure = max((gain for gain, may in safe if not may), default=1.0)
         kinds: dict[object, Trial] = {}
         for trial in sorted(tuned.trials, key=lambda trial: -(speed_of(trial) or 0.0)):
             item = trial.evidence
-            if item is None or not able(item) or is_safe(item):
+            if item is None or not able(item) or (is_safe(item) and not safe_too):
                 continue
-            if (item.measurement.speedup.value or 0.0) > best * _WORTH:
+            if (item.measurement.speedup.value or 0.0) > (sure if is_safe(item) else best) * _WORTH:
                 kinds.setdefault((item.variant.target.engine, item.variant.target.precision), trial)
         return list(kinds.values())
 
@@ -197,7 +195,7 @@ class SecondChances:
         tuned.trials.append(found)
         if found.evidence is not None:
             tuned.builds[found.variant.id] = composed(found.variant, self.builder).build
-            if self._may_cascade(found.evidence) and not self._late(1.0):
+            if _may_cascade(found.evidence) and not self._late(1.0):
                 # The mix was chosen among many, by the samples on which it looks best. Its closest calls cost little.
                 self._cascaded(tuned, found.variant)
 
@@ -241,13 +239,17 @@ class SecondChances:
         self.listener(Progress(stage=stage))
 
 
+def _may_cascade(item: Evidence) -> bool:
+    return can_cascade(item.variant, engines.get(item.variant.target.engine).honours)
+
+
 def _lowered(variant: Variant) -> Variant | None:
     """The variant with a last step that lowers precision node by node; None where there is no such step.
 
     bf16 loses answers both ways without losing accuracy, and a bound is not proven then: fewer of them help.
     """
     target = variant.target
-    if target.runtime.cascade_below:
+    if is_cascade(variant):
         return None
     if target.precision == "int8" and variant.recipe:
         return variant

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hasten.optimize.cascade import is_cascade, plain_of
 from hasten.optimize.trials import fingerprint
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.slo import Goal
@@ -43,32 +44,28 @@ def pick(
     """
     speeds = raced or {}
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
-    cascades = {_kind(item, cascades=True) for item in promising if _cascades(item)}
+    cascades = {_kind(item, cascades=True) for item in promising if is_cascade(item.variant)}
 
     def rank(item: Evidence) -> tuple[float, float]:
         # A knob must earn its place: turned ones compete with a handicap, or noise would choose among equals.
         turned = item.variant.target.runtime.turned() - SHAPE_KNOBS
         handicap = GAIN if turned or not item.variant.target.pin else 1.0
         # A cascade answers as its own narrower format does, and its closest calls as the reference: it is surer.
-        unsure = not _cascades(item) and _kind(item, cascades=True) in cascades
+        unsure = not is_cascade(item.variant) and _kind(item, cascades=True) in cascades
         handicap *= (_DOUBT if unsure else 1.0) * _doubt(item, goal, holdout_samples)
         gain = gain_of(item, goal)
         return -speeds.get(item.variant.id, 0.0) / handicap, -(gain / handicap if gain > 0 else gain * handicap)
 
     best: dict[object, Evidence] = {}
     for item in sorted(promising, key=rank):
-        best.setdefault(_kind(item, cascades=_cascades(item)), item)
+        best.setdefault(_kind(item, cascades=is_cascade(item.variant)), item)
     return list(best.values())[:MOST]
 
 
 def _kind(item: Evidence, *, cascades: bool) -> tuple[str, str, str, bool]:
     """What competes for one place among the picks: threads and other knobs are no difference in kind."""
     target = item.variant.target
-    return target.engine, target.precision, fingerprint(item.variant.recipe), cascades
-
-
-def _cascades(item: Evidence) -> bool:
-    return item.variant.target.runtime.cascade_below > 0
+    return target.engine, target.precision, fingerprint(plain_of(item.variant.recipe)), cascades
 
 
 def losers(tuned: Sequence[Evidence], picks: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Rejection]:

@@ -321,5 +321,6 @@ transforms: Registry[Transform] = Registry(
         _row("reduce_resolution", "ReduceResolution"),
         _row("reduce_length", "ReduceLength"),
         _row("trim_padding", "TrimPadding"),
+        _row("cascade", "Cascade"),
     ],
 )
