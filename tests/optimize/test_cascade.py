@@ -13,16 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.data import Dataset
+from hasten.engine.base import Device, Probe
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan
 from hasten.measure.margins import Margins
 from hasten.model.open import open_model
 from hasten.optimize.cascade import SHARES, can_cascade, cascading, is_cascade, limit_for, plain_of
 from hasten.optimize.pick import why_not
 from hasten.optimize.run import Job, run
+from hasten.spec.applied import Applied
 from hasten.spec.measurement import Figure
 from hasten.spec.target import Precision, Target
 from hasten.spec.variant import Step, Variant
 from hasten.testing import FakeArm
+from hasten.transform.base import TransformFailed
 
 CLASSES = 3
 
@@ -166,3 +169,45 @@ def test_bf16_that_is_accurate_by_luck_only_is_picked_as_a_cascade(make_job: Cal
     [plain] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t"]
     assert why_not(plain, make_job().goal, 450) is None
     assert record.picked.startswith("openvino-bf16-") and "-cascade" in record.picked
+
+
+def named_by_its_step(step: Step, source: Path, folder: Path, samples: Path, *, timeout_s: float = 9.0) -> Any:
+    """A file that its name tells apart; only quantizing and the cascade apply."""
+    if step.transform not in ("quantize_static", "cascade"):
+        raise TransformFailed(f"{step.transform} does not apply.")
+    out = folder / f"{step.transform}.onnx"
+    out.write_bytes(source.read_bytes())
+    return out, Applied(transform=step.transform)
+
+
+class Int8World(World):
+    """int8 alone gets close calls wrong; the file of the cascade answers like the model."""
+
+    def __call__(self, model: Path, target: Target) -> AbstractContextManager[Arm]:
+        limit = 0.0 if model.stem == "quantize_static" else np.inf
+        ms = {"int8": 2.0, "bf16": 9.0}.get(target.precision, 10.0)
+        return nullcontext(FakeArm(self._signature, lambda inputs: self._answer(inputs["x"], limit), ms=ms))
+
+
+def test_int8_that_loses_close_calls_is_picked_with_the_model_behind_it(make_job: Callable[..., Job]) -> None:
+    cpu = Device(name="CPU", hardware="CPU", detail="imaginary", precisions=("f32", "int8"))
+    job = make_job(
+        loader=Int8World(make_job().model),
+        probe=lambda: [Probe(engine="openvino", version="1", devices=(cpu,))],
+        apply=named_by_its_step,
+    )
+    record = run(job).record
+    assert record.verdict == "accepted"
+    [picked] = [item.variant for item in record.holdout if item.variant.id == record.picked]
+    assert picked.target.precision == "int8"
+    assert [step.transform for step in picked.recipe] == ["cascade"]
+    [build] = [item for item in record.builds if item.variant == picked.id]
+    assert [item.transform for item in build.applied] == ["cascade"]
+
+
+def test_a_narrow_format_that_is_safe_gets_a_cascade_where_margins_tell(make_job: Callable[..., Job]) -> None:
+    """The reference is wrong where calls are the closest, and bf16 just there."""
+    world = World(make_job().model, bf16=0.08, f32=(0.0, 0.08))
+    record = run(make_job(loader=world)).record
+    assert record.picked.endswith("-cascade")
+    assert any(item.variant.id == record.picked.removesuffix("-cascade") for item in record.tuning)
