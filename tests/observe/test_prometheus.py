@@ -234,3 +234,9 @@ def test_every_family_that_is_listed_is_shown_with_its_labels_and_kind() -> None
         for sample in shown[name].samples:
             own = set(sample.labels) - {"le"} - ({"version", "python", "compiled"} if family.kind == "info" else set())
             assert own == set(family.labels), name
+
+
+def test_answers_that_nobody_reads_are_shown() -> None:
+    _, body = Metrics().page("", (), 12_345)
+    [family] = [family for family in read_text(body.decode()) if family.name == "hasten_unread_bytes"]
+    assert [sample.value for sample in family.samples] == [12_345]

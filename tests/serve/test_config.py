@@ -12,10 +12,10 @@ from hasten.engine.confine import WorkerLimits
 from hasten.errors import ConfigError, RequestError, UserError
 from hasten.serve.access import NOBODY, Caller, Operation
 from hasten.serve.config import LaneTable, ModelTable, ServeConfig, read_config
-from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.options import front_of, limits_of, workers_of
 from hasten.serve.plan import default_lane, lanes_of
 from hasten.serve.rate import Rate
+from hasten.serve.server import Front
 
 ROOT = Path(__file__).parent.parent.parent
 ADMIN, INFER = "admin-token-of-a-test", "infer-token-of-a-test"
@@ -120,10 +120,10 @@ def test_bounds_and_times_reach_the_server(tmp_path: Path) -> None:
 
 
 def test_bounds_on_unread_answers_reach_the_server(tmp_path: Path) -> None:
-    text = "[grpc]\nstream_hold_bytes = 10\nstream_end_bytes = 20\nunread_bytes = 15\n"
-    limits = front_of(config(tmp_path, text), {}).grpc_limits
-    assert (limits.stream_hold, limits.stream_end, limits.unread) == (10, 20, 15)
-    assert front_of(ServeConfig(), {}).grpc_limits.unread == GrpcLimits().unread
+    text = "[grpc]\nstream_hold_bytes = 10\nstream_end_bytes = 20\n[size]\nunread_bytes = 15\n"
+    front = front_of(config(tmp_path, text), {})
+    assert (front.grpc_limits.stream_hold, front.grpc_limits.stream_end, front.unread) == (10, 20, 15)
+    assert front_of(ServeConfig(), {}).unread == Front().unread
 
 
 def test_streams_that_would_end_before_they_are_held_back_are_refused(tmp_path: Path) -> None:

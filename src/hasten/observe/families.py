@@ -101,6 +101,12 @@ _ALL = (
     Family("hasten_cache_bytes", "gauge", _MODEL, "Answers that are kept to be given again, in bytes."),
     Family("hasten_model_ready", "gauge", _MODEL, "1 where the model takes requests, else 0."),
     Family(
+        "hasten_unread_bytes",
+        "gauge",
+        (),
+        "Answers that wait because their clients do not read them, in bytes, over HTTP and gRPC together.",
+    ),
+    Family(
         "hasten_observations_lost",
         "counter",
         ("observer", "reason"),

@@ -89,6 +89,7 @@ class Metrics:
         self._changes: Counter[tuple[str, ...]] = Counter()
         self._models: set[str] = set()
         self._gauges: Sequence[Gauges] = ()
+        self._unread = 0
         self._hear: dict[type[Event], Callable[[Any], None]] = {
             Served: self._served,
             Refused: self._refused,
@@ -113,11 +114,11 @@ class Metrics:
     def close(self) -> None:
         """Nothing is left to write."""
 
-    def page(self, accept: str, gauges: Sequence[Gauges]) -> tuple[str, bytes]:
+    def page(self, accept: str, gauges: Sequence[Gauges], unread_bytes: int = 0) -> tuple[str, bytes]:
         """Return content type and body for a scraper that accepts `accept`. May run on another thread, once at a
         time.
         """
-        self._gauges = gauges
+        self._gauges, self._unread = gauges, unread_bytes
         encode, kind = choose_encoder(accept)
         return kind, encode(self._registry)
 
@@ -243,6 +244,7 @@ class Metrics:
         yield _gauge("hasten_model_level", {who: one.level for who, one in models.items()})
         yield _gauge("hasten_cache_bytes", {who: one.cache_bytes for who, one in models.items()})
         yield _gauge("hasten_model_ready", {who: one.ready for who, one in models.items()})
+        yield _gauge("hasten_unread_bytes", {(): self._unread})
 
 
 class _Source:

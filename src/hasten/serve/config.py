@@ -71,9 +71,6 @@ class Grpc(Value, frozen=True):
     stream_end_bytes: Annotated[int, Meta(ge=1, description="With so much of its answers unread, a stream ends.")] = (
         64 * 2**20
     )
-    unread_bytes: Annotated[
-        int, Meta(ge=1, description="With so many bytes of all clients' answers unread, inference is refused.")
-    ] = 2**30
 
 
 class Tls(Value, frozen=True):
@@ -93,11 +90,14 @@ class TokenFiles(Value, frozen=True):
 
 
 class Size(Value, frozen=True):
-    """Bounds on what a client may send."""
+    """Bounds on what clients may send and leave unread."""
 
     body_bytes: Positive = 64 * 2**20
     header_bytes: Positive = 32 * 2**10
     buffered_bytes: Annotated[int, Meta(ge=1, description="The bodies of all connections together.")] = 2**30
+    unread_bytes: Annotated[
+        int, Meta(ge=1, description="With so many bytes of all clients' answers unread, inference is refused.")
+    ] = 2**30
     chunks: Positive = 65_536
     json_depth: Positive = 100
     connections: Positive = 1000

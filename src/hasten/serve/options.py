@@ -67,6 +67,7 @@ def front_of(config: ServeConfig, environment: Mapping[str, str]) -> Front:
         grpc_tls=_context(config, "h2"),
         grpc_limits=_grpc_limits(config),
         limits=_http_limits(config),
+        unread=config.size.unread_bytes,
         drain_delay_s=config.drain.delay_s,
         grace_s=config.drain.grace_s,
     )
@@ -152,7 +153,6 @@ def _grpc_limits(config: ServeConfig) -> GrpcLimits:
         delivery_s=times.stalled_s,
         stream_hold=grpc.stream_hold_bytes,
         stream_end=grpc.stream_end_bytes,
-        unread=grpc.unread_bytes,
     )
 
 

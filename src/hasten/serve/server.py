@@ -34,6 +34,7 @@ from hasten.serve.rate import Rate
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
+from hasten.serve.unread import MOST_UNREAD, Unread
 from hasten.wire.base import Limits
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ _AT_ONCE_S = 0.5
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Front:
     """How the server meets its clients. After the request to stop it goes on serving for `drain_delay_s` while it says
-    that it is not ready; what is under way then has `grace_s` to end. `grpc` is the host and port where it speaks gRPC
-    too, if it does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token or
+    that it is not ready; what is under way then has `grace_s` to end. While all clients together leave more than
+    `unread` bytes of answers unread, inference is refused. `grpc` is the host and port where it speaks gRPC too, if it
+    does; `grpc_tls` must be given there where `tls` is. `rate` bounds the requests of each token or
     certificate, `tenant_rates` those of whoever is to have a rate of its own.
     """
 
@@ -68,6 +70,7 @@ class Front:
     grpc: tuple[str, int] | None = None
     grpc_tls: ssl.SSLContext | None = None
     grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
+    unread: int = MOST_UNREAD
     drain_delay_s: float = 0.0
     grace_s: float = 30.0
 
@@ -189,8 +192,9 @@ async def _main(
     for words in warnings_of(service.plan for service in repository.services.values()):
         _log.warning("%s", words)
     guard = Guard(front.access, front.rate, tenants=front.tenant_rates)
-    frontend, hub = _http(repository, options, guard)
-    grpc = None if grpc_listener is None else _grpc(repository, options, guard)
+    unread = Unread(front.unread)
+    frontend, hub = _http(repository, options, guard, unread)
+    grpc = None if grpc_listener is None else _grpc(repository, options, guard, unread)
     life = Lifecycle([hub] if grpc is None else [hub, grpc], delay_s=front.drain_delay_s, grace_s=front.grace_s)
     frontend.is_draining = lambda: life.draining
     loop = asyncio.get_running_loop()
@@ -223,7 +227,7 @@ def _stop(loop: asyncio.AbstractEventLoop, life: Lifecycle) -> None:
     life.stop()
 
 
-def _http(repository: Repository, options: Options, guard: Guard) -> tuple[Frontend, Hub]:
+def _http(repository: Repository, options: Options, guard: Guard, unread: Unread) -> tuple[Frontend, Hub]:
     try:
         from hasten.serve.http.frontend import Frontend
         from hasten.serve.http.hub import Hub
@@ -232,11 +236,11 @@ def _http(repository: Repository, options: Options, guard: Guard) -> tuple[Front
             f"Serving needs the package {error.name!r}, which is not installed.",
             remedy="Install it with: pip install 'hasten[serve]'",
         ) from error
-    frontend = Frontend(repository, limits=options.limits, guard=guard, telemetry=options.telemetry)
-    return frontend, Hub(frontend, options.limits.body, options.front.limits, refused=frontend.refused)
+    frontend = Frontend(repository, limits=options.limits, guard=guard, telemetry=options.telemetry, unread=unread)
+    return frontend, Hub(frontend, options.limits.body, options.front.limits, refused=frontend.refused, unread=unread)
 
 
-def _grpc(repository: Repository, options: Options, guard: Guard) -> GrpcFront:
+def _grpc(repository: Repository, options: Options, guard: Guard, unread: Unread) -> GrpcFront:
     try:
         from hasten.serve.grpc.front import GrpcFront
     except ModuleNotFoundError as error:
@@ -250,6 +254,7 @@ def _grpc(repository: Repository, options: Options, guard: Guard) -> GrpcFront:
         front=options.front.grpc_limits,
         guard=guard,
         sink=options.telemetry.sink,
+        unread=unread,
     )
 
 

@@ -9,8 +9,9 @@ from hasten.spec.event import Gauges, Sink
 
 __all__ = ["Page", "Telemetry"]
 
-# From what the client accepts and how the models stand, to content type and body. Called on a thread of its own.
-Page = Callable[[str, Sequence[Gauges]], tuple[str, bytes]]
+# From what the client accepts, how the models stand and how many bytes of answers clients have not read, to content
+# type and body. Called on a thread of its own.
+Page = Callable[[str, Sequence[Gauges], int], tuple[str, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,13 +8,17 @@ __all__ = ["FakeTransport"]
 
 
 class FakeTransport(asyncio.Transport):
-    """Joins itself to `protocol`. Bytes that are written lie in `written`; the other side sends with `receive`."""
+    """Joins itself to `protocol`. Bytes that are written lie in `written`; the other side sends with `receive`, and
+    reads no more between `stall` and `catch_up`.
+    """
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self.protocol: asyncio.Protocol | asyncio.BufferedProtocol = protocol
         self.written = b""
         self.reading = True
+        self.stalled = False
+        self.unread = 0
         self.ended = False
         self.closed = False
         self.aborted = False
@@ -46,6 +50,22 @@ class FakeTransport(asyncio.Transport):
         """Keep what the protocol says."""
         assert not self.ended and not self.closed, "nothing can be written any more"
         self.written += bytes(data)
+        if self.stalled:
+            self.unread += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        """What the other side has not read."""
+        return self.unread
+
+    def stall(self) -> None:
+        """The other side reads nothing from now on; the protocol hears of it."""
+        self.stalled = True
+        self.protocol.pause_writing()
+
+    def catch_up(self) -> None:
+        """The other side has read everything."""
+        self.stalled, self.unread = False, 0
+        self.protocol.resume_writing()
 
     def can_write_eof(self) -> bool:
         """As plain sockets can."""

@@ -15,6 +15,7 @@ from hasten.serve.grpc.call import Call, Method
 from hasten.serve.grpc.hub import Hub
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.guard import Guard
+from hasten.serve.unread import MOST_UNREAD, Unread
 
 ECHO, STREAM, HOLD, BUG = b"/test/Echo", b"/test/Stream", b"/test/Hold", b"/test/Bug"
 ECHOES, TALK = b"/test/Echoes", b"/test/Talk"
@@ -191,12 +192,13 @@ def play(
     guard: Guard | None = None,
     greet: bool = True,
     window: int | None = None,
+    most_unread: int = MOST_UNREAD,
 ) -> None:
     """Run a scene between a client and a hub on one loop."""
 
     async def main() -> None:
         backend = Backend()
-        hub = Hub(backend.table(), MESSAGE_LIMIT, limits, guard)
+        hub = Hub(backend.table(), MESSAGE_LIMIT, limits, guard, unread=Unread(most_unread))
         door = await asyncio.get_running_loop().create_server(hub.connection, "127.0.0.1", 0)
         host, port = door.sockets[0].getsockname()[:2]
         reader, writer = await asyncio.open_connection(host, port)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import ngh2
 import numpy as np
@@ -103,28 +106,28 @@ def test_answers_count_for_all_clients_together_until_they_are_read() -> None:
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         first, second = client.call(framed(bytes(100_000))), client.call(framed(bytes(100_000)))
         await client.until(lambda: len(client.replies[second].body) == 2**16)
-        assert hub.crowded
+        assert hub.unread.much
         await client.read(first)
-        assert not hub.crowded
+        assert not hub.unread.much
         await client.read(second)
-        assert hub.unread == 0
+        assert hub.unread.bytes == 0
 
-    play(scene, limits=GrpcLimits(unread=50_000), window=2**16)
+    play(scene, most_unread=50_000, window=2**16)
 
 
 def test_answers_count_no_more_when_their_call_is_reset_or_their_client_is_gone() -> None:
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         streams = [client.call(framed(bytes(100_000))) for _ in range(2)]
         await client.until(lambda: len(client.replies[streams[1]].body) == 2**16)
-        left = hub.unread
+        left = hub.unread.bytes
         client.http.reset_stream(streams[0])
         await client.ask(framed(b""))
-        assert 0 < hub.unread < left
+        assert 0 < hub.unread.bytes < left
         client.writer.close()
         async with asyncio.timeout(15):
             while len(hub):
                 await asyncio.sleep(0)
-        assert hub.unread == 0
+        assert hub.unread.bytes == 0
 
     play(scene, window=2**16)
 
@@ -137,12 +140,12 @@ def test_answers_that_a_full_socket_keeps_count_too() -> None:
         connection.pause_writing()
         backend.held[0].reply([bytes(100_000)])
         await asyncio.sleep(0)
-        assert hub.crowded
+        assert hub.unread.much
         connection.resume_writing()
         assert (await client.reply(stream)).message == bytes(100_000)
-        assert hub.unread == 0
+        assert hub.unread.bytes == 0
 
-    play(scene, limits=GrpcLimits(unread=50_000))
+    play(scene, most_unread=50_000)
 
 
 def test_where_too_much_is_unread_only_streams_that_leave_something_are_held_back() -> None:
@@ -150,7 +153,7 @@ def test_where_too_much_is_unread_only_streams_that_leave_something_are_held_bac
         idle, busy = client.begin(ECHOES), client.begin(ECHOES)
         client.http.send_data(idle, framed(bytes(150_000)))
         await client.until(lambda: len(client.replies[idle].body) == 2**16)
-        assert hub.crowded
+        assert hub.unread.much
         client.http.send_data(idle, framed(b"more"), end_stream=True)
         for count in range(1, 4):
             client.http.send_data(busy, framed(b"on"), end_stream=count == 3)
@@ -159,7 +162,16 @@ def test_where_too_much_is_unread_only_streams_that_leave_something_are_held_bac
         await client.read(idle)
         assert backend.echoed == 5
 
-    play(scene, limits=GrpcLimits(unread=50_000), window=2**16)
+    play(scene, most_unread=50_000, window=2**16)
+
+
+def over_http(url: str, method: str, path: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 4], "data": [1.0] * 8}]}
+    connection.request(method, path, json.dumps(body) if method == "POST" else None)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_inference_is_refused_while_clients_leave_too_much_unread_and_probes_are_not(bundle: Bundle) -> None:
@@ -176,7 +188,7 @@ def test_inference_is_refused_while_clients_leave_too_much_unread_and_probes_are
         await client.read(stream)
         writer.close()
 
-    front = Front(grpc=("127.0.0.1", 0), grpc_limits=GrpcLimits(unread=20))
+    front = Front(grpc=("127.0.0.1", 0), unread=20)
     with serve_bundle(bundle, Options(front=front)) as server, triton.InferenceServerClient(server.grpc) as other:
 
         def ask() -> None:
@@ -189,6 +201,8 @@ def test_inference_is_refused_while_clients_leave_too_much_unread_and_probes_are
             other.async_stream_infer("tiny", [tensor])
             other.stop_stream()
             assert ["wait to be read" in str(one) for one in answers] == [True]
+            assert over_http(server.url, "POST", "/v2/models/tiny/infer") == 429
+            assert over_http(server.url, "GET", "/v2/models/tiny") == 200
 
         asyncio.run(leave_unread(server.grpc, ask))
         assert other.infer("tiny", [tensor]).as_numpy("y").shape[0] == 2

@@ -176,6 +176,29 @@ def test_a_client_that_does_not_read_is_left_alone_for_a_while_and_then_cut_off(
     assert slow.aborted and not quick.closed
 
 
+def test_answers_count_as_unread_until_their_client_reads_them_or_is_gone(world: Any, ask: Any) -> None:
+    slow, gone = world.connect(), world.connect()
+    for client in (slow, gone):
+        client.receive(ask("/later", b"1"))
+        client.stall()
+    for reply in world.application.replies:
+        reply()
+    assert world.hub.unread.bytes == slow.unread + gone.unread == 2 * slow.unread > 0
+    gone.hang_up()
+    assert world.hub.unread.bytes == slow.unread
+    slow.unread = 5
+    world.after(0.25)
+    assert world.hub.unread.bytes == 5, "a client that reads slowly is seen to"
+    slow.catch_up()
+    assert world.hub.unread.bytes == 0
+
+
+def test_answers_that_a_socket_takes_at_once_are_not_counted(world: Any, ask: Any) -> None:
+    client = world.connect()
+    client.receive(ask("/echo", bytes(1000)))
+    assert world.hub.unread.bytes == 0
+
+
 def test_a_client_that_does_not_read_the_last_answer_is_cut_off_too(world: Any, ask: Any) -> None:
     client = world.connect()
     client.receive(ask("/echo", b"1", "Connection: close"))

@@ -150,11 +150,6 @@ class Call(Struct, eq=False):
         """Bytes of answers, of all calls of the connection, that wait for the client to read."""
         return self.line.unsent()
 
-    @property
-    def crowded(self) -> bool:
-        """Whether all clients together leave so much unread that no more is computed for any of them."""
-        return self.line.crowded
-
     def reply(self, parts: Parts) -> None:
         """Send the only message, and that all is well."""
         self.line.reply(self, parts)

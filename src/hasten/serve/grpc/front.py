@@ -15,6 +15,7 @@ from hasten.serve.grpc.reflection import reflection_table
 from hasten.serve.guard import Guard
 from hasten.serve.repository import Repository
 from hasten.serve.tls import HANDSHAKE_S
+from hasten.serve.unread import Unread
 from hasten.spec.event import Sink
 from hasten.wire.base import Limits
 
@@ -33,15 +34,17 @@ class GrpcFront:
         guard: Guard | None = None,
         is_draining: Callable[[], bool] | None = None,
         sink: Sink | None = None,
+        unread: Unread | None = None,
     ) -> None:
         limits = limits or Limits()
         self.draining = False
         guard = guard or Guard()
-        methods = Methods(repository, limits, guard, sink)
+        unread = unread or Unread()
+        methods = Methods(repository, limits, guard, sink, unread)
         methods.is_draining = is_draining or (lambda: self.draining)
         health = Health(methods)
         table = {**methods.table(), **health.table(), **reflection_table()}
-        self.hub = Hub(table, limits.body, front, guard, health.look, methods.refused)
+        self.hub = Hub(table, limits.body, front, guard, health.look, methods.refused, unread)
         self._door: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:

@@ -16,6 +16,7 @@ from hasten.serve.grpc.connection import Connection
 from hasten.serve.grpc.headers import Opening
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.guard import Guard
+from hasten.serve.unread import Unread
 from hasten.wire.known import Memory
 
 __all__ = ["Hub"]
@@ -31,7 +32,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 class Hub:
     """Makes connections for a server on the running event loop. `methods` by path; `message_limit` in bytes; `unread`
-    counts the bytes of answers that clients have not read, as connections tell; `on_sweep` is called about once a
+    counts the bytes of answers that clients have not read; `on_sweep` is called about once a
     second, `refused` with each call that gets an error without having been queued.
     """
 
@@ -43,6 +44,7 @@ class Hub:
         guard: Guard | None = None,
         on_sweep: Callable[[], None] | None = None,
         refused: Callable[[Call, RequestError], None] | None = None,
+        unread: Unread | None = None,
     ) -> None:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
@@ -50,7 +52,7 @@ class Hub:
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
-        self.unread = 0
+        self.unread = unread or Unread()
         # All connections read into the same memory, one after the other.
         self.room = memoryview(bytearray(_ROOM))
         # Clients send the same headers with every call.
@@ -137,11 +139,6 @@ class Hub:
         self._buffered += waiting - call.counted
         call.counted = waiting
         return not waiting or self._buffered <= self.limits.buffered
-
-    @property
-    def crowded(self) -> bool:
-        """Whether all clients together leave too much unread."""
-        return self.unread > self.limits.unread
 
     async def finish(self) -> None:
         """Tell every client to call here no more, and return when all calls are answered and connections closed."""

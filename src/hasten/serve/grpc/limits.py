@@ -15,9 +15,8 @@ class GrpcLimits:
     messages of all clients together. `stream_ahead` requests of one streaming call may be under way; more of them wait
     at the client, by flow control, and so do those whose answers would leave more than `stream_hold` bytes for it to
     read; a stream with more than `stream_end` unread is ended, and so is one that leaves an answer unread for
-    `delivery_s`. While all clients together leave more than `unread` bytes unread, inference is refused. `resets` are
-    how many calls a connection may cancel at once, and each second after that: cancelling is cheap for a client and not
-    for a server (CVE-2023-44487).
+    `delivery_s`. `resets` are how many calls a connection may cancel at once, and each second after that: cancelling is
+    cheap for a client and not for a server (CVE-2023-44487).
     """
 
     connections: int = 1000
@@ -27,7 +26,6 @@ class GrpcLimits:
     stream_ahead: int = 64
     stream_hold: int = 8 * 2**20
     stream_end: int = 64 * 2**20
-    unread: int = 2**30
     window: int = 2**20
     frame: int = 128 * 1024
     resets: tuple[int, int] = (10_000, 1_000)

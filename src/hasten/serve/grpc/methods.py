@@ -23,6 +23,7 @@ from hasten.serve.guard import Guard
 from hasten.serve.origin import Origin, request_id
 from hasten.serve.repository import Repository
 from hasten.serve.told import emit, refusal_event
+from hasten.serve.unread import Unread
 from hasten.spec.event import UNKNOWN_MODEL, Sink
 from hasten.spec.request import Request, Response
 from hasten.wire import oip_grpc_admin as admin
@@ -38,8 +39,16 @@ Answer = Callable[[Origin, Request, Response | RequestError], None]
 class Methods:
     """The application behind the calls; a server that `is_draining` is not ready."""
 
-    def __init__(self, repository: Repository, limits: Limits, guard: Guard, sink: Sink | None = None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        guard: Guard,
+        sink: Sink | None = None,
+        unread: Unread | None = None,
+    ) -> None:
         self._sink = sink
+        self._unread = unread or Unread()
         self._guard = guard
         self._changes = Changes(repository, sink)
         self._repository = repository
@@ -187,8 +196,7 @@ class Methods:
 
     def _submit(self, call: Call, message: Message, answer: Answer) -> Callable[[], None]:
         """Queue the request of a message; return what gives its place back. Raises `RequestError`."""
-        if call.crowded:
-            raise RequestError("Too many answers wait to be read.", code="overloaded", retry_after_s=1.0)
+        self._unread.check()
         origin = _origin(call)
         parsed = self._codec.parse(message)
         service = self._service(call, parsed.model_name, parsed.model_version)

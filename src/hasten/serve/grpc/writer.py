@@ -183,7 +183,7 @@ class Writer:
     @property
     def crowded(self) -> bool:
         """Whether answers to all clients together wait in too many bytes."""
-        return self._hub.crowded
+        return self._hub.unread.much
 
     def resume(self, call: Call) -> None:
         """Read on where the call left messages waiting."""
@@ -235,7 +235,7 @@ class Writer:
     def lose(self) -> None:
         """Nobody reads any more."""
         self.transport = None
-        self._hub.unread -= self._counted
+        self._hub.unread.bytes -= self._counted
         self._counted = 0
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class Writer:
         waiting = self._http.queued_body_size()
         if self._paused:
             waiting += self.transport.get_write_buffer_size()
-        self._hub.unread += waiting - self._counted
+        self._hub.unread.bytes += waiting - self._counted
         self._counted = waiting
 
     def _pour(self, stream: int, part: bytes | memoryview) -> None:

@@ -75,6 +75,8 @@ class Connection(asyncio.Protocol):
         self._body_wanted = False
         self._reading = True
         self._writable = True
+        # What of this connection is in the hub's count of unread bytes.
+        self._counted = 0
         self._idle_by = math.inf
         self._write_by = math.inf
 
@@ -94,6 +96,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone; what it waits for is given up."""
         self._hub.leave(self)
+        self._hub.unread.bytes -= self._counted
+        self._counted = 0
         self._forget()
         if self._current is not None:
             self._hub.buffered -= len(self._current.request.body)
@@ -116,6 +120,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._writable = True
+        self._count()
         if not self._transport.is_closing():
             self._write_by = math.inf
             self._advance()
@@ -124,6 +129,8 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Close where a time has run out."""
+        if self._counted:
+            self._count()
         if now >= self._write_by:
             self._transport.abort()
         elif now >= self._reader.deadline and self._reading:
@@ -246,10 +253,18 @@ class Connection(asyncio.Protocol):
             extra += "connection: keep-alive\r\n"
         for piece in render(status, answer, extra, bodiless=request.method == "HEAD"):
             self._transport.write(piece)
+        if not self._writable:
+            self._count()
         if last:
             self._linger()
         else:
             self._advance()
+
+    def _count(self) -> None:
+        """Tell the hub how much waits for the client to read. What a socket takes at once is not counted."""
+        waiting = 0 if self._writable else self._transport.get_write_buffer_size()
+        self._hub.unread.bytes += waiting - self._counted
+        self._counted = waiting
 
     # Ending.
 

@@ -17,6 +17,7 @@ from hasten.serve.http.scrape import Scrape
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.told import emit, refusal_event
+from hasten.serve.unread import Unread
 from hasten.spec.event import NO_MODEL, UNKNOWN_MODEL
 from hasten.wire.base import Limits
 from hasten.wire.oip_http import OipHttp
@@ -37,13 +38,14 @@ class Frontend:
         limits: Limits | None = None,
         guard: Guard | None = None,
         telemetry: Telemetry | None = None,
+        unread: Unread | None = None,
     ) -> None:
-        telemetry = telemetry or Telemetry()
+        telemetry, unread = telemetry or Telemetry(), unread or Unread()
         self._sink = telemetry.sink
         self._services: Mapping[str, ModelService] = repository.services
         management = Management(repository, telemetry.sink)
         self._guard = guard or Guard()
-        self._inference = Inference(OipHttp(limits or Limits()), self.refused)
+        self._inference = Inference(OipHttp(limits or Limits()), self.refused, unread)
         self._version = importlib.metadata.version("hasten")
         self._routes: dict[bytes, Route] = {}
         self._handlers: dict[Operation, Handler] = {
@@ -59,7 +61,7 @@ class Frontend:
             Operation.LOAD: management.load,
             Operation.UNLOAD: management.unload,
             Operation.API: management.api,
-            Operation.METRICS: Scrape(telemetry.page, repository).answer,
+            Operation.METRICS: Scrape(telemetry.page, repository, unread).answer,
         }
         self.is_draining: Callable[[], bool] = lambda: False
 

@@ -12,6 +12,7 @@ from hasten.errors import RequestError
 from hasten.serve.http.connection import Connection
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.http.message import Handler, HttpRequest
+from hasten.serve.unread import Unread
 
 __all__ = ["Application", "Hub"]
 
@@ -33,8 +34,8 @@ class Application(Protocol):
 
 class Hub:
     """What the connections of one server share. `now` is a clock that moves with each sweep, which is enough for
-    deadlines and costs a request nothing. `body_limit` in bytes; `buffered` counts bodies that are held. `refused` is
-    told of each request that is refused at once.
+    deadlines and costs a request nothing. `body_limit` in bytes; `buffered` counts bodies that are held, `unread` the
+    bytes of answers that clients have not read. `refused` is told of each request that is refused at once.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Hub:
         limits: HttpLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[HttpRequest, RequestError], None] | None = None,
+        unread: Unread | None = None,
     ) -> None:
         self.application = application
         self.body_limit = body_limit
         self.limits = limits or HttpLimits()
         self.refused = refused or _nobody
+        self.unread = unread or Unread()
         self.draining = False
         self.buffered = 0
         self.date = ""

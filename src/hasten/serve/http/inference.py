@@ -13,6 +13,7 @@ from hasten.serve.bugs import internal
 from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, refusal
 from hasten.serve.origin import Origin
+from hasten.serve.unread import Unread
 from hasten.spec.request import Request, Response
 from hasten.wire.base import LANE_HEADER
 from hasten.wire.oip_http import HEADER_LENGTH, OipHttp
@@ -27,16 +28,19 @@ _LONG = 2**20
 
 class Inference:
     """Carries requests from HTTP to a service and answers back. One long body is decoded at a time: as Python's objects
-    JSON takes many times its size. `refused` is told of what turns out to be invalid later than `start`.
+    JSON takes many times its size. `refused` is told of what turns out to be invalid later than `start`. While clients
+    leave too much `unread`, nothing begins.
     """
 
-    def __init__(self, codec: OipHttp, refused: Refused) -> None:
+    def __init__(self, codec: OipHttp, refused: Refused, unread: Unread | None = None) -> None:
         self._codec = codec
+        self._unread = unread or Unread()
         self._refused = refused
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def start(self, service: ModelService, request: HttpRequest, reply: Reply) -> Cancel:
         """Answer through `reply`; returns how to give up. Raises `RequestError` for what is not valid at once."""
+        self._unread.check()
         origin = origin_of(request)
         if len(request.body) <= _LONG or not _takes_long(request):
             try:

@@ -9,6 +9,7 @@ from hasten.serve.bugs import internal
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, refusal
 from hasten.serve.repository import Repository
 from hasten.serve.telemetry import Page
+from hasten.serve.unread import Unread
 from hasten.wire.base import Encoded
 
 __all__ = ["Scrape"]
@@ -17,8 +18,9 @@ __all__ = ["Scrape"]
 class Scrape:
     """The handler. Without a `page` there is nothing at this path."""
 
-    def __init__(self, page: Page | None, repository: Repository) -> None:
+    def __init__(self, page: Page | None, repository: Repository, unread: Unread) -> None:
         self._page = page
+        self._unread = unread
         self._repository = repository
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
@@ -36,7 +38,9 @@ class Scrape:
         try:
             async with self._turn:
                 gauges = [service.gauges() for service in self._repository.services.values()]
-                kind, body = await asyncio.to_thread(page, request.headers.get("accept", ""), gauges)
+                kind, body = await asyncio.to_thread(
+                    page, request.headers.get("accept", ""), gauges, self._unread.bytes
+                )
         except Exception as error:
             reply(*refusal(internal(error)))
         else:
