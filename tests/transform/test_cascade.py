@@ -16,8 +16,9 @@ from tests.transform.small_models import SAMPLES, images, quantized, save, small
 from hasten.data import Dataset
 from hasten.data.dataset import Samples
 from hasten.engine.base import engines
+from hasten.model.onnx_file import all_nodes
 from hasten.model.open import open_model
-from hasten.spec.target import Target
+from hasten.spec.target import Runtime, Target
 from hasten.transform.base import TransformFailed, transforms
 
 refused = quantized
@@ -39,9 +40,14 @@ def batch(samples: Samples) -> dict[str, Any]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def answers(path: Path, inputs: Mapping[str, Any], engine: str = "onnxruntime") -> Any:
-    with closing(engines.get(engine).load(path, Target(engine=engine, threads=1))) as session:
+def answers(path: Path, inputs: Mapping[str, Any], engine: str = "onnxruntime", **knobs: Any) -> Any:
+    target = Target(engine=engine, threads=1, runtime=Runtime(**knobs))
+    with closing(engines.get(engine).load(path, target)) as session:
         return session.run(inputs)["y"]
+
+
+def operators(graph: onnx.GraphProto) -> set[str]:
+    return {node.op_type for node in all_nodes(graph)}
 
 
 def margins(scores: Any) -> Any:
@@ -70,6 +76,38 @@ def test_close_calls_are_computed_again_and_all_else_is_left(
     # Engines round int8 in ways of their own; the two forms lie further apart than that.
     np.testing.assert_allclose(got[~close], light[~close], atol=0.05)
     assert np.abs(got[~close] - full[~close]).max() > 1e-3
+
+
+def test_single_rows_have_a_graph_of_fixed_shape_with_the_same_answers(
+    both: tuple[Path, Samples, Any, Any], tmp_path: Path
+) -> None:
+    source, samples, _, light = both
+    path = made(source, samples, tmp_path / "out", below=float(np.median(margins(light))))
+    inputs = batch(samples)
+    for row in range(SAMPLES):
+        one = {name: array[row : row + 1] for name, array in inputs.items()}
+        fixed = answers(path, one, "openvino", single_row=True)
+        np.testing.assert_allclose(fixed, answers(path, one, "openvino"), atol=1e-5)
+
+
+def test_where_rows_of_a_batch_depend_on_each_other_the_whole_batch_is_run_again(tmp_path: Path) -> None:
+    """The first axis is open, and the model takes the mean over it."""
+    source, samples = subject(tmp_path)
+    proto = onnx.load(str(source))
+    [mean] = [node for node in proto.graph.node if node.name == "mean"]
+    mean.output[0] = "own"
+    more = [
+        helper.make_node("ReduceMean", ["own"], ["all"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["own", "all"], ["m"]),
+    ]
+    place = list(proto.graph.node).index(mean) + 1
+    nodes = [*proto.graph.node[:place], *more, *proto.graph.node[place:]]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    onnx.save(proto, str(source))
+    path = made(source, samples, tmp_path / "out", below=EVERYTHING)
+    assert "NonZero" not in operators(onnx.load(str(path)).graph)
+    np.testing.assert_allclose(answers(path, batch(samples)), answers(source, batch(samples)), atol=1e-5)
 
 
 def test_a_margin_of_nothing_leaves_the_int8_answers(both: tuple[Path, Samples, Any, Any], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from hasten.engine.openvino_profile import merged, read_counters
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError
+from hasten.spec.cascade import FOUND
 
 __all__ = ["Fixed", "Lengths", "OneRow", "at_lengths", "at_one_row"]
 
@@ -43,7 +44,25 @@ def at_one_row(network: Any) -> Any:
         shape[0] = 1
         shapes[port] = shape
     copy.reshape(shapes)
+    _settle_cascade(copy)
     return copy
+
+
+def _settle_cascade(network: Any) -> None:
+    """Say which row a cascade inside a graph of one row computes again, where it does: there is but one. All shapes
+    behind it are fixed then, which would be open else.
+    """
+    from openvino import opset13 as opset
+
+    for node in network.get_ordered_ops():
+        if node.get_type_name() != "If":
+            continue
+        body = node.get_then_body()
+        for found in body.get_ordered_ops():
+            if found.get_friendly_name() == FOUND:
+                found.output(0).replace(opset.constant(np.zeros((1, 1), np.int64)).output(0))
+                body.validate_nodes_and_infer_types()
+    network.validate_nodes_and_infer_types()
 
 
 def at_lengths(network: Any, lengths: Sequence[int]) -> list[Any]:

@@ -21,10 +21,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper
 
+from hasten.data.dataset import Samples
+from hasten.data.stacking import PROBES, rows_are_independent
+from hasten.engine.base import engines, reference_engine
+from hasten.errors import EngineError
 from hasten.model.base import Model
 from hasten.model.onnx_file import save_proto
 from hasten.model.open import open_model
+from hasten.spec.cascade import FOUND
 from hasten.spec.signature import Signature
+from hasten.spec.target import Target
 from hasten.transform.base import Options, Task, Transform, TransformFailed
 from hasten.transform.onnx_graph import add_constant, is_quantized, load
 from hasten.transform.quantize_dynamic import QuantizeDynamic
@@ -87,25 +93,32 @@ class Cascade(Transform):
                 )
             )
             light = load(open_model(out))
-        save_proto(_joined(light, load(task.model), task.model.signature, float(task.options["below"])), task.out)
+        by_row = _has_rows(task.model, task.calibration)
+        below = float(task.options["below"])
+        save_proto(_joined(light, load(task.model), task.model.signature, below, by_row=by_row), task.out)
 
 
 def _own(inner: Transform, options: Options) -> dict[str, Any]:
     return {name: options[name] for name in inner.defaults}
 
 
-def _joined(light: onnx.ModelProto, full: onnx.ModelProto, signature: Signature, below: float) -> onnx.ModelProto:
-    """The graph of `light`, with the margin of its answers, and `full` behind an If."""
+def _joined(
+    light: onnx.ModelProto, full: onnx.ModelProto, signature: Signature, below: float, *, by_row: bool
+) -> onnx.ModelProto:
+    """The graph of `light`, with the margin of its answers, and `full` behind an If: for close calls alone, `by_row`,
+    or for the whole batch.
+    """
     opset = _opset(light)
     if opset != _opset(full):
         raise TransformFailed(f"the int8 form uses operator set {opset}, the model {_opset(full)} (raise_opset first).")
     inputs = [spec.name for spec in signature.inputs]
     outputs = [spec.name for spec in signature.outputs]
-    by_row = _has_rows(signature)
     graph = compose.add_prefix_graph(light.graph, "light/", rename_inputs=False)
     branch = compose.add_prefix_graph(full.graph, "full/", rename_inputs=by_row)
     close = _close(graph, signature, below, opset)
-    then = _again_by_row(branch, inputs, outputs, close) if by_row else _again(branch, outputs)
+    # As a whole, the model reads the inputs of the graph itself.
+    del branch.input[:]
+    then = _again_by_row(branch, inputs, outputs, close) if by_row else branch
     rest = helper.make_graph(
         [helper.make_node("Identity", [f"light/{name}"], [f"light/kept/{name}"]) for name in outputs],
         "sure",
@@ -163,22 +176,16 @@ def _close(graph: onnx.GraphProto, signature: Signature, below: float, opset: in
     return "light/cascade/close"
 
 
-def _again(branch: onnx.GraphProto, outputs: Sequence[str]) -> onnx.GraphProto:
-    """The model as it was, on the whole batch; it reads the inputs of the outer graph."""
-    del branch.input[:]
-    return branch
-
-
 def _again_by_row(
     branch: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str], close: str
 ) -> onnx.GraphProto:
     """The model as it was, on the close calls alone, and its answers in their places."""
-    rows = "full/cascade/rows"
+    rows, places = "full/cascade/rows", "full/cascade/places"
     flat = add_constant(branch, "full/cascade/flat", np.array([-1], np.int64))
     before = [
-        helper.make_node("NonZero", [close], [f"{rows}_found"], name=f"{rows}_found"),
-        helper.make_node("Reshape", [f"{rows}_found", flat], [rows], name=rows),
-        helper.make_node("Transpose", [f"{rows}_found"], [f"{rows}_places"], name=f"{rows}_places", perm=[1, 0]),
+        helper.make_node("NonZero", [close], [FOUND], name=FOUND),
+        helper.make_node("Reshape", [FOUND, flat], [rows], name=rows),
+        helper.make_node("Transpose", [FOUND], [places], name=places, perm=[1, 0]),
     ]
     before += [
         helper.make_node("Gather", [name, rows], [f"full/{name}"], axis=0, name=f"full/cascade/{name}")
@@ -187,7 +194,7 @@ def _again_by_row(
     after = [
         helper.make_node(
             "ScatterND",
-            [f"light/{name}", f"{rows}_places", f"full/{name}"],
+            [f"light/{name}", places, f"full/{name}"],
             [f"full/settled/{name}"],
             name=f"full/settled/{name}",
         )
@@ -197,7 +204,6 @@ def _again_by_row(
     del branch.node[:]
     branch.node.extend([*before, *own, *after])
     values = [_renamed(value, f"full/settled/{name}") for value, name in zip(branch.output, outputs, strict=True)]
-    del branch.input[:]
     del branch.output[:]
     branch.output.extend(values)
     return branch
@@ -210,10 +216,17 @@ def _renamed(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     return other
 
 
-def _has_rows(signature: Signature) -> bool:
-    """Whether rows can be taken out of a batch: every tensor has the same open axis in front."""
-    fronts = {spec.shape[0] if spec.shape else 1 for spec in (*signature.inputs, *signature.outputs)}
-    return len(fronts) == 1 and isinstance(next(iter(fronts)), str)
+def _has_rows(model: Model, calibration: Samples) -> bool:
+    """Whether rows can be taken out of a batch: the model answers calibration samples together as it does alone."""
+    name = reference_engine(model.format)
+    session = engines.get(name).load(model.path, Target(engine=name))
+    try:
+        samples = [calibration.inputs(at) for at in range(min(PROBES, len(calibration)))]
+        return rows_are_independent(session.signature, samples, session.run)
+    except EngineError:
+        return False
+    finally:
+        session.close()
 
 
 def _opset(proto: onnx.ModelProto) -> int:
