@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hasten.engine.base import engines
+from hasten.engine.openvino_cascade import Cascade
 from hasten.errors import EngineLoadError
 from hasten.spec.target import Runtime, Target
+from hasten.spec.tensor import TensorSpec
 
 Make = Callable[..., Path]
 NARROW = [p for p in ("bf16", "f16") if p in engines.get("openvino").probe().device("CPU").precisions]  # type: ignore[union-attr]
@@ -71,6 +73,65 @@ def test_rows_of_many_positions_and_fixed_batches_are_settled_too(tmp_path: Path
     assert session.precision == NARROW[0]
     assert [spec.name for spec in session.signature.outputs] == ["y"]
     np.testing.assert_allclose(session.run({"x": x})["y"], load(path, "f32").run({"x": x})["y"], rtol=1e-6, atol=1e-7)
+
+
+class Compiled:
+    """A second graph that doubles, and remembers the shapes that it was given."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def create_infer_request(self) -> Compiled:
+        return self
+
+    def infer(self, feed: Any, *, share_inputs: bool) -> list[Any]:
+        self.shapes.append(feed[0].shape)
+        return [feed[0] * 2]
+
+
+def settled(cascade: Cascade, x: Any, margins: Any) -> Any:
+    answers = {"y": x.copy()}
+    cascade.settle({0: x}, answers, np.array(margins))
+    return answers["y"]
+
+
+def cascade(compiled: Compiled, *, by_row: bool) -> Cascade:
+    return Cascade(compiled, [TensorSpec(name="y", dtype="FP32", shape=("n", "m"))], 0.5, by_row=by_row, instances=1)
+
+
+def rows(count: int, width: int = 2) -> Any:
+    return np.arange(1.0, 1 + count * width, dtype=np.float32).reshape(count, width)
+
+
+def test_a_shape_is_met_when_it_comes_first_although_no_call_is_close() -> None:
+    compiled = Compiled()
+    warm = cascade(compiled, by_row=True)
+    for width in (2, 2, 3):
+        np.testing.assert_array_equal(settled(warm, rows(4, width), [0.9] * 4), rows(4, width))
+    assert compiled.shapes == [(1, 2), (1, 3)], "one row, once for each width"
+
+
+def test_close_calls_are_run_one_by_one_whatever_their_number() -> None:
+    compiled = Compiled()
+    found = settled(cascade(compiled, by_row=True), rows(3), [0.1, 0.9, 0.2])
+    np.testing.assert_array_equal(found, rows(3) * [[2], [1], [2]])
+    assert set(compiled.shapes) == {(1, 2)}
+
+
+def test_a_graph_of_whole_batches_settles_all_rows() -> None:
+    compiled = Compiled()
+    warm = cascade(compiled, by_row=False)
+    np.testing.assert_array_equal(settled(warm, rows(3), [0.9, 0.9, 0.9]), rows(3))
+    np.testing.assert_array_equal(settled(warm, rows(3), [0.9, 0.1, 0.9]), rows(3) * 2)
+    assert compiled.shapes == [(3, 2), (3, 2)]
+
+
+def test_shapes_without_end_are_not_all_met_before_they_have_to_be() -> None:
+    compiled = Compiled()
+    warm = cascade(compiled, by_row=True)
+    for width in range(1, 100):
+        settled(warm, rows(1, width), [0.9])
+    assert len(compiled.shapes) < 40
 
 
 @pytest.mark.skipif("f16" not in NARROW, reason="this processor does not compute in f16")

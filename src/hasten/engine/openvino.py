@@ -21,7 +21,7 @@ import numpy as np
 from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
-from hasten.engine.openvino_cascade import Cascade, add_margin
+from hasten.engine.openvino_cascade import Cascade, add_margin, takes_rows
 from hasten.engine.openvino_fixed import Fixed, Lengths, OneRow, at_lengths, at_one_row
 from hasten.engine.openvino_profile import means_without, merged, operators_of, read_counters
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
@@ -97,7 +97,7 @@ class OpenVino:
             with denormals(target.runtime.flush_denormals):
                 cascades = _cascades(target)
                 compiled = _compiled(core, model, target, margin=cascades)
-                full = _compiled(core, model, msgspec.structs.replace(target, precision="f32")) if cascades else None
+                full, by_row = _full(core, model, target) if cascades else (None, False)
                 fixed = _fixed(core, model, target, margin=cascades)
         except EngineLoadError:
             raise
@@ -105,7 +105,7 @@ class OpenVino:
             hint = _OTHERS[kind][2] if kind in _OTHERS else f"Check the file with: hasten inspect {model.name}"
             raise EngineLoadError(f"openvino refused {model.name}: {_short(error)}", remedy=hint) from error
         _check_hint(compiled, model, target)
-        return OpenVinoSession(compiled, target, full, fixed)
+        return OpenVinoSession(compiled, target, full, fixed, by_row=by_row)
 
     def profile(self, model: Path, target: Target, samples: Sequence[Tensors], *, warmup: int) -> Observation:
         """Run with the runtime's performance counters on; see `hasten.engine.openvino_profile`."""
@@ -122,22 +122,27 @@ class OpenVino:
 
 
 class OpenVinoSession:
-    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade, `fixed` holds
-    graphs for single rows.
+    """A compiled model with an infer request for each instance; `full` is the f32 graph of a cascade, for one row where
+    it is `by_row`, and `fixed` holds graphs for single rows.
     """
 
-    def __init__(self, compiled: Any, target: Target, full: Any = None, fixed: Fixed | None = None) -> None:
+    def __init__(
+        self, compiled: Any, target: Target, full: Any = None, fixed: Fixed | None = None, *, by_row: bool = False
+    ) -> None:
         self._compiled: Any = compiled
         self._target = target
         self._signature = Signature(
             inputs=tuple(spec_of(port) for port in compiled.inputs),
-            outputs=tuple(spec_of(port) for port in (full or compiled).outputs),
+            # The last output of a cascade is the margin.
+            outputs=tuple(spec_of(port) for port in (compiled.outputs if full is None else compiled.outputs[:-1])),
         )
         self._fit = Fit("openvino", self._signature)
         count = target.runtime.instances
         self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
         limit = target.runtime.cascade_below
-        self._cascade = None if full is None else Cascade(full, self._signature.outputs, limit, count)
+        self._cascade = (
+            None if full is None else Cascade(full, self._signature.outputs, limit, by_row=by_row, instances=count)
+        )
         self._fixed = fixed
         self._precision: Precision | None = None
         self._runs = 0
@@ -248,6 +253,17 @@ def _device_settings(target: Target) -> dict[str, Any]:
 def _compiled(core: Any, model: Path, target: Target, *, margin: bool = False) -> Any:
     network = _network(core, model, target, margin=margin)
     return core.compile_model(network, target.device, _settings(target, list(core.available_devices)))
+
+
+def _full(core: Any, model: Path, target: Target) -> tuple[Any, bool]:
+    """The f32 graph of a cascade, and whether it takes single rows: close calls are few, and as many as there are rows
+    in a batch at the most; a graph for each number of them would be compiled when it is met.
+    """
+    exact = msgspec.structs.replace(target, precision="f32")
+    network = _network(core, model, exact, margin=False)
+    by_row = takes_rows(network)
+    settings = _settings(exact, list(core.available_devices))
+    return core.compile_model(at_one_row(network) if by_row else network, target.device, settings), by_row
 
 
 def _fixed(core: Any, model: Path, target: Target, *, margin: bool) -> Fixed | None:

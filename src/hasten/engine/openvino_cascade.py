@@ -21,9 +21,13 @@ from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError
 from hasten.spec.tensor import TensorSpec
 
-__all__ = ["Cascade", "add_margin"]
+__all__ = ["Cascade", "add_margin", "takes_rows"]
 
 _Arrays = dict[str, np.ndarray[Any, Any]]
+Feed = dict[int, Any]
+
+# So many shapes are met before they have to be.
+_MET = 32
 
 
 def add_margin(network: Any) -> None:
@@ -49,35 +53,61 @@ def add_margin(network: Any) -> None:
 
 
 class Cascade:
-    """The second graph. `limit` is the margin below which a row is computed again."""
+    """The second graph. `limit` is the margin below which a row is computed again; `by_row` says whether the graph
+    takes one row (`at_one_row`) or whole batches.
 
-    def __init__(self, compiled: Any, outputs: Sequence[TensorSpec], limit: float, instances: int) -> None:
+    What a graph meets for the first time it compiles, some ten times as long as a run takes, and close calls are rare:
+    the first one would come when everybody takes the service for warm. So the first shapes that come are met by this
+    graph too, whether they are close calls or not. Those are the shapes of a warm-up.
+    """
+
+    def __init__(
+        self, compiled: Any, outputs: Sequence[TensorSpec], limit: float, *, by_row: bool, instances: int
+    ) -> None:
         self._limit = limit
         self._outputs = outputs
         self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(instances))
-        ports = [*compiled.inputs, *compiled.outputs]
-        # Rows can be taken out of a batch where every tensor has an open batch axis.
-        self._by_row = all(len(port.get_partial_shape()) and port.get_partial_shape()[0].is_dynamic for port in ports)
+        self._by_row = by_row
+        self._met: set[tuple[Any, ...]] = set()
 
-    def settle(self, feed: dict[int, Any], answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
+    def settle(self, feed: Feed, answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
         """Replace what is a close call in `answers`; `feed` are the inputs of the whole batch by position."""
         # Scores that are no numbers or infinite, as where f16 overflows, decide nothing.
         close = np.flatnonzero((margins < self._limit) | ~np.isfinite(margins))
-        if not close.size:
+        if close.size or len(self._met) < _MET:
+            self._meet(feed)
+        if close.size and not self._by_row:
+            answers |= self._run(feed)
             return
-        # Tensors of the runtime's own stand for element types that numpy lacks, and have no rows.
-        rows = self._by_row and all(isinstance(array, np.ndarray) for array in feed.values())
-        some = rows and close.size < margins.size
-        with self._pool.take() as request:
-            again = {place: array[close] for place, array in feed.items()} if some else feed
-            results = request.infer(again, share_inputs=True)
-            for place, spec in enumerate(self._outputs):
-                found = from_runtime(results[place], spec)
-                if some:
-                    answers[spec.name][close] = found
-                else:
-                    answers[spec.name] = found
+        for row in close:
+            for name, found in self._run(_row_of(feed, int(row))).items():
+                answers[name][row] = found[0]
 
     def close(self) -> None:
         """Drop the requests."""
         self._pool.close()
+
+    def _meet(self, feed: Feed) -> None:
+        """Run what has a shape that is new, while few are known."""
+        shapes = tuple(tuple(array.shape)[self._by_row :] for array in feed.values())
+        if shapes in self._met or len(self._met) >= _MET:
+            return
+        self._met.add(shapes)
+        self._run(_row_of(feed, 0) if self._by_row else feed)
+
+    def _run(self, feed: Feed) -> _Arrays:
+        with self._pool.take() as request:
+            results = request.infer(feed, share_inputs=True)
+            return {spec.name: from_runtime(results[at], spec) for at, spec in enumerate(self._outputs)}
+
+
+def takes_rows(network: Any) -> bool:
+    """Whether rows can be taken out of a batch: every tensor has an open axis in front, and a type that numpy has."""
+    ports = [*network.inputs, *network.outputs]
+    shapes = [port.get_partial_shape() for port in ports]
+    is_open = all(shape.rank.is_static and len(shape) and shape[0].is_dynamic for shape in shapes)
+    return is_open and all(port.get_element_type().to_string() != "bf16" for port in ports)
+
+
+def _row_of(feed: Feed, row: int) -> Feed:
+    return {place: array[row : row + 1] for place, array in feed.items()}
