@@ -107,6 +107,19 @@ def test_a_recipe_whose_answers_failed_on_one_engine_is_doubted_on_the_other() -
     assert outlook(forecast, other).safe < before / 2
 
 
+def test_what_answers_wrongly_on_two_threads_does_on_one() -> None:
+    forecast, one = Forecast(), wish("openvino", "bf16", threads=1)
+    forecast.learn(lesson(wish("openvino", "bf16"), 2.4, safe=False))
+    assert outlook(forecast, one).safe < 0.1
+
+
+def test_techniques_that_are_raced_one_by_one_take_longer() -> None:
+    plain = wish("openvino", "f32")
+    step = Step(transform="fuse")
+    graph = msgspec.structs.replace(plain, id="graph", wants=(Want(step=step, required=False),))
+    assert outlook(Forecast(), graph).seconds > outlook(Forecast(), plain).seconds + 5
+
+
 def test_lessons_of_other_models_count_less_than_those_of_the_same_model() -> None:
     same = wish("openvino", "f32")
     known = Forecast("abc", [lesson(same, 3.0, model="abc")])

@@ -9,12 +9,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.transform.small_models import matrices, small_convolutions
 
 from hasten.engine.base import Device, Probe
 from hasten.engine.host import environment
+from hasten.model.open import open_model
 from hasten.optimize import plan as plan_module
 from hasten.optimize import recipes
 from hasten.optimize.plan import plan, reference_variant, second_wave
+from hasten.optimize.recipes import recipes_for
 from hasten.optimize.wish import Want, Wish
 from hasten.spec.signature import Signature
 from hasten.spec.target import Format, Runtime, Target
@@ -87,6 +90,14 @@ def test_every_engine_is_tried_in_every_precision_that_it_computes() -> None:
 
 def test_dynamic_quantization_is_tried_where_there_are_matrix_products() -> None:
     assert "onnxruntime-int8-dynamic-2t" in ids(Imagined(kinds={"MatMul": 12}), ORT)
+
+
+def test_dynamic_quantization_is_left_out_where_convolutions_do_the_work(tmp_path: Path) -> None:
+    """The head of a network of convolutions is a matrix product, too."""
+    convolutions = open_model(small_convolutions(tmp_path / "convolutions.onnx"))
+    products = open_model(matrices(tmp_path)[0])
+    names = [[name for name, _ in recipes_for(m, "onnxruntime", "int8")] for m in (convolutions, products)]
+    assert ["dynamic" in each for each in names] == [False, True]
 
 
 @pytest.mark.parametrize(("kinds", "told"), [({"MatMul": 9, "Softmax": 3}, True), ({"MatMul": 9, "Conv": 3}, False)])

@@ -76,9 +76,14 @@ _SAFE = {"f32": 0.97, "bf16": 0.85, "f16": 0.9, "int8": 0.45, "int4": 0.35}
 _SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "quantize_nncf": 0.55}
 # What a technique makes of the chance that there was before it.
 _SAFE_FACTOR = {"reduce_resolution": 0.3, "reduce_length": 0.3}
-# Seconds that a technique takes on a model of the usual size, until one of its builds was seen.
-_BUILD_S = {"quantize_nncf": 20.0, "quantize_static": 15.0, "quantize_dynamic": 4.0, "export_onnx": 10.0}
+# Votes of a trial for the safety of another: with the same techniques and precision it gives nearly the same answers,
+# on the same engine, whatever the threads, the very same; the precision alone tells little.
+_SAME_ANSWERS, _SAME_TECHNIQUES, _SAME_PRECISION = 12.0, 3.0, 0.3
+# Seconds that a technique takes on a model of the usual size.
+_BUILD_S = {"quantize_nncf": 10.0, "quantize_static": 7.0, "quantize_dynamic": 4.0, "export_onnx": 10.0}
 _BUILD_OTHER_S = 2.0
+# Techniques that are optional are raced one by one.
+_RACES_S = 8.0
 
 
 class Lesson(Value, frozen=True):
@@ -157,7 +162,7 @@ class Forecast:
             high=math.exp(mean + 1.96 * spread),
             safe=safe,
             worth=safe * gain,
-            seconds=self._trial_s + _build_s(techniques_of(wish)),
+            seconds=self._trial_s + _build_s(techniques_of(wish)) + _RACES_S * _is_raced(wish),
         )
 
     def _gains(self, asked: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
@@ -197,8 +202,9 @@ class Forecast:
         for lesson in self.lessons:
             if lesson.safe is None:
                 continue
-            same = set(lesson.techniques) == mine and lesson.precision == precision
-            vote = 3.0 if same else 0.3 if lesson.precision == precision else 0.0
+            vote = _SAME_PRECISION if lesson.precision == precision else 0.0
+            if vote and set(lesson.techniques) == mine:
+                vote = _SAME_ANSWERS if f"engine={wish.target.engine}" in lesson.traits else _SAME_TECHNIQUES
             vote *= 1.0 if lesson.model in ("", self._model) else 0.1
             weight, votes = weight + vote, votes + vote * lesson.safe
         return votes / weight
@@ -226,6 +232,11 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
         traits.append(f"knob={target.engine},unpinned")
     traits += [f"{key}={value}" for key, value in sorted(target.options.items()) if key == "compile"]
     return tuple(traits)
+
+
+def _is_raced(wish: Wish) -> bool:
+    """Whether all its techniques are optional, but for those that prepare the graph: what does not pay is taken out."""
+    return bool(wish.wants) and not any(want.required for want in wish.wants)
 
 
 def techniques_of(wish: Wish) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from hasten.engine.host import environment, has_dot_products
 from hasten.model.base import Model
+from hasten.model.node_work import work_graph
+from hasten.model.onnx_file import OnnxModel
 from hasten.optimize.wish import Want
 from hasten.spec.target import Precision
 from hasten.spec.variant import Step
@@ -82,8 +84,19 @@ def _int8(model: Model, engine: str, operators: Counter[str]) -> Iterator[Recipe
             yield "nncf7", (*_prepared(model), _need("quantize_nncf", **options, reduce_range=True))
         return
     yield "all", (*_prepared(model), _static())
-    if is_matrices and "Conv" in operators:
+    if is_matrices and "Conv" in operators and _computes_matrices(model):
         yield "dynamic", dynamic
+
+
+def _computes_matrices(model: Model) -> bool:
+    """Whether matrix products do more of the work than convolutions, which dynamic quantization leaves alone."""
+    if not isinstance(model, OnnxModel):
+        return True
+    work = {True: 0, False: 0}
+    for node in work_graph(model, {}).nodes:
+        if node.kind in _MATRIX or node.kind.startswith("Conv"):
+            work[node.kind in _MATRIX] += node.flops or 0
+    return work[True] >= work[False]
 
 
 def _is_transformer(operators: Counter[str]) -> bool:
