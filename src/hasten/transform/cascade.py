@@ -53,7 +53,7 @@ class Cascade(Transform):
 
     name = "cascade"
     promise = "approximate"
-    defaults = {"of": "quantize_static", "below": 0.0, **QuantizeStatic.defaults, **QuantizeDynamic.defaults}
+    defaults = {"of": "quantize_static", "below": 0.1, **QuantizeStatic.defaults, **QuantizeDynamic.defaults}
 
     def requires(self, model: Model, options: Options) -> str | None:
         """What the inner technique requires, and scores over two classes or more in the first output."""
