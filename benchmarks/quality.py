@@ -51,10 +51,11 @@ def page(results: Sequence[Quality], host: Environment, budget_s: float) -> str:
     lines = [
         "# How good is the search?",
         "",
-        f"Made by `make bench-search`. The search has a budget of {budget_s:.0f} s and knows nothing of earlier runs; "
-        "the sweep (`hasten optimize --exhaustive`) measures every candidate in full, with as many rounds and "
-        "samples a trial. Time is until the picks are fixed. The bests then race in the same rounds; a ratio above 1 "
-        "means that the search's is faster, exactly 1 that both are the same variant. Each seed deals the data anew.",
+        "Made by `make bench-search`. The sweep (`hasten optimize --exhaustive`) measures every candidate in full, "
+        f"with the rounds and samples of a budget of {budget_s:.0f} s. The search knows nothing of earlier runs and "
+        "has a budget of which a quarter of the sweep's time goes to trying. Time is until the picks are fixed. The "
+        "bests then race in the same rounds; a ratio above 1 means that the search's is faster, exactly 1 that both "
+        "are the same variant. Each seed deals the data anew.",
         "",
         f"Machine: {where}.",
         "",

@@ -1,9 +1,9 @@
 """How good is the search, and does it agree with itself? Writes docs/search.md.
 
-One command: make bench-search. For each model the search runs within its budget, an exhaustive sweep measures every
-candidate in full with the same rounds and samples for each trial, and the two best variants race in the same rounds.
-Then the search runs once for each of several seeds, which deal the data anew, and all that it picked races in the same
-rounds. What earlier runs taught is not used. `--resume` takes what an earlier run finished below `--work`.
+One command: make bench-search. For each model an exhaustive sweep measures every candidate in full. Then the search
+runs once for each of several seeds, which deal the data anew, with a budget of which a quarter of the sweep's time goes
+to trying; and all that was picked races in the same rounds. What earlier runs taught is not used. `--resume` takes what
+an earlier run finished below `--work`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ from hasten.spec.variant import Variant
 from hasten.stats.ratio import speedup
 from hasten.transform.isolate import apply_isolated
 from hasten.zoo.open import zoo_data, zoo_model
-from quality import Found, Quality, page
+from quality import SHARE, Found, Quality, page
 
 PAGE = Path(__file__).parent.parent / "docs" / "search.md"
 MODELS = ("magika", "face-detector")
 BOUND = 0.01
 PLAN = Plan(rounds=40, runs=4, samples=64, seed=17)
 PATIENCE_S = 60.0
+# The share of a budget that goes to trying, and to the trial that is under way when it is spent.
+TRYING = 0.75
 
 
 class Run(Value, frozen=True):
@@ -69,7 +71,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The search against an exhaustive sweep and itself.")
     parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds of a search")
+    parser.add_argument("--budget", type=float, default=300.0, help="seconds, for the sweep's rounds and samples")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--work", type=Path, default=Path("work") / "search")
     parser.add_argument("--resume", action="store_true")
@@ -78,8 +80,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(name: str, folder: Path, given: argparse.Namespace) -> Quality:
-    sweep = _run(name, folder / "sweep", given, seed=0, exhaustive=True)
-    runs = [_run(name, folder / f"seed{seed}", given, seed=seed) for seed in range(given.seeds)]
+    sweep = _run(name, folder / "sweep", given, given.budget, seed=0, exhaustive=True)
+    budget_s = SHARE * sweep.tuning_s / TRYING
+    runs = [_run(name, folder / f"seed{seed}", given, budget_s, seed=seed) for seed in range(given.seeds)]
     times = _race(name, folder, {"sweep": sweep.best, **{str(seed): run.best for seed, run in enumerate(runs)}})
     against = [_ratio(times["sweep"], times[str(seed)]) for seed in range(given.seeds)]
     fastest = max(range(given.seeds), key=lambda seed: against[seed].value or 0.0)
@@ -100,7 +103,9 @@ def _measured(name: str, folder: Path, given: argparse.Namespace) -> Quality:
     )
 
 
-def _run(name: str, folder: Path, given: argparse.Namespace, *, seed: int, exhaustive: bool = False) -> Run:
+def _run(
+    name: str, folder: Path, given: argparse.Namespace, budget_s: float, *, seed: int, exhaustive: bool = False
+) -> Run:
     kept = folder.with_suffix(".json")
     if given.resume and kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=Run)
@@ -117,7 +122,7 @@ def _run(name: str, folder: Path, given: argparse.Namespace, *, seed: int, exhau
         slo=Goal(slo=Slo(accuracy_drop_max=BOUND)),
         out=folder,
         seed=seed,
-        budget_s=given.budget,
+        budget_s=budget_s,
         rehearse=False,
         exhaustive=exhaustive,
         overwrite=folder.exists(),
