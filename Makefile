@@ -72,7 +72,7 @@ conformance: setup
 
 # wrk, and h2load (nghttp2-client), are Debian's packages; peers are installed into work/, each in an environment of its own.
 # `make bench-serve SERVE=--short` takes about eight minutes.
-bench-serve: zoo
+bench-serve: zoo native
 	$(BIN)/python benchmarks/serve.py $(SERVE)
 
 # The request path compiled from its own source, in build/native (docs/decisions/0024); needs a C compiler and a few minutes.

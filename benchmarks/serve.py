@@ -22,13 +22,14 @@ from hasten.measure.circumstances import Machine, circumstances
 from servers import hasten, litserve, mlserver, triton
 from servers.identity import LARGE, SMALL, write_bundle
 from servers.process import Server
-from serving.cases import CASES, LOCAL, Case, check, loads
+from serving.cases import CASES, COMPILED, LOCAL, Case, check, loads
 from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
 from serving.page import page
 from serving.real import MODELS, REAL_LONGER, in_process, mean_batch, real
 from serving.verdict import Race, RealRace
 
 PAGE = Path(__file__).parent.parent / "docs" / "serving_benchmarks.md"
+NATIVE = Path(__file__).parent.parent / "build" / "native"
 SERVER_CORE, LOAD_CORE = 0, 1
 
 
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="length of a burst, whole seconds  [default: 2]")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
+    parser.add_argument("--native", type=Path, default=NATIVE, help="the compiled tree; without one it takes no part")
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
     given.rounds = given.rounds or (6 if given.short else 12)
@@ -62,8 +64,9 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     """All servers at once, a burst for each in every case of every round."""
     models = (SMALL, LARGE)
     bundles = [write_bundle(model, work / model.name) for model in models]
-    local = work / "local"
+    local, native = work / "local", work / "native"
     local.mkdir()
+    native.mkdir()
     in_one = '[workers]\nisolation = "none"\n'
     started = [
         stack.enter_context(hasten.running(bundles, work, core=SERVER_CORE)),
@@ -72,9 +75,12 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
         stack.enter_context(mlserver.running(SMALL, work, core=SERVER_CORE)),
         stack.enter_context(litserve.running(work, core=SERVER_CORE)),
     ]
+    if given.native.is_dir():
+        compiled = hasten.running(bundles, native, name=COMPILED, core=SERVER_CORE, source=given.native)
+        started.append(stack.enter_context(compiled))
     servers = {server.name: server for server in started}
     races = [Race(case) for case in CASES]
-    turns = [(race, name) for race in races for name in race.case.servers]
+    turns = [(race, name) for race in races for name in race.case.servers if name in servers]
     asked = {(race.case.name, name): loads(race.case, name, given.connections) for race, name in turns}
     for race, name in turns:
         load = asked[race.case.name, name]

@@ -23,8 +23,11 @@ def running(
     config: str = "",
     more: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
+    source: Path = SOURCE,
 ) -> Generator[Server]:
-    """Serve bundles over HTTP and gRPC; `config` is the text of a serve.toml, `more` are further flags."""
+    """Serve bundles over HTTP and gRPC; `config` is the text of a serve.toml, `more` are further flags, `source` the
+    tree that runs.
+    """
     http, grpc = free_ports(2)
     command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0", *more]
     if config:
@@ -37,7 +40,7 @@ def running(
         grpc=grpc,
         core=core,
         environment={
-            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(source.resolve()), os.environ.get("PYTHONPATH", "")]),
             **(variables or {}),
         },
         log=work / "hasten.log",

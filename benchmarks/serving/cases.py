@@ -16,10 +16,13 @@ from servers.identity import LARGE, SMALL, Identity
 from servers.process import Server
 from serving.load import GrpcLoad, HttpLoad
 
-__all__ = ["CASES", "LOCAL", "Case", "check", "loads"]
+__all__ = ["CASES", "COMPILED", "LOCAL", "OURS", "Case", "check", "loads"]
 
 # hasten with its engines in the server's process: for information, no peer.
 LOCAL = "hasten, no isolation"
+# Its request path compiled (make native): for information too, since nothing that is released is.
+COMPILED = "hasten, compiled"
+OURS = ("hasten", LOCAL, COMPILED)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -35,11 +38,11 @@ class Case:
 
 
 CASES = (
-    Case("HTTP, 128 floats, binary", "binary", SMALL, ("hasten", LOCAL, "triton"), 2.0),
-    Case("HTTP, 128 floats, JSON", "json", SMALL, ("hasten", LOCAL, "triton", "MLServer", "LitServe"), 2.0),
-    Case("gRPC, 128 floats", "grpc", SMALL, ("hasten", LOCAL, "triton", "MLServer"), 1.2),
-    Case("HTTP, 600 KB, binary", "binary", LARGE, ("hasten", LOCAL, "triton"), 2.0),
-    Case("gRPC, 600 KB", "grpc", LARGE, ("hasten", LOCAL, "triton"), 1.2),
+    Case("HTTP, 128 floats, binary", "binary", SMALL, (*OURS, "triton"), 2.0),
+    Case("HTTP, 128 floats, JSON", "json", SMALL, (*OURS, "triton", "MLServer", "LitServe"), 2.0),
+    Case("gRPC, 128 floats", "grpc", SMALL, (*OURS, "triton", "MLServer"), 1.2),
+    Case("HTTP, 600 KB, binary", "binary", LARGE, (*OURS, "triton"), 2.0),
+    Case("gRPC, 600 KB", "grpc", LARGE, (*OURS, "triton"), 1.2),
 )
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure
 from servers import litserve, mlserver, triton
+from serving.cases import COMPILED
 from serving.real import BATCH, REAL_LONGER
 from serving.verdict import REAL_BAR, Race, RealRace, interval
 
@@ -32,7 +33,8 @@ Written by `make bench-serve`. All servers run at once, each before an identity 
 with their workers; the load comes from the second: wrk over HTTP, h2load over gRPC, {connections} connections with one
 request each under way. {rounds} rounds of {seconds:g} s a burst, servers and cases in random order within each. hasten
 runs as `hasten serve` with every check, its scheduler, and the engine in a process of its own; once more, for
-information, with `isolation = "none"`, the engine on a thread of the server. A server's answer is compared with what
+information, with `isolation = "none"`, the engine on a thread of the server, and once with its request path compiled
+(`make native`, decision 0024). A server's answer is compared with what
 was sent before the clock runs. Figures are medians over rounds; ratios are paired by round, above 1 where hasten is
 better, with 95 % intervals (`hasten.stats.speedup`). Processor time is that of the server with its workers for one
 request: other load on the machine moves it less than the rate, and its inverse is what a core could carry on a machine
@@ -77,16 +79,18 @@ def page(
 
 def _verdicts(races: Sequence[Race], reals: Sequence[RealRace]) -> list[str]:
     lines = [
-        "| case | best peer | hasten over it, requests/s | bar | | predicted | by processor time |",
-        "|---|---|---|---|---|---|---|",
+        "| case | best peer | hasten over it, requests/s | bar | | predicted | by processor time | compiled over it |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for race in races:
         name, best = race.case.name, race.best
         cells = [name, best, interval(race.ratio(best)), f"{race.case.bar:g}", "met" if race.met else "**missed**"]
-        lines.append(f"| {' | '.join([*cells, f'{PREDICTED[name]:g}', interval(race.ratio(best, 'cpu_us'))])} |")
+        cells += [f"{PREDICTED[name]:g}", interval(race.ratio(best, "cpu_us"))]
+        cells.append(interval(race.ratio(best, ours=COMPILED)) if COMPILED in race.found else "")
+        lines.append(f"| {' | '.join(cells)} |")
     for real in reals:
         cells = [real.name, "its engine in process", interval(real.share), f"{REAL_BAR:g}"]
-        cells += ["met" if real.met else "**missed**", f"{PREDICTED[real.name]:g}", interval(real.share_by_cpu)]
+        cells += ["met" if real.met else "**missed**", f"{PREDICTED[real.name]:g}", interval(real.share_by_cpu), ""]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -97,7 +101,7 @@ def _race(race: Race) -> list[str]:
         "| server | requests/s | p50, ms | p99, ms | processor, us | hasten: requests/s | hasten: p50 | hasten: p99 |",
         "|---|---:|---:|---:|---:|---|---|---|",
     ]
-    for name in race.case.servers:
+    for name in filter(race.found.__contains__, race.case.servers):
         cells = [name, f"{race.middle(name, 'rate'):,.0f}"]
         cells += [f"{race.middle(name, what):.3g}" for what in ("p50_ms", "p99_ms", "cpu_us")]
         against = ("rate", "p50_ms", "p99_ms") if name != "hasten" else ()

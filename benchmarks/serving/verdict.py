@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hasten.spec.measurement import Figure
 from hasten.stats.ratio import speedup
-from serving.cases import LOCAL, Case
+from serving.cases import OURS, Case
 from serving.load import Burst
 
 __all__ = ["REAL_BAR", "Race", "RealRace", "interval"]
@@ -30,13 +30,11 @@ class Race:
     @property
     def best(self) -> str:
         """The peer with the most requests per second."""
-        return max(
-            (name for name in self.found if name not in ("hasten", LOCAL)), key=lambda name: self.middle(name, "rate")
-        )
+        return max((name for name in self.found if name not in OURS), key=lambda name: self.middle(name, "rate"))
 
-    def ratio(self, peer: str, what: str = "rate") -> Figure:
+    def ratio(self, peer: str, what: str = "rate", ours: str = "hasten") -> Figure:
         """How many times better hasten is than a peer, paired by round: more for a rate, less for a time."""
-        mine, other = ([getattr(one, what) for one in self.found[name]] for name in ("hasten", peer))
+        mine, other = ([getattr(one, what) for one in self.found[name]] for name in (ours, peer))
         return speedup(mine, other) if what == "rate" else speedup(other, mine)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.cases import CASES
+from serving.cases import CASES, COMPILED
 from serving.load import Burst, milliseconds, read_h2load, read_wrk
 from serving.verdict import Race, RealRace
 
@@ -64,6 +64,13 @@ def test_the_bar_is_held_against_the_best_peer_and_more_is_better_for_rates_only
     assert race(210, 100).ratio("triton").value == pytest.approx(2.1)
     assert race(210, 100).ratio("triton", "p50_ms").value == pytest.approx(2.0)
     assert race(210, 100).ratio("triton", "cpu_us").value == pytest.approx(3.0)
+
+
+def test_what_is_our_own_is_no_peer_and_can_be_compared_apart() -> None:
+    one = race(210, 100)
+    one.found[COMPILED] = [Burst(2 * burst.rate, 0.5, 1.0, 5.0) for burst in one.found["hasten"]]
+    assert one.best == "triton"
+    assert one.ratio("triton", ours=COMPILED).value == pytest.approx(4.2)
 
 
 @pytest.mark.parametrize(("server", "met"), [(94.0, True), (92.0, False)])
