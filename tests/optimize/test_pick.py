@@ -11,7 +11,7 @@ from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure, Measurement, MetricInfo
 from hasten.spec.slo import Goal, Minimize, Objective, Slo
 from hasten.spec.target import Runtime, Target
-from hasten.spec.variant import Variant
+from hasten.spec.variant import Step, Variant
 from hasten.stats.change import binary_change
 from hasten.verify.judge import judge
 
@@ -134,3 +134,13 @@ def test_a_cascade_goes_before_what_it_makes_surer_unless_that_is_a_quarter_fast
     ]
     assert pick(found, FAST, 1000)[0].variant.id == first
     assert len(pick(found, FAST, 1000)) == 2, "the other stands by"
+
+
+def test_whether_the_engine_or_the_file_holds_a_cascade_is_no_handicap() -> None:
+    hinted = Target(engine="openvino", precision="bf16", runtime=Runtime(cascade_below=0.1))
+    inside = Variant(id="int8", target=Target(engine="openvino", precision="int8"), recipe=(Step(transform="cascade"),))
+    found = [
+        msgspec.structs.replace(evidence(variant.id, FAST, speed=speed, energy=1.0), variant=variant)
+        for variant, speed in ((inside, 2.0), (Variant(id="bf16", target=hinted), 2.01))
+    ]
+    assert [item.variant.id for item in pick(found, FAST, 1000)] == ["bf16", "int8"]

@@ -79,7 +79,7 @@ def plain_of(recipe: tuple[Step, ...]) -> tuple[Step, ...]:
         return recipe
     last = recipe[-1]
     options = {name: value for name, value in last.options.items() if name not in ("of", "below")}
-    return (*recipe[:-1], Step(transform=str(last.options["of"]), options=options, skip=last.skip))
+    return (*recipe[:-1], Step(transform=str(last.options.get("of", _IN_FILE[0])), options=options, skip=last.skip))
 
 
 def _last(variant: Variant) -> str:

@@ -56,7 +56,7 @@ class Runtime(Value, frozen=True):
 
 RUNTIME_KNOBS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Runtime))
 # Knobs that say what graphs there are, and not how they run.
-SHAPE_KNOBS = frozenset({"lengths", "single_row"})
+SHAPE_KNOBS = frozenset({"cascade_below", "lengths", "single_row"})
 _LEFT_ALONE = Runtime()
 
 
