@@ -172,6 +172,32 @@ def test_the_interface_stays_as_it_was(both: tuple[Path, Samples, Any, Any], tmp
     assert open_model(made(source, samples, tmp_path / "out", below=0.1)).signature == open_model(source).signature
 
 
+def test_a_model_with_branches_of_its_own_keeps_their_names_apart(tmp_path: Path) -> None:
+    """x -> MatMul -> If the sum is positive: MatMul with one matrix, else with another -> y."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=(8, 8)).astype(np.float32) for name in ("w", "w_then", "w_else")}
+
+    def branch(name: str) -> onnx.GraphProto:
+        node = helper.make_node("MatMul", ["h", f"w_{name}"], [f"y_{name}"])
+        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(f"y_{name}", 1, ["n", 8])])
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("ReduceSum", ["h"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], then_branch=branch("then"), else_branch=branch("else")),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])]
+    source = save(tmp_path / "branches.onnx", nodes, inputs, outputs, {**weights, "zero": np.array(0, np.float32)})
+    values = rng.normal(size=(SAMPLES, 8)).astype(np.float32)
+    samples = Dataset(inputs={"x": values}).subset(range(SAMPLES))
+    path = made(source, samples, tmp_path / "out", of="quantize_dynamic", below=EVERYTHING)
+    for row in values:
+        one = {"x": row[None]}
+        np.testing.assert_allclose(answers(path, one), answers(source, one), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

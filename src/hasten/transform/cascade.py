@@ -19,7 +19,7 @@ from typing import Any, final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper
+from onnx import TensorProto, helper
 
 from hasten.data.dataset import Samples
 from hasten.data.stacking import PROBES, rows_are_independent
@@ -32,7 +32,7 @@ from hasten.spec.cascade import FOUND
 from hasten.spec.signature import Signature
 from hasten.spec.target import Target
 from hasten.transform.base import Options, Task, Transform, TransformFailed
-from hasten.transform.onnx_graph import add_constant, is_quantized, load
+from hasten.transform.onnx_graph import add_constant, is_quantized, load, prefixed
 from hasten.transform.quantize_dynamic import QuantizeDynamic
 from hasten.transform.quantize_static import QuantizeStatic
 
@@ -113,8 +113,8 @@ def _joined(
         raise TransformFailed(f"the int8 form uses operator set {opset}, the model {_opset(full)} (raise_opset first).")
     inputs = [spec.name for spec in signature.inputs]
     outputs = [spec.name for spec in signature.outputs]
-    graph = compose.add_prefix_graph(light.graph, "light/", rename_inputs=False)
-    branch = compose.add_prefix_graph(full.graph, "full/", rename_inputs=by_row)
+    graph = prefixed(light.graph, "light/", keep=inputs)
+    branch = prefixed(full.graph, "full/", keep=() if by_row else inputs)
     close = _close(graph, signature, below, opset)
     # As a whole, the model reads the inputs of the graph itself.
     del branch.input[:]

@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "name_nodes",
     "ordered",
+    "prefixed",
     "replace_nodes",
     "scalar_of",
     "site_names",
@@ -101,6 +102,32 @@ def subgraph_inputs(node: onnx.NodeProto) -> Iterator[str]:
             for inner in all_nodes(graph):
                 yield from inner.input
             yield from (value.name for value in graph.output)
+
+
+def prefixed(graph: onnx.GraphProto, prefix: str, keep: Iterable[str] = ()) -> onnx.GraphProto:
+    """Return a copy in which every name but those in `keep` begins with `prefix`, in subgraphs too."""
+    kept = {"", *keep}
+
+    def named(name: str) -> str:
+        return name if name in kept else prefix + name
+
+    def rename(part: onnx.GraphProto) -> None:
+        del part.quantization_annotation[:]
+        for node in part.node:
+            node.name = named(node.name)
+            node.input[:] = map(named, node.input)
+            node.output[:] = map(named, node.output)
+            for attribute in node.attribute:
+                for inner in ((attribute.g,) if attribute.HasField("g") else ()) + tuple(attribute.graphs):
+                    rename(inner)
+        sparse = (tensor for item in part.sparse_initializer for tensor in (item.values, item.indices))
+        for item in (*part.initializer, *sparse, *part.input, *part.output, *part.value_info):
+            item.name = named(item.name)
+
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    rename(copy)
+    return copy
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
