@@ -43,6 +43,7 @@ _MEAN = {
     "lengths": 0.2,
     "graph=onnxruntime": 0.04,
     "technique=openvino,quantize_nncf": 0.1,
+    "pair=openvino,int8": 0.2,
 }
 # Processors with instructions for products of 8-bit numbers, or of tiles of bf16, gain about twice as much from them.
 _MEAN_INT8_DOT, _MEAN_BF16_TILES = 0.6, 0.7
@@ -73,7 +74,7 @@ _ALIKE = 0.5
 _NEEDED = 0.3
 # How often answers stay good enough, before anything is known of the model.
 _SAFE = {"f32": 0.97, "bf16": 0.85, "f16": 0.9, "int8": 0.45, "int4": 0.35}
-_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "quantize_nncf": 0.55}
+_SAFE_TECHNIQUE = {"quantize_dynamic": 0.65, "quantize_nncf": 0.4}
 # What a technique makes of the chance that there was before it.
 _SAFE_FACTOR = {"reduce_resolution": 0.3, "reduce_length": 0.3}
 # Votes of a trial for the safety of another: with the same techniques and precision it gives nearly the same answers,
