@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test wheel bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean
 
 setup: $(STAMP)
 
@@ -85,6 +85,11 @@ $(NATIVE)/.compiled: $(STAMP) native.py $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native]'
 	$(BIN)/python native.py $(NATIVE)
 	touch $@
+
+# A wheel with the compiled request path, for this platform and Python, in dist/.
+wheel: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native]'
+	HASTEN_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
 # What tests of serving say of the source, the compiled one must pass too.
 native-test: zoo native

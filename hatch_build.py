@@ -1,0 +1,44 @@
+"""Wheels whose request path is compiled: `make wheel`, or HASTEN_COMPILE=1 for the builder. Others are plain Python.
+
+Such a wheel is for one platform and one Python, and holds every source as well. It takes a C compiler and some minutes;
+what is compiled, and what that gives, stand in native.py and docs/decisions/0024.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+_WANTED = os.environ.get("HASTEN_COMPILE") == "1"
+
+
+class NativeHook(BuildHookInterface):
+    """Adds the extensions to the wheel."""
+
+    PLUGIN_NAME = "custom"
+
+    def dependencies(self) -> list[str]:
+        """What compiles, where that is wanted."""
+        return ["mypy[mypyc]>=2.4", "msgspec>=0.19", "setuptools>=70"] if _WANTED else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and name the extensions to the builder."""
+        if not _WANTED or version == "editable":
+            return
+        sys.path.insert(0, self.root)
+        from native import compiled
+
+        tree, here = Path(self.root) / "build" / "wheel", Path.cwd()
+        try:
+            compiled(tree)
+        finally:
+            os.chdir(here)
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        # The compiler leaves copies below tree/build.
+        made = (*tree.glob("*.so"), *tree.glob("hasten/**/*.so"))
+        build_data["force_include"] |= {str(path): str(path.relative_to(tree)) for path in made}
