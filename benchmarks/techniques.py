@@ -49,13 +49,14 @@ _CELL = re.compile(r"(?<!\\) \| ")
 SAMPLES = 150
 PLAN = Plan(rounds=16, runs=4, seed=7)
 # Techniques whose results are for another engine than the format's usual one.
-ENGINES = {"compute_bf16": "openvino", "quantize_nncf": "openvino"}
+ENGINES = {"compute_bf16": "openvino", "quantize_nncf": "openvino", "cascade": "openvino"}
 PRECISIONS: dict[str, Precision] = {
     "quantize_static": "int8",
     "quantize_dynamic": "int8",
     "quantize_nncf": "int8",
     "cast_f16": "f16",
     "compute_bf16": "bf16",
+    "cascade": "int8",
 }
 # What stands before a technique so that it can apply at all.
 FOLDED = (
@@ -66,6 +67,7 @@ FOLDED = (
     "quantize_static",
     "quantize_dynamic",
     "quantize_weights",
+    "cascade",
 )
 Options = dict[str, str | int | float | bool]
 # Options where a technique's defaults leave the choice to the user; "technique model" goes before "technique".
@@ -78,6 +80,7 @@ OPTIONS: dict[str, Options] = {
     },
     "quantize_dynamic": {"reduce_range": True},
     "quantize_nncf": {"result": "openvino"},
+    "cascade": {"operators": "Conv,MatMul,Gemm,ConvTranspose", "method": "percentile", "samples": 32},
     "quantize_nncf face-detector": {},
     "reduce_length minilm": {"length": 24},
     "reduce_length magika": {"length": 1536},
