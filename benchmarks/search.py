@@ -71,7 +71,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The search against an exhaustive sweep and itself.")
     parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
-    parser.add_argument("--budget", type=float, default=300.0, help="seconds, for the sweep's rounds and samples")
+    parser.add_argument("--budget", type=float, default=600.0, help="seconds, for the sweep's rounds and samples")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--work", type=Path, default=Path("work") / "search")
     parser.add_argument("--resume", action="store_true")
