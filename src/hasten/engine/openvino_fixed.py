@@ -80,6 +80,7 @@ def at_lengths(network: Any, lengths: Sequence[int]) -> list[Any]:
     for length in lengths:
         copy = network.clone()
         copy.reshape({port: [1, length] for port in copy.inputs})
+        _settle_cascade(copy)
         copies.append(copy)
     return copies
 
