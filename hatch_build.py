@@ -7,6 +7,7 @@ what is compiled, and what that gives and does not, stand in native.py and docs/
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,10 @@ class NativeHook(BuildHookInterface):
         """Compile, and name the extensions to the builder."""
         if not _WANTED or version == "editable":
             return
-        sys.path.insert(0, self.root)
-        from native import compiled
-
-        tree, here = Path(self.root) / "build" / "wheel", Path.cwd()
-        try:
-            compiled(tree)
-        finally:
-            os.chdir(here)
+        tree = Path(self.root) / "build" / "wheel"
+        subprocess.run([sys.executable, "native.py", str(tree)], cwd=self.root, check=True)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         # The compiler leaves copies below tree/build.
-        made = (*tree.glob("*.so"), *tree.glob("hasten/**/*.so"))
-        build_data["force_include"] |= {str(path): str(path.relative_to(tree)) for path in made}
+        made = [path for end in ("so", "pyd") for where in ("", "hasten/**/") for path in tree.glob(f"{where}*.{end}")]
+        build_data["force_include"] |= {str(path): path.relative_to(tree).as_posix() for path in made}

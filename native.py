@@ -3,7 +3,7 @@
 FOLDER becomes a copy of src/ with C extensions beside the modules named here, made by mypyc, so that
 `PYTHONPATH=FOLDER` runs them and src/ stays what it was: where an extension is missing, the same module is interpreted.
 A copy, because an extension beside a source that is being edited would go on hiding it. Needs mypyc and a C compiler.
-An experiment: nothing that is released is compiled. Why, what it gains and what is missing: docs/decisions/0024.
+An experiment: wheels hold it on request only (hatch_build.py). Why, what it gains and what not: docs/decisions/0024.
 """
 
 from __future__ import annotations

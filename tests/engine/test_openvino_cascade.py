@@ -126,6 +126,12 @@ def test_a_graph_of_whole_batches_settles_all_rows() -> None:
     assert compiled.shapes == [(3, 2), (3, 2)]
 
 
+def test_a_batch_of_nothing_meets_nothing() -> None:
+    compiled = Compiled()
+    assert settled(cascade(compiled, by_row=True), np.zeros((0, 2), np.float32), []).shape == (0, 2)
+    assert not compiled.shapes
+
+
 def test_shapes_without_end_are_not_all_met_before_they_have_to_be() -> None:
     compiled = Compiled()
     warm = cascade(compiled, by_row=True)

@@ -24,7 +24,7 @@ from hasten.spec.tensor import TensorSpec
 __all__ = ["Cascade", "add_margin", "takes_rows"]
 
 _Arrays = dict[str, np.ndarray[Any, Any]]
-Feed = dict[int, Any]
+_Feed = dict[int, Any]
 
 # So many shapes are met before they have to be.
 _MET = 32
@@ -70,11 +70,11 @@ class Cascade:
         self._by_row = by_row
         self._met: set[tuple[Any, ...]] = set()
 
-    def settle(self, feed: Feed, answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
+    def settle(self, feed: _Feed, answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
         """Replace what is a close call in `answers`; `feed` are the inputs of the whole batch by position."""
         # Scores that are no numbers or infinite, as where f16 overflows, decide nothing.
         close = np.flatnonzero((margins < self._limit) | ~np.isfinite(margins))
-        if close.size or len(self._met) < _MET:
+        if margins.size and len(self._met) < _MET:
             self._meet(feed)
         if close.size and not self._by_row:
             answers |= self._run(feed)
@@ -87,15 +87,14 @@ class Cascade:
         """Drop the requests."""
         self._pool.close()
 
-    def _meet(self, feed: Feed) -> None:
-        """Run what has a shape that is new, while few are known."""
+    def _meet(self, feed: _Feed) -> None:
+        """Run what has a shape that is new."""
         shapes = tuple(tuple(array.shape)[self._by_row :] for array in feed.values())
-        if shapes in self._met or len(self._met) >= _MET:
-            return
-        self._met.add(shapes)
-        self._run(_row_of(feed, 0) if self._by_row else feed)
+        if shapes not in self._met:
+            self._met.add(shapes)
+            self._run(_row_of(feed, 0) if self._by_row else feed)
 
-    def _run(self, feed: Feed) -> _Arrays:
+    def _run(self, feed: _Feed) -> _Arrays:
         with self._pool.take() as request:
             results = request.infer(feed, share_inputs=True)
             return {spec.name: from_runtime(results[at], spec) for at, spec in enumerate(self._outputs)}
@@ -109,5 +108,5 @@ def takes_rows(network: Any) -> bool:
     return is_open and all(port.get_element_type().to_string() != "bf16" for port in ports)
 
 
-def _row_of(feed: Feed, row: int) -> Feed:
+def _row_of(feed: _Feed, row: int) -> _Feed:
     return {place: array[row : row + 1] for place, array in feed.items()}

@@ -62,7 +62,7 @@ def _settle_cascade(network: Any) -> None:
             if found.get_friendly_name() == FOUND:
                 found.output(0).replace(opset.constant(np.zeros((1, 1), np.int64)).output(0))
                 body.validate_nodes_and_infer_types()
-    network.validate_nodes_and_infer_types()
+                network.validate_nodes_and_infer_types()
 
 
 def at_lengths(network: Any, lengths: Sequence[int]) -> list[Any]:

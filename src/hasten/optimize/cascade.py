@@ -55,7 +55,8 @@ def can_cascade(variant: Variant, honours: Collection[str]) -> bool:
         return False
     if variant.target.precision in _HINTS:
         return "cascade_below" in honours
-    return variant.target.precision == "int8" and _last(variant) in _IN_FILE
+    last = variant.recipe[-1].transform if variant.recipe else ""
+    return variant.target.precision == "int8" and last in _IN_FILE
 
 
 def cascading(variant: Variant, limit: float) -> Variant:
@@ -63,13 +64,13 @@ def cascading(variant: Variant, limit: float) -> Variant:
     # Few digits: the limit is shown to people, and is no more exact than the samples that it comes from.
     below = float(f"{limit:.3g}")
     target, recipe = variant.target, variant.recipe
-    if _last(variant) in _IN_FILE:
+    if target.precision in _HINTS:
+        runtime = msgspec.structs.replace(target.runtime, cascade_below=below)
+        target = msgspec.structs.replace(target, runtime=runtime)
+    else:
         last = recipe[-1]
         options = {"of": last.transform, "below": below, **last.options}
         recipe = (*recipe[:-1], Step(transform=_TECHNIQUE, options=options, skip=last.skip))
-    else:
-        runtime = msgspec.structs.replace(target.runtime, cascade_below=below)
-        target = msgspec.structs.replace(target, runtime=runtime)
     return Variant(id=f"{variant.id}-cascade", target=target, recipe=recipe)
 
 
@@ -80,7 +81,3 @@ def plain_of(recipe: tuple[Step, ...]) -> tuple[Step, ...]:
     last = recipe[-1]
     options = {name: value for name, value in last.options.items() if name not in ("of", "below")}
     return (*recipe[:-1], Step(transform=str(last.options.get("of", _IN_FILE[0])), options=options, skip=last.skip))
-
-
-def _last(variant: Variant) -> str:
-    return variant.recipe[-1].transform if variant.recipe else ""

@@ -157,8 +157,9 @@ class SecondChances:
             return []
 
         def is_safe(item: Evidence) -> bool:
-            lucky = not safe_too or self._trouble(item) is None
-            return why_not(item, self.goal, self.holdout_samples) is None and lucky
+            # Where what is safe may cascade as well, what is safe by luck only does not count as safe.
+            doubted = safe_too and self._trouble(item) is not None
+            return why_not(item, self.goal, self.holdout_samples) is None and not doubted
 
         safe = [(gain_of(item, self.goal), able(item)) for item in tuned.evidence() if is_safe(item)]
         best = max((gain for gain, _ in safe), default=1.0)

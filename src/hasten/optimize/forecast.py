@@ -236,7 +236,7 @@ def traits_of(wish: Wish) -> tuple[str, ...]:
 
 
 def _is_raced(wish: Wish) -> bool:
-    """Whether all its techniques are optional, but for those that prepare the graph: what does not pay is taken out."""
+    """Whether its techniques are optional, so that each is raced, and taken out where it does not pay."""
     return bool(wish.wants) and not any(want.required for want in wish.wants)
 
 

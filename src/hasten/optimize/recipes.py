@@ -92,11 +92,9 @@ def _computes_matrices(model: Model) -> bool:
     """Whether matrix products do more of the work than convolutions, which dynamic quantization leaves alone."""
     if not isinstance(model, OnnxModel):
         return True
-    work = {True: 0, False: 0}
-    for node in work_graph(model, {}).nodes:
-        if node.kind in _MATRIX or node.kind.startswith("Conv"):
-            work[node.kind in _MATRIX] += node.flops or 0
-    return work[True] >= work[False]
+    nodes = work_graph(model, {}).nodes
+    products = sum(node.flops or 0 for node in nodes if node.kind in _MATRIX)
+    return products >= sum(node.flops or 0 for node in nodes if node.kind.startswith("Conv"))
 
 
 def _is_transformer(operators: Counter[str]) -> bool:

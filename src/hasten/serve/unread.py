@@ -27,5 +27,5 @@ class Unread:
 
     def check(self) -> None:
         """Raise `RequestError` where nothing more is to be computed."""
-        if self.bytes > self.most:
+        if self.much:
             raise RequestError("Too many answers wait to be read.", code="overloaded", retry_after_s=1.0)

@@ -10,6 +10,7 @@ from hasten.serve.access import Access, Scope
 from hasten.serve.guard import Guard
 from hasten.serve.http.frontend import Frontend
 from hasten.serve.http.message import HttpRequest
+from hasten.serve.unread import Unread
 
 TOKEN = "infer-token-of-a-test"
 REPOSITORY: Any = SimpleNamespace(services={"m": SimpleNamespace(ready=True)})
@@ -76,3 +77,16 @@ def test_many_different_targets_do_not_pile_up(guarded: Frontend) -> None:
     for number in range(5000):
         verdict(guarded, "POST", f"/v2/models/m/infer?{number}", authorization=f"Bearer {TOKEN}")
     assert len(guarded._routes) <= 1024
+
+
+def test_while_clients_leave_too_much_unread_a_long_body_is_not_waited_for() -> None:
+    unread = Unread(10)
+    frontend = Frontend(REPOSITORY, unread=unread)
+    request = HttpRequest("POST", b"/v2/models/m/infer", {"host": "localhost"})
+    frontend.open(request)
+    unread.bytes = 11
+    refuses = frontend.turn_away(request, b"")
+    assert refuses is not None
+    statuses: list[int] = []
+    refuses(request, lambda status, _: statuses.append(status))
+    assert statuses == [429]

@@ -59,6 +59,11 @@ class Inference:
         does not tell what is asked.
         """
         assert request.route is not None
+        try:
+            self._unread.check()
+        except RequestError as error:
+            self._refused(request, error)
+            return _Turned(error).answer
         manifest = service.bundle.manifest
         asked = self._codec.announced(
             manifest.name, request.route.version, request.headers, beginning, manifest.signature
