@@ -61,9 +61,9 @@ class Inference:
         assert request.route is not None
         try:
             self._unread.check()
-        except RequestError as error:
-            self._refused(request, error)
-            return _Turned(error).answer
+        except RequestError as crowded:
+            self._refused(request, crowded)
+            return _Turned(crowded).answer
         manifest = service.bundle.manifest
         asked = self._codec.announced(
             manifest.name, request.route.version, request.headers, beginning, manifest.signature
