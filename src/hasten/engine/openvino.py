@@ -24,6 +24,7 @@ from hasten.engine.fit import Fit
 from hasten.engine.openvino_cascade import Cascade, add_margin, takes_rows
 from hasten.engine.openvino_fixed import Fixed, Lengths, OneRow, at_lengths, at_one_row
 from hasten.engine.openvino_profile import means_without, merged, operators_of, read_counters
+from hasten.engine.openvino_request import Feed, Request
 from hasten.engine.openvino_values import from_runtime, spec_of, to_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
@@ -138,7 +139,7 @@ class OpenVinoSession:
         )
         self._fit = Fit("openvino", self._signature)
         count = target.runtime.instances
-        self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(count))
+        self._pool = Pool(Request(compiled) for _ in range(count))
         limit = target.runtime.cascade_below
         self._cascade = (
             None if full is None else Cascade(full, self._signature.outputs, limit, by_row=by_row, instances=count)
@@ -204,12 +205,15 @@ class OpenVinoSession:
         if self._fixed is not None:
             self._fixed.close()
 
-    def _settled(self, request: Any, given: Any, feed: dict[int, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    def _settled(self, request: Request, given: Feed | None, feed: Feed) -> dict[str, np.ndarray[Any, Any]]:
         """Answers by name, close calls of `feed` computed again. The request gets `given`, or has its inputs."""
-        results = request.infer() if given is None else request.infer(given, share_inputs=True)
-        answers = {spec.name: from_runtime(results[at], spec) for at, spec in enumerate(self._signature.outputs)}
+        results = request.infer(given)
+        # The margin of a cascade comes after the answers.
+        answers = {
+            spec.name: from_runtime(found, spec) for spec, found in zip(self._signature.outputs, results, strict=False)
+        }
         if self._cascade is not None:
-            self._cascade.settle(feed, answers, results[len(answers)])
+            self._cascade.settle(feed, answers, results[-1])
         return answers
 
     def _flushing(self) -> AbstractContextManager[None]:

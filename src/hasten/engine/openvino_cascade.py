@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hasten.engine.openvino_request import Feed, Request
 from hasten.engine.openvino_values import from_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError
@@ -24,7 +25,6 @@ from hasten.spec.tensor import TensorSpec
 __all__ = ["Cascade", "add_margin", "takes_rows"]
 
 _Arrays = dict[str, np.ndarray[Any, Any]]
-_Feed = dict[int, Any]
 
 # So many shapes are met before they have to be.
 _MET = 32
@@ -66,11 +66,11 @@ class Cascade:
     ) -> None:
         self._limit = limit
         self._outputs = outputs
-        self._pool: Pool[Any] = Pool(compiled.create_infer_request() for _ in range(instances))
+        self._pool = Pool(Request(compiled) for _ in range(instances))
         self._by_row = by_row
         self._met: set[tuple[Any, ...]] = set()
 
-    def settle(self, feed: _Feed, answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
+    def settle(self, feed: Feed, answers: _Arrays, margins: np.ndarray[Any, Any]) -> None:
         """Replace what is a close call in `answers`; `feed` are the inputs of the whole batch by position."""
         # Scores that are no numbers or infinite, as where f16 overflows, decide nothing.
         close = np.flatnonzero((margins < self._limit) | ~np.isfinite(margins))
@@ -87,17 +87,17 @@ class Cascade:
         """Drop the requests."""
         self._pool.close()
 
-    def _meet(self, feed: _Feed) -> None:
+    def _meet(self, feed: Feed) -> None:
         """Run what has a shape that is new."""
         shapes = tuple(tuple(array.shape)[self._by_row :] for array in feed.values())
         if shapes not in self._met:
             self._met.add(shapes)
             self._run(_row_of(feed, 0) if self._by_row else feed)
 
-    def _run(self, feed: _Feed) -> _Arrays:
+    def _run(self, feed: Feed) -> _Arrays:
         with self._pool.take() as request:
-            results = request.infer(feed, share_inputs=True)
-            return {spec.name: from_runtime(results[at], spec) for at, spec in enumerate(self._outputs)}
+            results = request.infer(feed)
+            return {spec.name: from_runtime(found, spec) for spec, found in zip(self._outputs, results, strict=True)}
 
 
 def takes_rows(network: Any) -> bool:
@@ -108,5 +108,5 @@ def takes_rows(network: Any) -> bool:
     return is_open and all(port.get_element_type().to_string() != "bf16" for port in ports)
 
 
-def _row_of(feed: _Feed, row: int) -> _Feed:
+def _row_of(feed: Feed, row: int) -> Feed:
     return {place: array[row : row + 1] for place, array in feed.items()}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hasten.engine.openvino_profile import merged, read_counters
+from hasten.engine.openvino_request import Feed, Request
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError
 from hasten.spec.cascade import FOUND
@@ -25,9 +26,8 @@ from hasten.spec.cascade import FOUND
 __all__ = ["Fixed", "Lengths", "OneRow", "at_lengths", "at_one_row"]
 
 _TOKENS = ("i32", "i64")
-_Feed = Mapping[int, Any]
-# Runs a request: with the feed, or with what is in its input tensors already (None).
-_Run = Callable[[Any, _Feed | None], Any]
+# Runs a request: with the feed, or with what is in its own inputs already (None).
+_Run = Callable[[Request, Feed | None], Any]
 
 
 def at_one_row(network: Any) -> Any:
@@ -110,11 +110,11 @@ class Fixed(ABC):
 
     def __init__(self, graphs: Sequence[Any], instances: int) -> None:
         self._graphs = list(graphs)
-        self._pools = [Pool(graph.create_infer_request() for _ in range(instances)) for graph in self._graphs]
+        self._pools = [Pool(Request(graph) for _ in range(instances)) for graph in self._graphs]
         self._runs = [0] * len(self._graphs)
 
     @abstractmethod
-    def infer(self, feed: _Feed, run: _Run) -> Any:
+    def infer(self, feed: Feed, run: _Run) -> Any:
         """Return what `run` gives for one row, or None for what the graph of open shape must do. `feed` are the inputs
         by position.
         """
@@ -139,7 +139,7 @@ class Fixed(ABC):
         self._graphs.clear()
 
     @contextmanager
-    def _take(self, place: int) -> Generator[Any]:
+    def _take(self, place: int) -> Generator[Request]:
         self._runs[place] += 1
         with self._pools[place].take() as request:
             yield request
@@ -148,7 +148,7 @@ class Fixed(ABC):
 class OneRow(Fixed):
     """One graph, for a batch of one."""
 
-    def infer(self, feed: _Feed, run: _Run) -> Any:
+    def infer(self, feed: Feed, run: _Run) -> Any:
         """See `Fixed.infer`."""
         if any(array.shape[0] != 1 for array in feed.values()):
             return None
@@ -164,7 +164,7 @@ class Lengths(Fixed):
         super().__init__([graphs[size] for size in self._sizes], instances)
         [self._mask] = _masks(self._graphs[0].inputs)
 
-    def infer(self, feed: _Feed, run: _Run) -> Any:
+    def infer(self, feed: Feed, run: _Run) -> Any:
         """See `Fixed.infer`. Rows longer than all lengths are for the open graph, too."""
         mask = feed[self._mask]
         if mask.shape[0] != 1 or any(array.shape != mask.shape for array in feed.values()):
@@ -176,7 +176,7 @@ class Lengths(Fixed):
             return None
         with self._take(place) as request:
             for position, array in feed.items():
-                fitted = request.get_input_tensor(position).data
+                fitted = request.own_input(position)
                 fitted[0, :length] = array[0, :length]
                 fitted[0, length:] = 0
             return run(request, None)

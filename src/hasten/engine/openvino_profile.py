@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hasten.engine.openvino_request import Request
 from hasten.spec.profile import OperatorTime
 
 __all__ = ["means_without", "merged", "operators_of", "read_counters"]
@@ -27,12 +28,12 @@ _UNSEEN_US = 0.5
 Shape = tuple[int, ...]
 
 
-def read_counters(request: Any) -> dict[str, float]:
+def read_counters(request: Request) -> dict[str, float]:
     """Mean microseconds of every node, in the order of execution; 0 for those that were fused, and for the quickest.
 
     The runtime's own word for what was executed is of no use: it says no of whatever took less than a microsecond.
     """
-    return {str(info.node_name): info.real_time.total_seconds() * 1e6 for info in request.get_profiling_info()}
+    return {str(info.node_name): info.real_time.total_seconds() * 1e6 for info in request.profiling_info()}
 
 
 def means_without(means: Mapping[str, float], before: Mapping[str, float], runs: int, skip: int) -> dict[str, float]:

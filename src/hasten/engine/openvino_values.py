@@ -55,8 +55,8 @@ def to_runtime(array: _Array, spec: TensorSpec) -> Any:
 
 
 def from_runtime(array: _Array, spec: TensorSpec) -> _Array:
-    """Copy out of the request's own buffer, which the next run overwrites. bfloat16 comes as its raw bits."""
-    return np.array(array.view(np.uint16) if spec.dtype == "BF16" else array)
+    """An answer as hasten carries it: bfloat16 comes as its raw bits."""
+    return array.view(np.uint16) if spec.dtype == "BF16" else array
 
 
 def _check_range(array: _Array, spec: TensorSpec) -> None:
