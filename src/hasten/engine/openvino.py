@@ -21,6 +21,7 @@ import numpy as np
 from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
+from hasten.engine.openvino_branches import branching, share_weights
 from hasten.engine.openvino_cascade import Cascade, add_margin, takes_rows
 from hasten.engine.openvino_fixed import Fixed, Lengths, OneRow, at_lengths, at_one_row
 from hasten.engine.openvino_profile import means_without, merged, operators_of, read_counters
@@ -205,8 +206,8 @@ class OpenVinoSession:
         if self._fixed is not None:
             self._fixed.close()
 
-    def _settled(self, request: Request, given: Feed | None, feed: Feed) -> dict[str, np.ndarray[Any, Any]]:
-        """Answers by name, close calls of `feed` computed again. The request gets `given`, or has its inputs."""
+    def _settled(self, request: Request, given: Feed, feed: Feed) -> dict[str, np.ndarray[Any, Any]]:
+        """Answers by name to what the request is `given`, close calls of `feed` computed again."""
         results = request.infer(given)
         # The margin of a cascade comes after the answers.
         answers = {
@@ -283,8 +284,13 @@ def _fixed(core: Any, model: Path, target: Target, *, margin: bool) -> Fixed | N
 
     if knobs.lengths:
         lengths = sorted(set(knobs.lengths))
-        graphs = {size: compiled(copy) for size, copy in zip(lengths, at_lengths(network, lengths), strict=True)}
-        return Lengths(graphs, knobs.instances)
+        # Other devices run branches on the processor; and counters do not see into them.
+        shares = target.device == "CPU" and "PERF_COUNT" not in target.options
+        if shares:
+            share_weights(network)
+        mask, copies = at_lengths(network, lengths)
+        graphs = [branching(copies, lengths)] if shares else copies
+        return Lengths(lengths, mask, [compiled(graph) for graph in graphs], knobs.instances)
     return OneRow([compiled(at_one_row(network))], knobs.instances)
 
 

@@ -4,14 +4,15 @@ A graph of open shape works out shapes, buffers and kernels anew at every length
 where only the batch is open. A request of one row is the commonest there is. So a graph is compiled for just one row;
 and where rows are token sequences with an attention mask, one for each of a few lengths: a row is padded with masked
 zeros up to the next of them, or its own padding is cut down to it. Masked positions have no weight in the answer, so it
-stays the same but for rounding. Each graph holds weights in a layout of its own: memory grows with their number.
+stays the same but for rounding. Graphs that are compiled apart hold weights in a layout each; those of lengths can be
+branches of one (`openvino_branches`), which share them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +27,8 @@ from hasten.spec.cascade import FOUND
 __all__ = ["Fixed", "Lengths", "OneRow", "at_lengths", "at_one_row"]
 
 _TOKENS = ("i32", "i64")
-# Runs a request: with the feed, or with what is in its own inputs already (None).
-_Run = Callable[[Request, Feed | None], Any]
+# Runs a request with a feed.
+_Run = Callable[[Request, Feed], Any]
 
 
 def at_one_row(network: Any) -> Any:
@@ -65,11 +66,11 @@ def _settle_cascade(network: Any) -> None:
                 network.validate_nodes_and_infer_types()
 
 
-def at_lengths(network: Any, lengths: Sequence[int]) -> list[Any]:
-    """Return a copy of the network for each length, at one row. Raises `EngineLoadError` where its interface is not
-    that of token sequences with an attention mask and one answer for each row.
+def at_lengths(network: Any, lengths: Sequence[int]) -> tuple[int, list[Any]]:
+    """Return the position of the attention mask, and a copy of the network for each length, at one row. Raises
+    `EngineLoadError` where its interface is not that of token sequences with such a mask and one answer for each row.
     """
-    _check_tokens(network.inputs)
+    mask = _check_tokens(network.inputs)
     for port in network.outputs:
         shape = port.get_partial_shape()
         if not shape.rank.is_static or any(size.is_dynamic for size in list(shape)[1:]):
@@ -82,10 +83,11 @@ def at_lengths(network: Any, lengths: Sequence[int]) -> list[Any]:
         copy.reshape({port: [1, length] for port in copy.inputs})
         _settle_cascade(copy)
         copies.append(copy)
-    return copies
+    return mask, copies
 
 
-def _check_tokens(ports: Sequence[Any]) -> None:
+def _check_tokens(ports: Sequence[Any]) -> int:
+    """Return the position of the mask."""
     for port in ports:
         shape = port.get_partial_shape()
         tokens = shape.rank.is_static and len(shape) == 2 and port.get_element_type().to_string() in _TOKENS
@@ -93,12 +95,10 @@ def _check_tokens(ports: Sequence[Any]) -> None:
             raise _no_lengths(
                 f"The input {port.get_any_name()!r} of shape {shape} holds no token sequences of open length."
             )
-    if len(_masks(ports)) != 1:
+    masks = [place for place, port in enumerate(ports) if "mask" in port.get_any_name().lower()]
+    if len(masks) != 1:
         raise _no_lengths("No input, or more than one, is called an attention mask: what is padding cannot be told.")
-
-
-def _masks(ports: Sequence[Any]) -> list[int]:
-    return [place for place, port in enumerate(ports) if "mask" in port.get_any_name().lower()]
+    return masks[0]
 
 
 def _no_lengths(why: str) -> EngineLoadError:
@@ -130,7 +130,7 @@ class Fixed(ABC):
 
     def commonest(self) -> Any:
         """The graph that ran most."""
-        return self._graphs[int(np.argmax(self._runs))]
+        return self._graphs[min(int(np.argmax(self._runs)), len(self._graphs) - 1)]
 
     def close(self) -> None:
         """Drop the requests and the graphs."""
@@ -141,7 +141,8 @@ class Fixed(ABC):
     @contextmanager
     def _take(self, place: int) -> Generator[Request]:
         self._runs[place] += 1
-        with self._pools[place].take() as request:
+        # Branches are one graph.
+        with self._pools[min(place, len(self._pools) - 1)].take() as request:
             yield request
 
 
@@ -157,12 +158,15 @@ class OneRow(Fixed):
 
 
 class Lengths(Fixed):
-    """A graph for each of a few lengths of token sequences."""
+    """A graph for each of a few lengths of token sequences, ascending, or one with a branch for each; `mask` is the
+    position of the attention mask among the inputs.
+    """
 
-    def __init__(self, graphs: Mapping[int, Any], instances: int) -> None:
-        self._sizes = sorted(graphs)
-        super().__init__([graphs[size] for size in self._sizes], instances)
-        [self._mask] = _masks(self._graphs[0].inputs)
+    def __init__(self, lengths: Sequence[int], mask: int, graphs: Sequence[Any], instances: int) -> None:
+        super().__init__(graphs, instances)
+        self._lengths = list(lengths)
+        self._mask = mask
+        self._runs = [0] * len(self._lengths)
 
     def infer(self, feed: Feed, run: _Run) -> Any:
         """See `Fixed.infer`. Rows longer than all lengths are for the open graph, too."""
@@ -171,12 +175,18 @@ class Lengths(Fixed):
             return None
         used = np.flatnonzero(mask[0])
         length = int(used[-1]) + 1 if used.size else 1
-        place = bisect_left(self._sizes, length)
-        if place == len(self._sizes):
+        place = bisect_left(self._lengths, length)
+        if place == len(self._lengths):
             return None
+        size = self._lengths[place]
         with self._take(place) as request:
-            for position, array in feed.items():
-                fitted = request.own_input(position)
-                fitted[0, :length] = array[0, :length]
-                fitted[0, length:] = 0
-            return run(request, None)
+            return run(request, {position: _fitted(array, length, size) for position, array in feed.items()})
+
+
+def _fitted(array: np.ndarray[Any, Any], length: int, size: int) -> np.ndarray[Any, Any]:
+    """The first `length` positions of one row, and zeros up to `size`."""
+    if array.shape[1] == size:
+        return array
+    fitted = np.zeros((1, size), array.dtype)
+    fitted[0, :length] = array[0, :length]
+    return fitted

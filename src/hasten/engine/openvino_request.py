@@ -27,22 +27,14 @@ class Request:
 
         self._tensor: Any = ov.Tensor
         self._request: Any = compiled.create_infer_request()
-        self._own: dict[int, _Array] = {}
 
-    def infer(self, feed: Feed | None) -> tuple[_Array, ...]:
-        """Return copies of the answers by position. None stands for what is in the request's own inputs already."""
+    def infer(self, feed: Feed) -> tuple[_Array, ...]:
+        """Return copies of the answers by position."""
         request = self._request
         # The arrays are read until the answers are there, and `feed` holds them for so long.
-        for place, value in feed.items() if feed is not None else ():
+        for place, value in feed.items():
             request.set_input_tensor(place, self._over(value) if isinstance(value, np.ndarray) else value)
         return request.infer().to_tuple()
-
-    def own_input(self, place: int) -> _Array:
-        """The memory of an input of fixed shape, to be filled before `infer(None)`; not of one that is ever fed."""
-        own = self._own.get(place)
-        if own is None:
-            own = self._own[place] = self._request.get_input_tensor(place).data
-        return own
 
     def profiling_info(self) -> Any:
         """The runtime's counters; see `openvino_profile.read_counters`."""

@@ -1,0 +1,87 @@
+"""Graphs of fixed shape as branches of one graph, which hold their weights in common.
+
+The CPU plugin lays weights out for its kernels, and keeps what comes of it by where they come from, within one compiled
+graph. Graphs that are compiled apart hold a layout each: memory grows with the number of lengths, and when lengths
+change from sentence to sentence, the caches never hold the weights that are needed next. So the lengths are branches
+(`If`) of one graph, whose constants are the same memory. Its counters do not see into branches: to profile, compile the
+graphs apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["branching", "share_weights"]
+
+
+def share_weights(network: Any) -> None:
+    """Turn weights of matrix products to [outputs, inputs] in place, as kernels take them: else each branch turns them,
+    and holds what comes of it for itself. Before the network is copied.
+    """
+    import openvino as ov
+    from openvino import opset13 as opset
+
+    for node in network.get_ordered_ops():
+        if node.get_type_name() != "MatMul":
+            continue
+        weights, attributes = node.input_value(1).get_node(), node.get_attributes()
+        if weights.get_type_name() != "Constant" or len(weights.shape) != 2 or attributes["transpose_b"]:
+            continue
+        turned = opset.constant(np.ascontiguousarray(weights.data.T))
+        product: Any = opset.matmul(node.input_value(0), turned, attributes["transpose_a"], True)
+        product.set_friendly_name(node.get_friendly_name())
+        ov.utils.replace_node(node, product)
+
+
+def branching(copies: Sequence[Any], lengths: Sequence[int]) -> Any:
+    """Return one network with the inputs and outputs of `copies`, which runs the one whose length its inputs have.
+
+    Each copy takes inputs of shape [1, its length] and answers in the same shapes; `lengths` ascend. The copies become
+    parts of the network.
+    """
+    for copy, length in zip(copies, lengths, strict=True):
+        _open(copy, length)
+    return _choice(list(copies), list(lengths))
+
+
+def _open(copy: Any, length: int) -> None:
+    """Let a copy take its inputs as of open length, as whoever holds it as a branch hands them on."""
+    from openvino import opset13 as opset
+
+    for node in copy.get_ordered_ops():
+        # The plugin knows some of what it keeps by name alone, and that may be of another length.
+        node.set_friendly_name(f"{node.get_friendly_name()}#{length}")
+    for own in list(copy.get_parameters()):
+        given = opset.parameter([1, -1], own.get_element_type())
+        fixed: Any = opset.reshape(given, opset.constant(np.array([1, length], np.int64)), False)
+        for user in own.output(0).get_target_inputs():
+            user.replace_source_output(fixed.output(0))
+        copy.replace_parameter(copy.get_parameter_index(own), given)
+    copy.validate_nodes_and_infer_types()
+
+
+def _choice(copies: list[Any], lengths: list[int]) -> Any:
+    """Halve the copies until one is left."""
+    import openvino as ov
+    from openvino import opset13 as opset
+
+    if len(copies) == 1:
+        return copies[0]
+    half = len(copies) // 2
+    shorter = _choice(copies[:half], lengths[:half])
+    longer = _choice(copies[half:], lengths[half:])
+    given: list[Any] = [opset.parameter([1, -1], own.get_element_type()) for own in shorter.get_parameters()]
+    size = opset.gather(opset.shape_of(given[0]), opset.constant(1), opset.constant(0))
+    fits: Any = opset.less_equal(size, opset.constant(np.int64(lengths[half - 1])))
+    choice: Any = opset.if_op(fits.output(0))
+    choice.set_then_body(shorter)
+    choice.set_else_body(longer)
+    for outer, one, other in zip(given, shorter.get_parameters(), longer.get_parameters(), strict=True):
+        choice.set_input(outer.output(0), one, other)
+    pairs = list(zip(shorter.get_results(), longer.get_results(), strict=True))
+    outputs = [opset.result(choice.set_output(one, other)) for one, other in pairs]
+    model: Any = ov.Model
+    return model(outputs, given, "lengths")
