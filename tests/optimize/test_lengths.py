@@ -45,13 +45,13 @@ def text(tmp_path: Path) -> Model:
 
 def test_lengths_are_those_of_the_text_whether_it_is_padded_or_not(text: Model) -> None:
     held = [3, 5, 9, 16, 40]
-    assert lengths_for(text, Texts(held)) == (8, 16, 40)
-    assert lengths_for(text, Texts(held, sent=128)) == (8, 16, 40)
+    assert lengths_for(text, Texts(held)) == (4, 8, 12, 16, 40)
+    assert lengths_for(text, Texts(held, sent=128)) == (4, 8, 12, 16, 40)
 
 
-def test_there_are_six_at_the_most_and_the_longest_text_fits(text: Model) -> None:
+def test_there_are_eight_at_the_most_and_the_longest_text_fits(text: Model) -> None:
     found = lengths_for(text, Texts(range(1, 121)))
-    assert len(found) == 6
+    assert len(found) == 8
     assert found[-1] == 120
 
 

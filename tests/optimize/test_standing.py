@@ -6,13 +6,14 @@ import math
 
 import pytest
 
-from hasten.optimize.standing import Leader, behind, leader_of, lesson_of
+from hasten.optimize.forecast import WORTH, Prospect
+from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, stand_by
 from hasten.optimize.trials import Trial
 from hasten.optimize.wish import Wish
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
 from hasten.spec.slo import Goal, Slo
-from hasten.spec.target import Target
+from hasten.spec.target import Precision, Target
 from hasten.spec.variant import Variant
 from hasten.verify.judge import judge
 
@@ -75,3 +76,27 @@ def test_a_trial_teaches_whether_answers_were_good_enough() -> None:
         item = evidence("a", 1.5, change)
         trial = Trial(variant=item.variant, evidence=item)
         assert lesson_of(Wish(id="a", target=item.variant.target), trial, GOAL, 1000).safe is safe
+
+
+def prospect(precision: Precision, worth: float = 0.1, name: str = "") -> Prospect:
+    target = Target(engine="openvino", precision=precision)
+    one = Wish(id=name or precision, target=target)
+    return Prospect(wish=one, gain=1.1, low=1.0, high=1.2, safe=0.9, worth=worth, seconds=5.0)
+
+
+def test_the_best_in_f32_stands_by() -> None:
+    ranked = [prospect("int8"), prospect("f32", name="first"), prospect("f32", name="second")]
+    found = stand_by(ranked, [])
+    assert found is not None
+    assert found.wish.id == "first"
+
+
+def test_what_is_not_worth_a_trial_does_not_stand_by() -> None:
+    assert stand_by([prospect("bf16"), prospect("f32", worth=WORTH / 2)], []) is None
+
+
+@pytest.mark.parametrize(("name", "stands_by"), [("openvino-f32-2t", False), ("reference", True)])
+def test_one_in_f32_is_enough_and_the_reference_is_none(name: str, stands_by: bool) -> None:
+    item = evidence(name, 1.1)
+    tried = [Trial(variant=item.variant, evidence=item, seconds=1.0)]
+    assert (stand_by([prospect("f32")], tried) is not None) == stands_by

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hasten.optimize.forecast import Lesson, Prospect, techniques_of, traits_of
+from hasten.optimize.forecast import WORTH, Lesson, Prospect, techniques_of, traits_of
 from hasten.optimize.pick import accuracy_trouble, why_not
 from hasten.optimize.trials import Trial
 from hasten.optimize.wish import Wish
@@ -15,7 +15,7 @@ from hasten.spec.slo import Goal
 from hasten.spec.values import Value
 from hasten.spec.variant import REFERENCE, Variant
 
-__all__ = ["Leader", "behind", "leader_of", "lesson_of", "lesson_of_reference", "unlikely"]
+__all__ = ["Leader", "behind", "leader_of", "lesson_of", "lesson_of_reference", "stand_by", "unlikely"]
 
 # A glance rules out what is so far below the best: less could be the noise of different rounds.
 _FAR_BEHIND = 0.95
@@ -52,6 +52,21 @@ def behind(leader: Leader) -> Callable[[Figure], str | None]:
         return f"Stopped after {seen.n} rounds: {found}{other}."
 
     return reason
+
+
+def stand_by(ranked: Sequence[Prospect], tried: Sequence[Trial]) -> Prospect | None:
+    """Return the best outlook in f32 that is worth a trial; None where there is none, or one was measured already.
+
+    Narrow formats fail on holdout data though they changed nothing before. Where all of the time went to them, the
+    reference alone would be left.
+    """
+    if any(trial.evidence is not None and _is_sure(trial.variant) for trial in tried):
+        return None
+    return next((one for one in ranked if _is_sure(one.wish.variant) and one.worth >= WORTH), None)
+
+
+def _is_sure(variant: Variant) -> bool:
+    return variant.target.precision == "f32" and variant.id != REFERENCE
 
 
 def unlikely(prospect: Prospect, leader: Leader) -> str:

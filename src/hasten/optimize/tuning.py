@@ -30,7 +30,7 @@ from hasten.optimize.payoff import drop_what_does_not_pay
 from hasten.optimize.pick import by_speed, finalists
 from hasten.optimize.plan import second_wave
 from hasten.optimize.races import Races
-from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, unlikely
+from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, stand_by, unlikely
 from hasten.optimize.trial import Bench, Loader, try_variant
 from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuned import Tuned, line, refused
@@ -47,6 +47,8 @@ __all__ = ["Tuning"]
 _ALWAYS = 2
 # The share of the tuning time after which no further candidate of the first wave begins.
 _FIRST = 0.7
+# The share after which the best in f32 has its turn, if none had.
+_STAND_BY = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +109,9 @@ class Tuning:
         """What a resumed run has finished already comes first; where speed is not the question, the planned order."""
         ranked = self.forecast.rank(waiting, self._leader(tuned).speed, self._sure(tuned).speed)
         done = next((wish for wish in waiting if self._finished(wish)), None)
-        wanted = done or _plainest(ranked[0].wish if self._by_speed else waiting[0], waiting)
+        sure = stand_by(ranked, tuned.trials) if self.spent() > _STAND_BY else None
+        best = (sure or ranked[0]).wish if self._by_speed else waiting[0]
+        wanted = done or _plainest(best, waiting)
         return next(prospect for prospect in ranked if prospect.wish is wanted)
 
     def _refusal(self, tuned: Tuned, prospect: Prospect, share: float) -> Trial | None:
