@@ -13,7 +13,7 @@ from hasten.optimize.wish import Wish
 from hasten.spec.evidence import Evidence, Rejection
 from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
 from hasten.spec.slo import Goal, Slo
-from hasten.spec.target import Precision, Target
+from hasten.spec.target import Precision, Runtime, Target
 from hasten.spec.variant import Variant
 from hasten.verify.judge import judge
 
@@ -78,25 +78,44 @@ def test_a_trial_teaches_whether_answers_were_good_enough() -> None:
         assert lesson_of(Wish(id="a", target=item.variant.target), trial, GOAL, 1000).safe is safe
 
 
-def prospect(precision: Precision, worth: float = 0.1, name: str = "") -> Prospect:
-    target = Target(engine="openvino", precision=precision)
-    one = Wish(id=name or precision, target=target)
+def prospect(precision: Precision, worth: float = 0.1, name: str = "", target: Target | None = None) -> Prospect:
+    one = Wish(id=name or precision, target=target or Target(engine="openvino", precision=precision))
     return Prospect(wish=one, gain=1.1, low=1.0, high=1.2, safe=0.9, worth=worth, seconds=5.0)
 
 
-def test_the_best_in_f32_stands_by() -> None:
-    ranked = [prospect("int8"), prospect("f32", name="first"), prospect("f32", name="second")]
-    found = stand_by(ranked, [])
+NARROW = Target(engine="openvino", precision="bf16", threads=2, runtime=Runtime(lengths=(8, 16), cascade_below=0.1))
+SURE = Leader(id="sure", speed=1.1, low=1.08)
+
+
+def names(found: Prospect | None) -> str | None:
+    return found.wish.id if found else None
+
+
+def test_what_leads_has_its_turn_in_f32_whatever_is_expected_of_it() -> None:
+    same = Target(engine="openvino", precision="f32", threads=2, runtime=Runtime(lengths=(8, 16)))
+    ranked = [prospect("int8"), prospect("f32", name="other"), prospect("f32", worth=0.0, name="same", target=same)]
+    found = stand_by(ranked, [], NARROW, Leader())
     assert found is not None
-    assert found.wish.id == "first"
+    assert found.wish.id == "same"
+    assert found.worth >= WORTH, "the search would not try it otherwise"
+
+
+def test_where_that_was_no_faster_the_best_in_f32_stands_by() -> None:
+    same = Target(engine="openvino", precision="f32", threads=2, runtime=Runtime(lengths=(8, 16)))
+    item = evidence("slow", 0.8)
+    tried = [Trial(variant=Variant(id="slow", target=same), evidence=item, seconds=1.0)]
+    ranked = [prospect("int8"), prospect("f32", name="first"), prospect("f32", name="second")]
+    assert names(stand_by(ranked, tried, NARROW, Leader())) == "first"
 
 
 def test_what_is_not_worth_a_trial_does_not_stand_by() -> None:
-    assert stand_by([prospect("bf16"), prospect("f32", worth=WORTH / 2)], []) is None
+    assert stand_by([prospect("bf16"), prospect("f32", worth=WORTH / 2)], [], NARROW, Leader()) is None
 
 
-@pytest.mark.parametrize(("name", "stands_by"), [("openvino-f32-2t", False), ("reference", True)])
-def test_one_in_f32_is_enough_and_the_reference_is_none(name: str, stands_by: bool) -> None:
-    item = evidence(name, 1.1)
-    tried = [Trial(variant=item.variant, evidence=item, seconds=1.0)]
-    assert (stand_by([prospect("f32")], tried) is not None) == stands_by
+@pytest.mark.parametrize(
+    ("leader", "sure"),
+    [(None, Leader()), (Target(engine="openvino"), SURE), (NARROW, SURE)],
+    ids=["the reference leads", "f32 leads", "one stands by"],
+)
+def test_nothing_stands_by_where_nothing_could_fail_or_something_does(leader: Target | None, sure: Leader) -> None:
+    assert stand_by([prospect("f32")], [], leader, sure) is None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
 
 from hasten.optimize.forecast import WORTH, Lesson, Prospect, techniques_of, traits_of
 from hasten.optimize.pick import accuracy_trouble, why_not
@@ -12,6 +15,7 @@ from hasten.optimize.wish import Wish
 from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Goal
+from hasten.spec.target import Target
 from hasten.spec.values import Value
 from hasten.spec.variant import REFERENCE, Variant
 
@@ -54,19 +58,26 @@ def behind(leader: Leader) -> Callable[[Figure], str | None]:
     return reason
 
 
-def stand_by(ranked: Sequence[Prospect], tried: Sequence[Trial]) -> Prospect | None:
-    """Return the best outlook in f32 that is worth a trial; None where there is none, or one was measured already.
+def stand_by(
+    ranked: Sequence[Prospect], tried: Sequence[Trial], leader: Target | None, sure: Leader
+) -> Prospect | None:
+    """Return what in f32 deserves a trial before time runs out; None where nothing does.
 
     Narrow formats fail on holdout data though they changed nothing before. Where all of the time went to them, the
-    reference alone would be left.
+    reference alone would be left. So the target of the `leader` (None: the reference leads) has its turn in f32,
+    whatever is expected of it; where it is no faster than the reference, so has the best outlook in f32 that is worth
+    a trial. `sure` is the fastest in f32 so far.
     """
-    if any(trial.evidence is not None and _is_sure(trial.variant) for trial in tried):
+    if leader is None or leader.precision == "f32" or sure.id != REFERENCE:
         return None
-    return next((one for one in ranked if _is_sure(one.wish.variant) and one.worth >= WORTH), None)
-
-
-def _is_sure(variant: Variant) -> bool:
-    return variant.target.precision == "f32" and variant.id != REFERENCE
+    in_f32 = [one for one in ranked if one.wish.target.precision == "f32"]
+    settled = msgspec.structs.replace(leader.runtime, cascade_below=0.0)
+    same = msgspec.structs.replace(leader, precision="f32", runtime=settled)
+    if not any(trial.variant.target == same for trial in tried):
+        alike = next((one for one in in_f32 if one.wish.target == same), None)
+        if alike is not None:
+            return replace(alike, worth=max(alike.worth, WORTH))
+    return next((one for one in in_f32 if one.worth >= WORTH), None)
 
 
 def unlikely(prospect: Prospect, leader: Leader) -> str:

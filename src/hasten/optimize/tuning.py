@@ -47,7 +47,7 @@ __all__ = ["Tuning"]
 _ALWAYS = 2
 # The share of the tuning time after which no further candidate of the first wave begins.
 _FIRST = 0.7
-# The share after which the best in f32 has its turn, if none had.
+# The share after which something in f32 has its turn, where a narrower format leads.
 _STAND_BY = 0.35
 
 
@@ -107,11 +107,14 @@ class Tuning:
 
     def _next(self, tuned: Tuned, waiting: Sequence[Wish]) -> Prospect:
         """What a resumed run has finished already comes first; where speed is not the question, the planned order."""
-        ranked = self.forecast.rank(waiting, self._leader(tuned).speed, self._sure(tuned).speed)
+        leader, sure = self._leader(tuned), self._sure(tuned)
+        ranked = self.forecast.rank(waiting, leader.speed, sure.speed)
         done = next((wish for wish in waiting if self._finished(wish)), None)
-        sure = stand_by(ranked, tuned.trials) if self.spent() > _STAND_BY else None
-        best = (sure or ranked[0]).wish if self._by_speed else waiting[0]
-        wanted = done or _plainest(best, waiting)
+        if done is None and self._by_speed and self.spent() > _STAND_BY:
+            spare = stand_by(ranked, tuned.trials, _target_of(leader, tuned), sure)
+            if spare is not None:
+                return spare
+        wanted = done or _plainest(ranked[0].wish if self._by_speed else waiting[0], waiting)
         return next(prospect for prospect in ranked if prospect.wish is wanted)
 
     def _refusal(self, tuned: Tuned, prospect: Prospect, share: float) -> Trial | None:
@@ -251,6 +254,10 @@ def _twin(variant: Variant, tuned: Tuned) -> str | None:
         if other.target == variant.target or (other.id == REFERENCE and same_engine and not _varies(variant.target)):
             return other.id
     return None
+
+
+def _target_of(leader: Leader, tuned: Tuned) -> Target | None:
+    return next((trial.variant.target for trial in tuned.trials if trial.variant.id == leader.id != REFERENCE), None)
 
 
 def _varies(target: Target) -> bool:
