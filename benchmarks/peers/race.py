@@ -34,7 +34,7 @@ __all__ = ["BOUND", "PLAN", "Entrant", "Race"]
 
 BOUND = 0.005
 PLAN = Plan(rounds=40, runs=4, samples=64, seed=11)
-WINDOWS, PILOTS = 12, 2
+WINDOWS, PILOTS = 12, 4
 WINDOW_S = 1.0
 PATIENCE_S = 60.0
 _SAMPLES = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_branches_answer_as_graphs_apart_do(tmp_path: Path, lengths: tuple[int, 
     for length in (*range(1, 10), *range(9, 0, -1)):
         inputs = tokens(length, seed=length)
         np.testing.assert_allclose(together.run(inputs)["y"], plain.run(inputs)["y"], rtol=1e-5, atol=1e-6)
+
+
+def test_callers_of_different_lengths_keep_apart(tmp_path: Path) -> None:
+    path = encoder(tmp_path / "m.onnx")
+    target = Target(engine="openvino", threads=1, runtime=Runtime(lengths=LENGTHS, instances=2))
+    session, plain = engines.get("openvino").load(path, target), load(path)
+    asked = [tokens(1 + at % 9, seed=at) for at in range(60)]
+    with ThreadPoolExecutor(2) as callers:
+        found = list(callers.map(lambda inputs: session.run(inputs)["y"], asked))
+    for got, inputs in zip(found, asked, strict=True):
+        np.testing.assert_allclose(got, plain.run(inputs)["y"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_that_is_profiled_has_graphs_apart(tmp_path: Path) -> None:

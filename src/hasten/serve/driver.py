@@ -1,4 +1,4 @@
-"""Carries the core's commands out: callbacks on one side, engines on the other.
+"""Carries the core's commands out: the desk where callers wait on one side, engines on the other.
 
 All of it runs on the event loop; an engine calls back when it is done with a batch.
 """
@@ -18,7 +18,6 @@ from hasten.engine.confine import WorkerLimits
 from hasten.errors import EngineCrashed, EngineRunError, RequestError
 from hasten.serve.answers import Answers
 from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
-from hasten.serve.cache import HIT
 from hasten.serve.choice import LaneChoice
 from hasten.serve.core import (
     Announced,
@@ -39,6 +38,7 @@ from hasten.serve.core import (
     Tick,
     Wake,
 )
+from hasten.serve.desk import CACHE, Desk
 from hasten.serve.instance import Instance
 from hasten.serve.instances import Instances
 from hasten.serve.lull import Lull
@@ -51,12 +51,9 @@ from hasten.serve.told import NEWS, Batch, Teller
 from hasten.serve.waker import Waker
 from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Parameter, Request, Response
-from hasten.spec.tensor import DType
 
 __all__ = ["Answer", "ModelService"]
 
-# What closed the batch, if one may say so, of an answer that no engine gave.
-_CACHE = "cache"
 # How much longer a refusal may take where that spares engines.
 _LULL_S = 0.002
 # What may make an instance free again.
@@ -100,24 +97,16 @@ class ModelService:
         self._has_levels = self._core.has_levels
         self._level = 0
         self._ids = itertools.count()
-        self._tickets: dict[int, Ticket] = {}
-        self._settled: list[Ticket] = []
         self._arrivals: list[Arrived] = []
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
         self.tally = Tally()
+        self._desk = _desk_of(bundle, self.plan, self.tally, self._teller)
         self._open = False
         self._waker = Waker(lambda: self._handle(Tick()))
-        self._dtypes: dict[str, DType] = {spec.name: spec.dtype for spec in bundle.manifest.signature.outputs}
-        self._every_output = tuple(self._dtypes)
         kept = self.plan.cache_bytes
-        self._answers = Answers(kept, self._every_output, self._teller) if kept else None
-        digest = bundle.digest
-        self._named: dict[str, dict[str, Parameter]] = {
-            one: {"variant": one, "bundle": digest} for one in self.plan.variants
-        }
-        self._idle = asyncio.Event()
-        self._idle.set()
+        names = tuple(spec.name for spec in bundle.manifest.signature.outputs)
+        self._answers = Answers(kept, names, self._teller) if kept else None
 
     @property
     def ready(self) -> bool:
@@ -171,17 +160,14 @@ class ModelService:
         """
         id_, now = next(self._ids), time.monotonic()
         origin = origin or Origin(now)
-        ticket = Ticket(id_, request, answer, now, origin)
-        if not self._tickets:
-            self._idle.clear()
-        self._tickets[id_] = ticket
+        ticket = self._desk.take(id_, request, answer, origin, now)
         try:
             arrival = self._arrival(id_, request, origin, now)
         except RequestError as error:
-            self._settle(id_, error)
+            self._desk.settle(id_, error)
             return functools.partial(self._cancel, ticket)
         if arrival.deadline is not None:
-            ticket.alarm = self._alarm(id_, arrival.deadline - now)
+            self._desk.set_alarm(ticket, arrival.deadline - now)
         if self._answers is not None and self._open:
             self._answers.look(request, functools.partial(self._looked_up, ticket, arrival))
         else:
@@ -229,7 +215,7 @@ class ModelService:
 
     def _looked_up(self, ticket: Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
         """Answer with what is known, or else compute it."""
-        if ticket.id not in self._tickets:
+        if ticket.id not in self._desk.waiting:
             # It had no time to wait for that.
             return
         ticket.key = key
@@ -237,8 +223,8 @@ class ModelService:
             self._arrive(arrival)
             return
         at = ticket.arrived
-        ticket.ran = Batch(ticket.request.rows, _CACHE, at, at, self.variant, started=at, finished=at)
-        self._settle(ticket.id, outputs)
+        ticket.ran = Batch(ticket.request.rows, CACHE, at, at, self.variant, started=at, finished=at)
+        self._desk.settle(ticket.id, outputs)
 
     async def infer(self, request: Request) -> Response:
         """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
@@ -263,7 +249,7 @@ class ModelService:
             await self._answers.settle()
         self._admit()
         self._handle(Drain())
-        await self._idle.wait()
+        await self._desk.empty.wait()
 
     async def close(self) -> None:
         """End the engine, at once even where it hangs. Call `drain` first to lose nothing."""
@@ -274,12 +260,13 @@ class ModelService:
         await self._instances.close()
         if self._answers is not None:
             self._answers.close()
-        self._settle_all(tuple(self._tickets), RequestError("The server stopped.", code="unavailable"))
+        self._desk.settle_all(RequestError("The server stopped.", code="unavailable"))
 
     def _admit(self) -> None:
         """Tell the core of all that arrived in this turn of the loop, so that it can go as one batch."""
         # Who left at once is not told of.
-        arrivals = [event for event in self._arrivals if event.id in self._tickets]
+        waiting = self._desk.waiting
+        arrivals = [event for event in self._arrivals if event.id in waiting]
         self._arrivals = []
         if arrivals:
             commands = self._core.arrive(arrivals, time.monotonic())
@@ -314,7 +301,7 @@ class ModelService:
                 now = time.monotonic()
                 self._run(ids, number, Batch(rows, closed, now, self._free_since, variant, started=now))
             case Refuse(id_):
-                self._settle(id_, _refusal(command))
+                self._desk.settle(id_, _refusal(command))
             case Wake(at):
                 self._waker.at(at)
             case StartInstance(number):
@@ -324,7 +311,8 @@ class ModelService:
 
     def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
-        batch = [self._tickets[id_] for id_ in ids if id_ in self._tickets]
+        waiting = self._desk.waiting
+        batch = [waiting[id_] for id_ in ids if id_ in waiting]
         if not batch:
             asyncio.get_running_loop().call_soon(self._handle, Finished(0.0, number))
             return
@@ -344,10 +332,10 @@ class ModelService:
             if ticket.key and ran.variant == self.variant and not isinstance(settled, RequestError):
                 assert self._answers is not None
                 self._answers.keep(ticket.key, ticket.request, settled)
-            self._settle(ticket.id, settled, now)
-        if not self._tickets:
+            self._desk.settle(ticket.id, settled, now)
+        if not self._desk.waiting:
             # Nobody waits for the engine: those who are answered go first.
-            self._deliver()
+            self._desk.deliver()
         # Before any observer is told: one that fails must not keep the engine.
         up = self._instances.all[number].up
         seconds = ran.finished - ran.started
@@ -357,94 +345,16 @@ class ModelService:
             self.tally.execute(answered, seconds)
         self._teller.ran(ran, number, failed=not answered)
 
-    def _alarm(self, id_: int, in_s: float) -> asyncio.TimerHandle:
-        """Answer on time also while the request runs; the core sees to it that it does not start too late."""
-        error = RequestError("The deadline passed.", code="deadline")
-        return asyncio.get_running_loop().call_later(in_s, self._settle, id_, error)
-
-    def _settle_all(self, ids: tuple[int, ...], error: RequestError) -> None:
-        for id_ in ids:
-            self._settle(id_, error)
-
-    def _settle(self, id_: int, result: Tensors | RequestError, now: float | None = None) -> None:
-        """Note what came of a request. Callers are told all together, after the engine got its next batch."""
-        ticket = self._tickets.pop(id_, None)
-        if ticket is None:
-            return
-        ticket.settled = result
-        if ticket.alarm is not None:
-            ticket.alarm.cancel()
-        total_s = (time.monotonic() if now is None else now) - ticket.arrived
-        if isinstance(result, RequestError):
-            self.tally.fail(result.code, total_s)
-        else:
-            assert ticket.ran is not None
-            self.tally.answer(ticket.request.rows, total_s, ticket.ran.started - ticket.arrived)
-        if not self._settled:
-            asyncio.get_running_loop().call_soon(self._deliver)
-        self._settled.append(ticket)
-
-    def _deliver(self) -> None:
-        settled, self._settled = self._settled, []
-        for ticket in settled:
-            if ticket.cancelled:
-                self._teller.refused(ticket.origin, _left())
-            else:
-                self._call(ticket)
-        if not self._tickets:
-            self._idle.set()
-
-    def _call(self, ticket: Ticket) -> None:
-        result = ticket.settled
-        assert result is not None
-        begun = time.monotonic()
-        try:
-            ticket.answer(result if isinstance(result, RequestError) else self._response(ticket, result))
-        except Exception as error:
-            # One receiver that fails must not cost the others their answers.
-            context = {"message": "The receiver of an answer failed.", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
-        if isinstance(result, RequestError):
-            self._teller.refused(ticket.origin, result)
-        else:
-            assert ticket.ran is not None
-            self._teller.served(ticket.request, ticket.origin, ticket.arrived, ticket.ran, begun)
-
     def _cancel(self, ticket: Ticket) -> None:
-        ticket.cancelled = True
-        if self._tickets.pop(ticket.id, None) is None:
-            return
-        self.tally.fail("cancelled", time.monotonic() - ticket.arrived)
-        self._teller.refused(ticket.origin, _left())
-        if ticket.alarm is not None:
-            ticket.alarm.cancel()
-        self._handle(Cancelled(ticket.id))
-        if not self._tickets and not self._settled:
-            self._idle.set()
+        if self._desk.leave(ticket):
+            self._handle(Cancelled(ticket.id))
 
-    def _response(self, ticket: Ticket, outputs: Tensors) -> Response:
-        request = ticket.request
-        assert ticket.ran is not None
-        parameters = self._named[ticket.ran.variant]
-        if ticket.ran.closed == _CACHE:
-            parameters = {**parameters, "cache": HIT}
-        wanted = self._wanted(request)
-        return Response(
-            model=request.model,
-            version=request.version,
-            id=request.id,
-            outputs=outputs if len(wanted) == len(outputs) == 1 else {name: outputs[name] for name in wanted},
-            dtypes=self._dtypes,
-            parameters=parameters,
-        )
 
-    def _wanted(self, request: Request) -> tuple[str, ...]:
-        return request.outputs or self._every_output
+def _desk_of(bundle: Bundle, plan: Plan, tally: Tally, teller: Teller) -> Desk:
+    digest = bundle.digest
+    named: dict[str, dict[str, Parameter]] = {one: {"variant": one, "bundle": digest} for one in plan.variants}
+    return Desk({spec.name: spec.dtype for spec in bundle.manifest.signature.outputs}, named, tally, teller)
 
 
 def _refusal(command: Refuse) -> RequestError:
     return RequestError(command.message, code=command.code, retry_after_s=command.retry_after_s)
-
-
-def _left() -> RequestError:
-    return RequestError("The client left.", code="cancelled")
