@@ -65,6 +65,8 @@ def test_close_calls_that_are_settled_are_worth_what_the_reference_makes_of_them
     assert found.after[:, 0].tolist() == [1, 0, 1]
     assert found.change_with(0.0).value == pytest.approx(-1 / 3)
     assert found.change_with(0.1).value == 0.0
+    assert (found.flips_with(0.0), found.flips_with(0.1)) == ((0, 1), (0, 0))
+    assert found.share_below(0.1) == pytest.approx(1 / 3)
 
 
 def test_a_model_without_scores_has_no_margins() -> None:

@@ -21,7 +21,6 @@ from hasten.optimize.cascade import SHARES, can_cascade, cascading, is_cascade, 
 from hasten.optimize.pick import why_not
 from hasten.optimize.run import Job, run
 from hasten.spec.applied import Applied
-from hasten.spec.measurement import Figure
 from hasten.spec.target import Precision, Target
 from hasten.spec.variant import Step, Variant
 from hasten.testing import FakeArm
@@ -46,36 +45,69 @@ def calls(margins: Any, wrong: Any) -> Margins:
     return Margins(np.array(margins, float), np.ones((count, 1)), after, pair)
 
 
-def at_most(drop: float) -> Callable[[Figure], bool]:
-    return lambda change: change.value is not None and -change.value <= drop
+def chances(found: Margins, by_losses: dict[int, float]) -> Callable[[float], float]:
+    """The chance of a claim by how many answers would be lost; 0 where more would."""
+    return lambda limit: by_losses.get(found.flips_with(limit)[1], 0.0)
 
 
-@pytest.mark.parametrize(("wrong_below", "limit"), [(0.04, 0.1), (0.09, 0.15), (0.24, 0.25)])
-def test_the_share_above_the_smallest_that_does_is_taken(wrong_below: float, limit: float) -> None:
-    margins = np.linspace(0, 1, 1000)
-    assert limit_for(calls(margins, margins < wrong_below), at_most(0.0)) == pytest.approx(limit, abs=0.002)
+EVEN = np.linspace(0, 1, 1000)
+
+
+def losing(*shares: float) -> Margins:
+    """One answer is lost at each of these shares of the margins."""
+    wrong = np.zeros(1000, bool)
+    wrong[[round(share * 1000) - 1 for share in shares]] = True
+    return calls(EVEN, wrong)
+
+
+@pytest.mark.parametrize(
+    ("surer", "share"),
+    [(0.95, 0.15), (0.85, 0.05)],
+    ids=["a chance that is worth its time", "a chance that is not"],
+)
+def test_the_share_with_the_highest_expected_speed_is_taken(surer: float, share: float) -> None:
+    found = losing(0.01, 0.04, 0.12)
+    limit = limit_for(found, chances(found, {0: surer, 1: 0.8}), gain=3.0, again=0.2)
+    assert limit == pytest.approx(share, abs=0.002)
+
+
+def test_what_is_computed_again_counts_as_much_as_it_takes() -> None:
+    found = losing(0.01, 0.04, 0.12)
+    chance = chances(found, {0: 0.95, 1: 0.8})
+    assert limit_for(found, chance, gain=3.0, again=2.0) == pytest.approx(0.05, abs=0.002)
+
+
+def test_an_unlikely_claim_counts_where_none_is_likelier() -> None:
+    found = losing(0.01, 0.12)
+    assert limit_for(found, chances(found, {0: 0.7, 1: 0.6}), gain=9.0, again=1.0) == pytest.approx(0.15, abs=0.002)
+    assert limit_for(found, chances(found, {0: 0.4, 1: 0.3}), gain=9.0, again=1.0) is None
 
 
 def test_where_nothing_was_lost_the_smallest_share_is_for_safety() -> None:
-    margins = np.linspace(0, 1, 1000)
-    assert limit_for(calls(margins, margins < 0), at_most(0.0)) == pytest.approx(SHARES[0], abs=0.002)
+    found = losing()
+    assert limit_for(found, chances(found, {0: 0.9}), gain=2.0, again=1.0) == pytest.approx(SHARES[0], abs=0.002)
 
 
 def test_losses_that_are_no_close_calls_are_beyond_a_cascade() -> None:
-    margins = np.linspace(0, 1, 1000)
-    assert limit_for(calls(margins, margins > 0.9), at_most(0.0)) is None
+    found = calls(EVEN, EVEN > 0.9)
+    assert limit_for(found, chances(found, {0: 1.0}), gain=2.0, again=1.0) is None
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=20, max_size=200), st.floats(0, 0.3))
-def test_there_is_a_limit_where_some_share_holds_and_it_holds_itself(
-    rows: list[tuple[float, bool]], drop: float
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=20, max_size=200),
+    st.floats(1.0, 10.0),
+    st.floats(0.1, 2.0),
+)
+def test_whatever_is_taken_is_likelier_than_not_and_nothing_likely_is_passed_over(
+    rows: list[tuple[float, bool]], gain: float, again: float
 ) -> None:
     found = calls([margin for margin, _ in rows], [wrong for _, wrong in rows])
-    limit = limit_for(found, at_most(drop))
+    chance = chances(found, {0: 0.9, 1: 0.8, 2: 0.6, 3: 0.3})
+    limit = limit_for(found, chance, gain, again)
     usable = [one for one in map(found.below, SHARES) if one > 0]
-    assert (limit is not None) == any(at_most(drop)(found.change_with(one)) for one in usable)
+    assert (limit is not None) == any(chance(one) >= 0.5 for one in usable)
     if limit is not None:
-        assert at_most(drop)(found.change_with(limit))
+        assert chance(limit) >= (0.75 if any(chance(one) >= 0.75 for one in usable) else 0.5)
 
 
 def test_a_cascading_variant_tells_its_limit_in_its_target() -> None:

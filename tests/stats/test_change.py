@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.stats.change import (
     binary_change,
+    chance_to_prove,
     error_at,
     is_silent,
     mean_change,
@@ -267,3 +268,34 @@ def test_an_interval_of_unseen_changes_only_is_told_from_one_that_saw_some() -> 
     assert is_silent(statistic_change(before, moved, auc))
     assert not is_silent(statistic_change(before, broken, auc))
     assert not is_silent(binary_change(np.ones(50), np.ones(50)))
+
+
+def test_the_chance_of_a_proof_is_that_of_claims_on_simulated_samples() -> None:
+    """Rates are drawn from what 3 lost and 3 gained of 900 leave possible, and a claim is made on 400 new samples."""
+    rng, proven, trials = np.random.default_rng(5), 0, 1500
+    for _ in range(trials):
+        rates = rng.gamma(3.5, 1 / 900, 2)
+        up, down = rng.poisson(rates * 400)
+        before = np.r_[np.zeros(up), np.ones(down), np.ones(400 - up - down)]
+        after = np.r_[np.ones(up), np.zeros(down), np.ones(400 - up - down)]
+        proven += bounds(binary_change(before, after))[0] >= -0.015
+    assert chance_to_prove(3, 3, 900, 400, 0.015) == pytest.approx(proven / trials, abs=0.03)
+
+
+COUNTS = st.integers(0, 20)
+
+
+@given(COUNTS, COUNTS, st.integers(100, 2000), st.floats(0.002, 0.05))
+def test_more_that_is_lost_is_less_likely_to_be_proven(gained: int, extra: int, samples: int, bound: float) -> None:
+    lost = gained + extra
+    fewer, more = (chance_to_prove(gained, count, 500, samples, bound) for count in (lost, lost + 1))
+    assert 0.0 <= more <= fewer + 1e-9 <= 1.0 + 1e-6
+
+
+def test_gains_are_luck_and_no_proof() -> None:
+    assert chance_to_prove(6, 0, 900, 1500, 0.005) == chance_to_prove(3, 3, 900, 1500, 0.005)
+    assert chance_to_prove(6, 0, 900, 1500, 0.005) < chance_to_prove(0, 0, 900, 1500, 0.005)
+
+
+def test_few_samples_hardly_prove_anything_though_nothing_changed() -> None:
+    assert chance_to_prove(0, 0, 900, 700, 0.005) < 0.2 < 0.8 < chance_to_prove(0, 0, 900, 1500, 0.005)

@@ -53,6 +53,17 @@ class Margins:
         right = self.before[:, 0] > 0
         return lower(self.margins[~right], self.margins[right]) < _TELLING
 
+    def share_below(self, limit: float) -> float:
+        """The share of the samples whose margin is below `limit`."""
+        return float((self.margins < limit).mean())
+
+    def flips_with(self, limit: float) -> tuple[int, int]:
+        """How many answers become right, and how many wrong, were all with a margin below `limit` those of the
+        reference. Of a metric of right and wrong answers.
+        """
+        change = (self.after - self.before)[self.margins >= limit, 0]
+        return int((change > 0).sum()), int((change < 0).sum())
+
     def change_with(self, limit: float) -> Figure:
         """The change of the first metric, were all answers with a margin below `limit` those of the reference."""
         settled = np.where((self.margins < limit)[:, None], self.before, self.after)

@@ -1,10 +1,9 @@
 """Cascades: which close calls must be computed again for the accuracy bound to hold, and what that makes of a variant.
 
 A format that is much faster and loses too many answers loses close calls. Computing these again costs their share of
-the time, and everything else stays as fast as it was. The share is the next larger one to the smallest whose accuracy
-change, with the reference's answers in the place of close calls, is likely to be within the bound: tuning data flatter
-what is chosen on them, and a claim that fails costs more than some close calls that would have been right. Where the
-bound is likely to hold without any, it is the smallest share, for the same reason.
+the time, and everything else stays as fast as it was. More of them make it likelier that the claim is proven, and the
+variant slower: the share is the one with the highest expected speed, where a claim that fails leaves the reference.
+Where the bound is likely to hold without any, it is the smallest share: tuning data flatter what is chosen on them.
 
 bf16 and f16 are a hint to the engine, which computes close calls again from the same file (`Runtime.cascade_below`);
 int8 is in the file, so that the file holds both forms (the technique `cascade`).
@@ -17,31 +16,37 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from hasten.measure.margins import Margins
-from hasten.spec.measurement import Figure
 from hasten.spec.variant import Step, Variant
 
 __all__ = ["SHARES", "can_cascade", "cascading", "is_cascade", "limit_for", "plain_of"]
 
 # Shares of the samples that may be computed again. Beyond the last, little is left of what the format gains, and the
 # middle time of a prediction would no longer stand for most of them.
-SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25)
+SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25)
+# A claim that fails costs the trust in those that do not: shares with a chance below the first count only where none is
+# above, and those below the second not at all.
+_LIKELY, _POSSIBLE = 0.75, 0.5
 _TECHNIQUE = "cascade"
 _HINTS = ("bf16", "f16")
 _IN_FILE = ("quantize_static", "quantize_dynamic")
 
 
-def limit_for(margins: Margins, holds: Callable[[Figure], bool]) -> float | None:
-    """Return the margin below which answers are to be computed again; None where no share is enough.
+def limit_for(margins: Margins, chance: Callable[[float], float], gain: float, again: float) -> float | None:
+    """Return the margin below which answers are to be computed again; None where no share is likely to be enough.
 
-    `holds` tells of a change of accuracy whether the bound is likely to be proven with it.
+    `chance` tells of a margin how likely the claim is to be proven with it. The candidate is `gain` times as fast as
+    the reference without any computed again, and one more takes `again` times as long as with the reference.
     """
-    limits = [margins.below(share) for share in SHARES]
-    if limits[0] > 0 and holds(margins.change_with(0.0)):
-        return limits[0]
-    for limit, next_one in zip(limits, [*limits[1:], limits[-1]], strict=True):
-        if limit > 0 and holds(margins.change_with(limit)):
-            return next_one
-    return None
+    chances = {limit: chance(limit) for limit in map(margins.below, SHARES) if limit > 0}
+
+    def expected(limit: float) -> float:
+        speed = 1 / (1 / gain + margins.share_below(limit) * again)
+        return chances[limit] * speed + 1 - chances[limit]
+
+    likely = [limit for limit in chances if chances[limit] >= _LIKELY]
+    if likely:
+        return max(likely, key=expected)
+    return max((limit for limit in chances if chances[limit] >= _POSSIBLE), key=lambda one: chances[one], default=None)
 
 
 def is_cascade(variant: Variant) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from hasten.engine.base import engines
 from hasten.errors import EngineError, HastenError, MissingError
-from hasten.measure.margins import margins_of
+from hasten.measure.margins import Margins, margins_of
 from hasten.optimize import mixed
 from hasten.optimize.build import Builder
 from hasten.optimize.cascade import can_cascade, cascading, is_cascade, limit_for
@@ -25,11 +25,12 @@ from hasten.optimize.trials import Trial, TrialLog, fingerprint
 from hasten.optimize.tuned import Tuned, speed_of
 from hasten.optimize.wish import composed
 from hasten.spec.evidence import Evidence
-from hasten.spec.measurement import Figure, Measurement
+from hasten.spec.measurement import Measurement
 from hasten.spec.progress import Listener, Progress
 from hasten.spec.slo import Goal
 from hasten.spec.values import Value
 from hasten.spec.variant import Step, Variant
+from hasten.stats.change import chance_to_prove
 from hasten.transform.base import TransformFailed
 from hasten.verify.judge import judge
 
@@ -90,7 +91,7 @@ class SecondChances:
     def _cascaded(self, tuned: Tuned, variant: Variant) -> None:
         """The variant with its close calls again in f32, where they are few enough."""
         try:
-            limit = self._limit(variant)
+            limit = self._limit(tuned, variant)
             if limit is None:
                 self._note(f"{variant.id}-cascade", f"{variant.id}: computing close calls again does not make it surer")
                 return
@@ -101,7 +102,7 @@ class SecondChances:
         except HastenError as error:
             self._note(f"{variant.id}-cascade", f"{variant.id}-cascade: {error.message}")
 
-    def _limit(self, variant: Variant) -> float | None:
+    def _limit(self, tuned: Tuned, variant: Variant) -> float | None:
         """The margin that is worth a trial, by all data for choosing: few answers are close calls. What a resumed run
         has found already is not sought again.
         """
@@ -114,15 +115,25 @@ class SecondChances:
                 margins = margins_of(pair_of(replace(self.bench, data=self.races.data), variant, model, arm))
             limit = None
             if margins is not None and (margins.changed or margins.are_telling):
-                limit = limit_for(margins, lambda change: self._would_hold(variant, change))
+                gain = _fastest(tuned, lambda one: one == variant)
+                # In f32 on the same engine, or as the reference where that is not known.
+                full = _fastest(tuned, lambda one: one.target.engine == variant.target.engine and _is_full(one))
+                limit = limit_for(margins, lambda below: self._chance(variant, margins, below), gain, 1 / full)
             kept = [] if limit is None else [limit]
             self.log.put(key, kept)
         return kept[0] if kept else None
 
-    def _would_hold(self, variant: Variant, change: Figure) -> bool:
-        info = self.bench.data.dataset.metric.info
-        measurement = Measurement(split="tuning", metric=info).with_figures({"accuracy_change": change})
-        return self._trouble(judge(variant, measurement, self.goal)) is None
+    def _chance(self, variant: Variant, margins: Margins, below: float) -> float:
+        """How likely a claim is to be proven with answers below this margin computed again; 0 or 1 where answers are
+        not simply right or wrong.
+        """
+        metric, bound = self.bench.data.dataset.metric, self.goal.slo.accuracy_drop_max
+        if metric.kind == "binary":
+            gained, lost = margins.flips_with(below)
+            return chance_to_prove(gained, lost, len(margins.margins), max(self.holdout_samples, 1), bound)
+        change = {"accuracy_change": margins.change_with(below)}
+        measurement = Measurement(split="tuning", metric=metric.info).with_figures(change)
+        return float(self._trouble(judge(variant, measurement, self.goal)) is None)
 
     def _mix(self, tuned: Tuned) -> None:
         """Give candidates of lower precision that lost a second chance with fewer lowered nodes. What builds fastest
@@ -238,6 +249,15 @@ class SecondChances:
 
     def _say(self, stage: str) -> None:
         self.listener(Progress(stage=stage))
+
+
+def _fastest(tuned: Tuned, which: Callable[[Variant], bool]) -> float:
+    """The highest speedup among those; 1 where there is none."""
+    return max([speed_of(trial) or 1.0 for trial in tuned.trials if which(trial.variant)], default=1.0)
+
+
+def _is_full(variant: Variant) -> bool:
+    return variant.target.precision == "f32"
 
 
 def _may_cascade(item: Evidence) -> bool:

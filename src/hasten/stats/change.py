@@ -8,6 +8,7 @@ sample order on both sides.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from hasten.stats.bootstrap import Z95, Aggregate, Rows, draw_means, draw_statis
 
 __all__ = [
     "binary_change",
+    "chance_to_prove",
     "error_at",
     "is_silent",
     "mean_change",
@@ -217,6 +219,35 @@ def is_silent(change: Figure) -> bool:
         and change.low is not None
         and change.low == -(change.high or 0)
     )
+
+
+def chance_to_prove(gained: int, lost: int, seen: int, samples: int, bound: float) -> float:
+    """Return the chance that a claim on `samples` new samples proves a drop of at most `bound` in right answers, where
+    of `seen` samples `gained` became right and `lost` wrong.
+
+    How many will change is predicted from how many did: with Jeffreys' prior for the rates, new counts are negative
+    binomial (Gelman et al., "Bayesian Data Analysis", 2.6). What was gained beyond what was lost is taken for luck:
+    answers that change for the better tell only that answers change. The claim is that of `binary_change`.
+    """
+    from scipy.stats import nbinom
+
+    half, ratio = (gained + lost) / 2, seen / (seen + samples)
+    shapes = min(gained, half) + 0.5, max(lost, half) + 0.5
+    ups, downs = (np.arange(int(nbinom.ppf(1 - 1e-6, shape, ratio)) + 1) for shape in shapes)
+    chances_up, chances_down = (
+        nbinom.pmf(counts, shape, ratio) for counts, shape in zip((ups, downs), shapes, strict=True)
+    )
+    chance = 0.0
+    for up, chance_up in zip(ups.tolist(), chances_up, strict=True):
+        # More that is lost proves less, so that what proves it comes first.
+        proving = bisect_left(downs.tolist(), True, key=lambda down, up=up: not _proves(up, down, samples, bound))
+        chance += float(chance_up) * float(chances_down[:proving].sum())
+    return chance
+
+
+def _proves(gained: int, lost: int, n: int, bound: float) -> bool:
+    """Whether the interval of `binary_change` ends above `-bound`."""
+    return _tango(gained, lost, n, -bound) >= Z95 if gained or lost else _unseen(n) <= bound
 
 
 def samples_to_prove(change: Figure, bound: float) -> int | None:
