@@ -94,7 +94,7 @@ def names(found: Prospect | None) -> str | None:
 def test_what_leads_has_its_turn_in_f32_whatever_is_expected_of_it() -> None:
     same = Target(engine="openvino", precision="f32", threads=2, runtime=Runtime(lengths=(8, 16)))
     ranked = [prospect("int8"), prospect("f32", name="other"), prospect("f32", worth=0.0, name="same", target=same)]
-    found = stand_by(ranked, [], NARROW, Leader())
+    found = stand_by(ranked, [], NARROW, SURE)
     assert found is not None
     assert found.wish.id == "same"
     assert found.worth >= WORTH, "the search would not try it otherwise"

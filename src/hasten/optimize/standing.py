@@ -65,10 +65,10 @@ def stand_by(
 
     Narrow formats fail on holdout data though they changed nothing before. Where all of the time went to them, the
     reference alone would be left. So the target of the `leader` (None: the reference leads) has its turn in f32,
-    whatever is expected of it; where it is no faster than the reference, so has the best outlook in f32 that is worth
-    a trial. `sure` is the fastest in f32 so far.
+    whatever is expected of it; and where nothing in f32 is faster than the reference, the best outlook that is worth a
+    trial. `sure` is the fastest in f32 so far.
     """
-    if leader is None or leader.precision == "f32" or sure.id != REFERENCE:
+    if leader is None or leader.precision == "f32":
         return None
     in_f32 = [one for one in ranked if one.wish.target.precision == "f32"]
     settled = msgspec.structs.replace(leader.runtime, cascade_below=0.0)
@@ -77,7 +77,7 @@ def stand_by(
         alike = next((one for one in in_f32 if one.wish.target == same), None)
         if alike is not None:
             return replace(alike, worth=max(alike.worth, WORTH))
-    return next((one for one in in_f32 if one.worth >= WORTH), None)
+    return next((one for one in in_f32 if one.worth >= WORTH), None) if sure.id == REFERENCE else None
 
 
 def unlikely(prospect: Prospect, leader: Leader) -> str:
