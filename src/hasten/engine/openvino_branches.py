@@ -38,14 +38,17 @@ def share_weights(network: Any) -> None:
     import openvino as ov
     from openvino import opset13 as opset
 
+    turned: dict[str, Any] = {}
     for node in network.get_ordered_ops():
         if node.get_type_name() != "MatMul":
             continue
         weights, attributes = node.input_value(1).get_node(), node.get_attributes()
         if weights.get_type_name() != "Constant" or len(weights.shape) != 2 or attributes["transpose_b"]:
             continue
-        turned = opset.constant(np.ascontiguousarray(weights.data.T))
-        product: Any = opset.matmul(node.input_value(0), turned, attributes["transpose_a"], True)
+        name = weights.get_friendly_name()
+        if name not in turned:
+            turned[name] = opset.constant(np.ascontiguousarray(weights.data.T))
+        product: Any = opset.matmul(node.input_value(0), turned[name], attributes["transpose_a"], True)
         product.set_friendly_name(node.get_friendly_name())
         ov.utils.replace_node(node, product)
 
