@@ -12,7 +12,7 @@ import pytest
 
 from hasten.engine.base import engines
 from hasten.engine.openvino import OpenVinoSession
-from hasten.engine.openvino_branches import branching, may_branch, share_weights
+from hasten.engine.openvino_branches import branching, may_branch, turn_weights
 from hasten.engine.openvino_fixed import at_lengths
 from hasten.spec.target import Precision, Runtime, Target
 
@@ -82,6 +82,17 @@ def graphs(session: OpenVinoSession) -> int:
     return len(session._fixed._graphs)
 
 
+def test_branches_round_in_bf16_as_graphs_apart_do(tmp_path: Path) -> None:
+    if "bf16" not in engines.get("openvino").probe().device("CPU").precisions:  # type: ignore[union-attr]
+        pytest.skip("this processor computes in f32 only")
+    path = encoder(tmp_path / "m.onnx")
+    together, apart = load(path, LENGTHS, "bf16"), load(path, LENGTHS, "bf16", PERF_COUNT=True)
+    assert (graphs(together), graphs(apart)) == (1, len(LENGTHS))
+    for length in range(1, 10):
+        inputs = tokens(length, seed=length)
+        np.testing.assert_allclose(together.run(inputs)["y"], apart.run(inputs)["y"], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("lengths", [(9,), (4, 9), LENGTHS], ids=["one", "two", "four"])
 def test_branches_answer_as_graphs_apart_do(tmp_path: Path, lengths: tuple[int, ...]) -> None:
     path = encoder(tmp_path / "m.onnx")
@@ -125,7 +136,7 @@ def test_a_model_with_branches_of_its_own_is_no_branch(tmp_path: Path) -> None:
 
 def test_weights_are_turned_once_for_all_copies(tmp_path: Path) -> None:
     whole = network(encoder(tmp_path / "m.onnx"))
-    share_weights(whole)
+    turn_weights(whole)
     _, copies = at_lengths(whole, LENGTHS)
     for copy in copies:
         products = [node for node in copy.get_ordered_ops() if node.get_type_name() == "MatMul"]

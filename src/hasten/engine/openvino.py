@@ -21,7 +21,7 @@ import numpy as np
 from hasten.engine.base import Absent, Device, Hardware, Probe, Tensors, refuse_knobs
 from hasten.engine.denormals import can_flush, denormals
 from hasten.engine.fit import Fit
-from hasten.engine.openvino_branches import branching, may_branch, share_weights
+from hasten.engine.openvino_branches import branching, may_branch, turn_weights
 from hasten.engine.openvino_cascade import Cascade, add_margin, takes_rows
 from hasten.engine.openvino_fixed import Fixed, Lengths, OneRow, at_lengths, at_one_row
 from hasten.engine.openvino_profile import means_without, merged, operators_of, read_counters
@@ -287,7 +287,7 @@ def _fixed(core: Any, model: Path, target: Target, *, margin: bool) -> Fixed | N
         # Other devices run branches on the processor; and counters do not see into them.
         shares = target.device == "CPU" and "PERF_COUNT" not in target.options and may_branch(network)
         if shares:
-            share_weights(network)
+            turn_weights(network)
         mask, copies = at_lengths(network, lengths)
         graphs = [branching(copies, lengths)] if shares else copies
         return Lengths(lengths, mask, [compiled(graph) for graph in graphs], knobs.instances)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["branching", "may_branch", "share_weights"]
+__all__ = ["branching", "may_branch", "turn_weights"]
 
 # What quantized models are made of, and what has branches itself.
 _NARROW = {"i8", "u8", "i4", "u4", "i2", "u2", "u1", "nf4", "f8e4m3", "f8e5m2", "f4e2m1", "f8e8m0"}
@@ -31,7 +31,7 @@ def may_branch(network: Any) -> bool:
     )
 
 
-def share_weights(network: Any) -> None:
+def turn_weights(network: Any) -> None:
     """Turn weights of matrix products to [outputs, inputs] in place, as kernels take them: else each branch turns them,
     and holds what comes of it for itself. Before the network is copied.
     """

@@ -130,7 +130,7 @@ class Fixed(ABC):
 
     def commonest(self) -> Any:
         """The graph that ran most."""
-        return self._graphs[min(int(np.argmax(self._runs)), len(self._graphs) - 1)]
+        return self._graphs[int(np.argmax(self._runs))]
 
     def close(self) -> None:
         """Drop the requests and the graphs."""
@@ -141,8 +141,7 @@ class Fixed(ABC):
     @contextmanager
     def _take(self, place: int) -> Generator[Request]:
         self._runs[place] += 1
-        # Branches are one graph.
-        with self._pools[min(place, len(self._pools) - 1)].take() as request:
+        with self._pools[place].take() as request:
             yield request
 
 
@@ -166,7 +165,7 @@ class Lengths(Fixed):
         super().__init__(graphs, instances)
         self._lengths = list(lengths)
         self._mask = mask
-        self._runs = [0] * len(self._lengths)
+        self._places = range(len(graphs)) if len(graphs) == len(lengths) else [0] * len(lengths)
 
     def infer(self, feed: Feed, run: _Run) -> Any:
         """See `Fixed.infer`. Rows longer than all lengths are for the open graph, too."""
@@ -175,11 +174,11 @@ class Lengths(Fixed):
             return None
         used = np.flatnonzero(mask[0])
         length = int(used[-1]) + 1 if used.size else 1
-        place = bisect_left(self._lengths, length)
-        if place == len(self._lengths):
+        at = bisect_left(self._lengths, length)
+        if at == len(self._lengths):
             return None
-        size = self._lengths[place]
-        with self._take(place) as request:
+        size = self._lengths[at]
+        with self._take(self._places[at]) as request:
             return run(request, {position: _fitted(array, length, size) for position, array in feed.items()})
 
 

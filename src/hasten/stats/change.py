@@ -233,15 +233,12 @@ def chance_to_prove(gained: int, lost: int, seen: int, samples: int, bound: floa
 
     half, ratio = (gained + lost) / 2, seen / (seen + samples)
     shapes = min(gained, half) + 0.5, max(lost, half) + 0.5
-    ups, downs = (np.arange(int(nbinom.ppf(1 - 1e-6, shape, ratio)) + 1) for shape in shapes)
-    chances_up, chances_down = (
-        nbinom.pmf(counts, shape, ratio) for counts, shape in zip((ups, downs), shapes, strict=True)
-    )
+    ups, downs = (range(int(nbinom.ppf(1 - 1e-6, shape, ratio)) + 1) for shape in shapes)
     chance = 0.0
-    for up, chance_up in zip(ups.tolist(), chances_up, strict=True):
+    for up, chance_up in zip(ups, nbinom.pmf(ups, shapes[0], ratio), strict=True):
         # More that is lost proves less, so that what proves it comes first.
-        proving = bisect_left(downs.tolist(), True, key=lambda down, up=up: not _proves(up, down, samples, bound))
-        chance += float(chance_up) * float(chances_down[:proving].sum())
+        proving = bisect_left(downs, True, key=lambda down, up=up: not _proves(up, down, samples, bound))
+        chance += float(chance_up * nbinom.cdf(proving - 1, shapes[1], ratio))
     return chance
 
 
