@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hasten.serve.lull import Lull
+from hasten.serve.lull import MANY, Lull
 
 Sleeps = list[tuple[list[int], float]]
 
@@ -45,7 +45,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
 
 def test_what_was_done_in_a_turn_is_written_before_the_server_sleeps(sleeps: Sleeps) -> None:
     async def run() -> None:
-        Lull(0.002, lambda: [7]).plan()
+        Lull(0.002, lambda: [7]).plan(1)
         loop = asyncio.get_running_loop()
         loop.call_soon(lambda: sleeps.append(([], 0.0)))
         for _ in range(3):
@@ -60,8 +60,8 @@ def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(slee
 
     async def run() -> None:
         for _ in range(2):
-            lull.plan()
-            lull.plan()
+            lull.plan(1)
+            lull.plan(1)
             for _ in range(3):
                 await asyncio.sleep(0)
 
@@ -69,9 +69,21 @@ def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(slee
     assert sleeps == [([7, 9], 2.0)] * 2
 
 
+def test_a_burst_has_gathered_already(sleeps: Sleeps) -> None:
+    async def run() -> None:
+        for refused in (MANY, MANY - 1):
+            Lull(0.002, lambda: [7]).plan(refused)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            sleeps.append(([], refused))
+
+    asyncio.run(run())
+    assert sleeps == [([], MANY), ([7], 2.0), ([], MANY - 1)]
+
+
 def test_without_engines_there_is_nobody_to_sleep_for(sleeps: Sleeps) -> None:
     async def run() -> None:
-        Lull(0.002, list).plan()
+        Lull(0.002, list).plan(1)
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -85,7 +97,7 @@ def test_an_engine_that_answers_ends_it(engine: tuple[int, int]) -> None:
 
     async def run() -> None:
         # Longer than any test may take.
-        Lull(3600.0, lambda: [ours]).plan()
+        Lull(3600.0, lambda: [ours]).plan(1)
         for _ in range(3):
             await asyncio.sleep(0)
 

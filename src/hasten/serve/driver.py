@@ -277,8 +277,9 @@ class ModelService:
         """Where somebody was refused and no engine is free, more may come before the next turn."""
         if self._lull is None or self._core.free:
             return
-        if any(isinstance(command, Refuse) for command in commands):
-            self._lull.plan()
+        refused = sum([isinstance(command, Refuse) for command in commands])
+        if refused:
+            self._lull.plan(refused)
 
     def _handle(self, event: Event) -> None:
         now, kind = time.monotonic(), type(event)

@@ -4,7 +4,7 @@ Each wake-up of the server takes the core away from an engine and finds its own 
 of what a refusal costs. While all engines are busy, nothing that arrives could start before one of them is done. So
 the server sleeps until then, or for a moment that a refusal may well take, and takes what has arrived together. Network
 drivers do the same with interrupts (Mogul and Ramakrishnan, "Eliminating receive livelock in an interrupt-driven
-kernel", 1997).
+kernel", 1997), and as these it stops gathering in a burst: where many came in one turn, the next are there already.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import asyncio
 import select
 from collections.abc import Callable, Sequence
 
-__all__ = ["Lull"]
+__all__ = ["MANY", "Lull"]
+
+# So many refusals have shared the wake-up of their turn well enough.
+MANY = 4
 
 
 class Lull:
@@ -26,9 +29,11 @@ class Lull:
         self._descriptors = descriptors
         self._planned = False
 
-    def plan(self) -> None:
-        """Sleep as soon as what is ready has been done and written."""
-        if not self._planned:
+    def plan(self, refused: int) -> None:
+        """Sleep as soon as what is ready has been done and written, unless so many were `refused` together that others
+        of their burst wait.
+        """
+        if not self._planned and refused < MANY:
             self._planned = True
             # Transports write at the end of a turn of the loop, so not in this one.
             loop = asyncio.get_running_loop()
