@@ -38,19 +38,23 @@ def turn_weights(network: Any) -> None:
     import openvino as ov
     from openvino import opset13 as opset
 
-    turned: dict[str, Any] = {}
-    for node in network.get_ordered_ops():
-        if node.get_type_name() != "MatMul":
+    for weights in network.get_ordered_ops():
+        if weights.get_type_name() != "Constant" or len(weights.shape) != 2:
             continue
-        weights, attributes = node.input_value(1).get_node(), node.get_attributes()
-        if weights.get_type_name() != "Constant" or len(weights.shape) != 2 or attributes["transpose_b"]:
+        takers = [port.get_node() for port in weights.output(0).get_target_inputs() if port.get_index() == 1]
+        products = [node for node in takers if _takes_as_stored(node)]
+        if not products:
             continue
-        name = weights.get_friendly_name()
-        if name not in turned:
-            turned[name] = opset.constant(np.ascontiguousarray(weights.data.T))
-        product: Any = opset.matmul(node.input_value(0), turned[name], attributes["transpose_a"], True)
-        product.set_friendly_name(node.get_friendly_name())
-        ov.utils.replace_node(node, product)
+        # Once for all products that take them.
+        turned = opset.constant(np.ascontiguousarray(weights.data.T))
+        for node in products:
+            product: Any = opset.matmul(node.input_value(0), turned, node.get_attributes()["transpose_a"], True)
+            product.set_friendly_name(node.get_friendly_name())
+            ov.utils.replace_node(node, product)
+
+
+def _takes_as_stored(node: Any) -> bool:
+    return node.get_type_name() == "MatMul" and not node.get_attributes()["transpose_b"]
 
 
 def branching(copies: Sequence[Any], lengths: Sequence[int]) -> Any:
