@@ -39,7 +39,7 @@ from hasten.zoo.open import zoo_data, zoo_model
 from quality import SHARE, Found, Quality, page
 
 PAGE = Path(__file__).parent.parent / "docs" / "search.md"
-MODELS = ("magika", "face-detector")
+MODELS = ("magika", "ppocr-rec", "face-detector")
 BOUND = 0.01
 PLAN = Plan(rounds=40, runs=4, samples=64, seed=17)
 PATIENCE_S = 60.0
