@@ -82,6 +82,7 @@ def optimize(
     metric: str | None = None,
     name: str | None = None,
     seed: int = 0,
+    split_seed: int = 0,
     budget_s: float = BUDGET_S,
     fold_preprocess: bool = False,
     rehearse: bool = True,
@@ -95,12 +96,16 @@ def optimize(
     `model`: a file (ONNX, TFLite, OpenVINO, or a PyTorch program), `zoo:NAME`, a `torch.nn.Module`, or
     `module:function` that gives one. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or `module:function`; by
     default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of
-    at most 0.005. `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw
+    at most 0.005. `seed` draws the orders in which sides and samples are measured, and arrivals; which samples choose
+    and which make the claim stays the same. `split_seed` deals them anew: another experiment, that the record names.
+    `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw
     pixels. `rehearse` chooses serving defaults for the answer and tries the real server with them, which takes up to a
     minute beside the budget; without it, objectives at a load stay open. `exhaustive` tries every candidate in full
     instead of what promises most, however long that takes: to check the search itself. Raises `UserError` for bad
     input, `MissingError` for what this machine lacks, `StorageError` for a full disk.
     """
+    if min(seed, split_seed) < 0:
+        raise UsageError("A seed is a whole number from 0.", remedy="Write --seed 0.")
     if data is None and not str(model).startswith(PREFIX):
         raise DataError(
             "No data was given.",
@@ -120,11 +125,12 @@ def optimize(
         render=lambda record: render(record, title=title),
         prepare=_preparation(dataset) if fold_preprocess else (),
         seed=seed,
+        split_seed=split_seed,
         budget_s=budget_s,
         exhaustive=exhaustive,
         resume=resume,
         overwrite=overwrite,
-        command=_command(_said(model), data, slo, metric, out, seed, budget_s, chosen),
+        command=_command(_said(model), data, slo, metric, out, (seed, split_seed), budget_s, chosen),
         listener=listener,
         history=_history_file(),
         deployer=RealDeployer() if rehearse else None,
@@ -318,7 +324,7 @@ def _command(
     slo: str | Path | Goal | None,
     metric: str | None,
     out: str | Path,
-    seed: int,
+    seeds: tuple[int, int],
     budget_s: float,
     chosen: Mapping[str, bool],
 ) -> str:
@@ -331,4 +337,5 @@ def _command(
     if metric:
         words.append(f"--metric {metric}")
     words += [flag for flag, is_chosen in chosen.items() if is_chosen]
-    return " ".join([*words, f"--out {out}", f"--budget {budget_s:g}s", f"--seed {seed}"])
+    words += [f"--split-seed {seeds[1]}"] if seeds[1] else []
+    return " ".join([*words, f"--out {out}", f"--budget {budget_s:g}s", f"--seed {seeds[0]}"])

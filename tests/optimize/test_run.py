@@ -210,6 +210,24 @@ def test_no_holdout_sample_is_looked_at_before_the_picks_are_fixed(make_job: Mak
     assert holdout & set(data.looks[at_opening[0] :])
 
 
+@pytest.mark.parametrize(("seeds", "dealt"), [({"seed": 1}, 0), ({"split_seed": 1}, 1)])
+def test_another_seed_measures_in_another_order_and_only_another_split_seed_deals_anew(
+    make_job: Make, dataset: Dataset, seeds: dict[str, int], dealt: int
+) -> None:
+    """Whoever runs again until the luck of another holdout passes must say so."""
+    data, at_opening = watched(dataset), list[int]()
+
+    def listen(progress: Progress) -> None:
+        if progress.stage.startswith("picked on tuning data"):
+            at_opening.append(len(data.looks))
+
+    record = run(make_job(data=data, listener=listen, **seeds)).record
+    assert record.data["split_seed"] == dealt
+    chosen_by = set(data.looks[3 : at_opening[0]])
+    untouched = [deal for deal in (0, 1) if not chosen_by & set(split(dataset, seed=deal).holdout.open([]).indices)]
+    assert untouched == [dealt]
+
+
 def test_holdout_answers_change_no_choice(make_job: Make, dataset: Dataset) -> None:
     """Poison every holdout label: the picks stay the same, only the claim changes."""
     honest = run(make_job()).record

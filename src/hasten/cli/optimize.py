@@ -22,7 +22,16 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 @click.option("--out", required=True, type=click.Path(), help="The bundle folder to write.")
 @click.option("--metric", help="Built-in name or module:attribute; the data's own by default.")
 @click.option("--name", help="The model's name when it is served; the file's by default.")
-@click.option("--seed", default=0, show_default=True, help="Deals the samples into splits.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws orders of measuring, and arrivals."
+)
+@click.option(
+    "--split-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Deals the samples into splits: other data to choose by and to claim on.",
+)
 @click.option("--budget", default="10m", show_default=True, help="Time to spend, such as 90s, 10m or 1h.")
 @click.option(
     "--fold-preprocess", is_flag=True, help="Move the data's preprocessing into the graph: clients send pixels."
@@ -42,6 +51,7 @@ def command(
     metric: str | None,
     name: str | None,
     seed: int,
+    split_seed: int,
     budget: str,
     fold_preprocess: bool,
     rehearse: bool,
@@ -67,6 +77,7 @@ def command(
             metric=metric,
             name=name,
             seed=seed,
+            split_seed=split_seed,
             budget_s=seconds(budget),
             fold_preprocess=fold_preprocess,
             rehearse=rehearse,

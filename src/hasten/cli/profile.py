@@ -29,7 +29,7 @@ _WIDTH = 120
 @click.option("--precision", type=click.Choice(get_args(Precision)), help="Arithmetic; f32 by default.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write the page.")
 @click.option("--trace", type=click.Path(path_type=Path), metavar="FILE.json", help="Write a trace for Perfetto.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the order of samples.")
 @verb("profile")
 def command(
     model: str,

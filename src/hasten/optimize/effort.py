@@ -66,14 +66,15 @@ class ClaimEffort(Value, frozen=True):
     samples: int
     picks: int
 
-    @property
-    def plan(self) -> Plan:
-        """The plan of a claim's rounds."""
-        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2, spares=True)
+    def plan(self, seed: int) -> Plan:
+        """The plan of a claim's rounds; another `seed` draws other orders of sides and samples."""
+        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2 * seed + 2, spares=True)
 
 
-def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo) -> Effort:
-    """Spend half of each trial's time on rounds of latency and half on accuracy."""
+def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo, *, seed: int = 0) -> Effort:
+    """Spend half of each trial's time on rounds of latency and half on accuracy. `seed` draws the orders of sides and
+    samples, other ones than those of claims.
+    """
     seconds = _pilot_s(arm, splits)
     for_trial = budget_s * _TUNING / (candidates + 1) / 2
     planned = claim_effort(seconds, (_HOPED,), budget_s * _CLAIM, slo, len(splits.holdout))
@@ -88,7 +89,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
         tuning=Plan(
             rounds=_rounds(for_trial / (2 * (_RUNS_TUNING + WARMUP) * seconds), _FEWEST_TUNING, most=30),
             runs=_RUNS_TUNING,
-            seed=1,
+            seed=2 * seed + 1,
         ),
         tuning_samples=int(min(len(splits.choosing), max(_FEWEST_SAMPLES, for_trial / seconds))),
         holdout_samples=planned.samples,

@@ -29,7 +29,8 @@ class Job:
     """Everything that one optimization is asked for. `render` makes the report page; `command` is how to run it
     again. `prepare` changes the model's interface first, for reference and candidates alike. `history` is the file
     with what earlier runs taught (`hasten.optimize.history`); `deployer` chooses serving defaults and rehearses them.
-    `exhaustive` measures every candidate in full; the budget then says only how much each is measured.
+    `seed` draws orders and arrivals; `split_seed` deals the samples into splits (docs/decisions/0029). `exhaustive`
+    measures every candidate in full; the budget then says only how much each is measured.
     """
 
     model: Path
@@ -40,6 +41,7 @@ class Job:
     render: Callable[[Record], str]
     prepare: tuple[Step, ...] = ()
     seed: int = 0
+    split_seed: int = 0
     budget_s: float = BUDGET_S
     exhaustive: bool = False
     resume: bool = False

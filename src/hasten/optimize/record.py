@@ -97,6 +97,7 @@ class Recorder:
             "calibration": len(self._splits.calibration),
             "tuning": len(self._splits.tuning),
             "holdout": len(self._splits.holdout),
+            "split_seed": self._job.split_seed,
             "metric": data.metric.name,
             **({"lengths": self._lengths} if self._lengths else {}),
             "labels": "yes" if data.labelled else "no: agreement with the reference",

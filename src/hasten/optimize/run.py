@@ -67,7 +67,7 @@ def run(job: Job) -> Outcome:
     trained = open_model(job.model)
     if not job.prepare:
         _check_data(trained, job.data)
-    splits = split(job.data, seed=job.seed)
+    splits = split(job.data, seed=job.split_seed)
     log = TrialLog(job.out, _run_key(job, trained), resume=job.resume)
     try:
         model = _prepared(job, trained, splits, log.folder / "prepared")
@@ -114,7 +114,7 @@ class _Run:
         job = self._job
         wishes, impossible = self._plan()
         with self._open_reference() as arm:
-            effort = effort_for(arm, self._splits, len(wishes), job.budget_s, job.goal.slo)
+            effort = effort_for(arm, self._splits, len(wishes), job.budget_s, job.goal.slo, seed=job.seed)
             self._tuning_s = effort.tuning_s
             tuned = self._tuning(arm, effort).run(self._reference, wishes)
             self._builds |= tuned.builds
@@ -285,7 +285,7 @@ class _Run:
         ids = [variant.id for variant in variants]
         self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
         holdout = self._splits.holdout.open(ids)
-        bench = self._bench(arm, "holdout", effort.plan, _first(holdout, effort.samples))
+        bench = self._bench(arm, "holdout", effort.plan(self._job.seed), _first(holdout, effort.samples))
         trials: list[Trial] = []
         for number, variant in enumerate((self._reference, *variants)):
             self._say(f"claim {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
@@ -362,7 +362,7 @@ def _unclaimed(item: Evidence, claimed: int, budget_s: float) -> Rejection:
 
 
 def _run_key(job: Job, model: Model) -> str:
-    asked = (job.goal, job.seed, job.budget_s, job.exhaustive, job.prepare)
+    asked = (job.goal, job.seed, job.split_seed, job.budget_s, job.exhaustive, job.prepare)
     return fingerprint(model.digest, job.data.digest(), *asked, environment())
 
 
