@@ -36,11 +36,14 @@ MODELS = (TINY, KINDS)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument(
+        "--source", type=Path, default=hasten.SOURCE, help="the tree that answers, such as build/native"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         bundles = [write_bundle(model, work / model.name) for model in MODELS]
-        with triton.running(MODELS, work) as theirs, hasten.running(bundles, work) as ours:
+        with triton.running(MODELS, work) as theirs, hasten.running(bundles, work, source=given.source) as ours:
             found = compare(outcomes(ours), outcomes(theirs), read_differences())
     given.out.write_text(page(found, triton.TRITON_VERSION))
     problems = [one for one in found if one.problem]

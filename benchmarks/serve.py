@@ -12,7 +12,8 @@ import argparse
 import math
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from hasten.measure.circumstances import Machine, circumstances
 from servers import hasten, litserve, mlserver, triton
 from servers.identity import LARGE, SMALL, write_bundle
 from servers.process import Server
-from serving.cases import CASES, COMPILED, LOCAL, Case, check, loads
+from serving.cases import CASES, COMPILED, COMPILED_LOCAL, LOCAL, OURS, SERVERS, Case, check, loads
 from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
 from serving.page import page
 from serving.real import MODELS, REAL_LONGER, in_process, mean_batch, real
@@ -39,6 +40,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="at least 6  [default: 12]")
     parser.add_argument("--seconds", type=float, help="length of a burst, whole seconds  [default: 2]")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument(
+        "--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="hasten and one peer at least"
+    )
+    parser.add_argument(
+        "--cases", nargs="+", default=[""], help="those whose names hold one of these words, such as 128"
+    )
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--native", type=Path, default=NATIVE, help="the compiled tree; without one it takes no part")
     parser.add_argument("--out", type=Path, default=PAGE)
@@ -52,7 +60,7 @@ def main() -> int:
         work, rng = Path(folder), np.random.default_rng(0)
         races = peers(work, given, rng, stack)
         stack.pop_all().close()
-        reals = [against_engine(name, work, given, rng) for name in MODELS]
+        reals = [against_engine(name, work, given, rng) for name in given.models]
     around = circumstances(before, machine.snapshot())
     given.out.write_text(page(races, reals, around, given))
     for line in (*map(str, races), *map(str, reals)):
@@ -64,22 +72,8 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     """All servers at once, a burst for each in every case of every round."""
     models = (SMALL, LARGE)
     bundles = [write_bundle(model, work / model.name) for model in models]
-    local, native = work / "local", work / "native"
-    local.mkdir()
-    native.mkdir()
-    in_one = '[workers]\nisolation = "none"\n'
-    started = [
-        stack.enter_context(hasten.running(bundles, work, core=SERVER_CORE)),
-        stack.enter_context(hasten.running(bundles, local, name=LOCAL, core=SERVER_CORE, config=in_one)),
-        stack.enter_context(triton.running(models, work, core=SERVER_CORE)),
-        stack.enter_context(mlserver.running(SMALL, work, core=SERVER_CORE)),
-        stack.enter_context(litserve.running(work, core=SERVER_CORE)),
-    ]
-    if given.native.is_dir():
-        compiled = hasten.running(bundles, native, name=COMPILED, core=SERVER_CORE, source=given.native)
-        started.append(stack.enter_context(compiled))
-    servers = {server.name: server for server in started}
-    races = [Race(case) for case in CASES]
+    servers = {name: stack.enter_context(serving(name, bundles, work, given.native)) for name in taking_part(given)}
+    races = [Race(case) for case in CASES if any(word in case.name for word in given.cases)]
     turns = [(race, name) for race in races for name in race.case.servers if name in servers]
     asked = {(race.case.name, name): loads(race.case, name, given.connections) for race, name in turns}
     for race, name in turns:
@@ -96,6 +90,26 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     return races
 
 
+def taking_part(given: argparse.Namespace) -> list[str]:
+    """The servers that are asked for and are there."""
+    return [name for name in given.servers if given.native.is_dir() or name not in (COMPILED, COMPILED_LOCAL)]
+
+
+def serving(name: str, bundles: Sequence[Path], work: Path, native: Path) -> AbstractContextManager[Server]:
+    """A server by its name, pinned to its core."""
+    if name in OURS:
+        folder = work / name.replace(", ", "-").replace(" ", "-")
+        folder.mkdir()
+        config = '[workers]\nisolation = "none"\n' if name in (LOCAL, COMPILED_LOCAL) else ""
+        source = native if name in (COMPILED, COMPILED_LOCAL) else hasten.SOURCE
+        return hasten.running(bundles, folder, name=name, core=SERVER_CORE, config=config, source=source)
+    if name == "triton":
+        return triton.running((SMALL, LARGE), work, core=SERVER_CORE)
+    if name == "MLServer":
+        return mlserver.running(SMALL, work, core=SERVER_CORE)
+    return litserve.running(work, core=SERVER_CORE)
+
+
 def burst(case: Case, server: Server, load: HttpLoad | GrpcLoad, seconds: float, work: Path) -> Burst:
     """One burst, with the processor time that the server and its workers spent on each request."""
     port = server.grpc if case.kind == "grpc" else server.http
@@ -110,10 +124,20 @@ def against_engine(name: str, work: Path, given: argparse.Namespace, rng: np.ran
     """A real model through the server, and the same engine without one, in turn."""
     model, seconds = real(name, work), REAL_LONGER * given.seconds
     race = RealRace(name, model.shapes)
-    with hasten.running([model.bundle], work, core=SERVER_CORE) as server, in_process(model, SERVER_CORE) as engine:
-        model.load.run(server.http, 1, LOAD_CORE, work)
+    with ExitStack() as stack:
+        engine, servers = stack.enter_context(in_process(model, SERVER_CORE)), dict[str, Server]()
+        for side in ("hasten", *([COMPILED] if given.native.is_dir() else [])):
+            (folder := work / f"{name}-{side[8:] or 'plain'}").mkdir()
+            source = given.native if side == COMPILED else hasten.SOURCE
+            up = hasten.running([model.bundle], folder, core=SERVER_CORE, source=source)
+            servers[side] = stack.enter_context(up)
+            model.load.run(servers[side].http, 1, LOAD_CORE, work)
         for _ in range(given.rounds):
-            for side in rng.permutation(["server", "engine"]):
+            for side in rng.permutation([*servers, "engine"]):
+                if side == COMPILED:
+                    race.compiled.append(model.load.run(servers[side].http, seconds, LOAD_CORE, work)[0].rate)
+                    continue
+                server = servers["hasten"]
                 if side == "engine":
                     rate, cpu_us = engine.run(seconds)
                     race.engine.append(rate)

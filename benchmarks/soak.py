@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(MINUTES), help="which, by comma")
     parser.add_argument("--minutes", type=float, help="for each row, instead of its own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--source", type=Path, default=hasten.SOURCE, help="the tree that serves, such as build/native")
     given = parser.parse_args()
     failed = 0
     for name in given.rows.split(","):
@@ -50,7 +51,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             bundle, variables = write_bundle(MODELS[name], work / "tiny"), VARIABLES if name in GUARDED else {}
-            with hasten.running([bundle], work, more=FLAGS.get(name, ()), variables=variables) as server:
+            flags = FLAGS.get(name, ())
+            with hasten.running([bundle], work, more=flags, variables=variables, source=given.source) as server:
                 try:
                     said = soak(name, server, 60 * minutes, random.Random(given.seed), bundle)
                 except AssertionError as error:

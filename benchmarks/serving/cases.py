@@ -16,13 +16,15 @@ from servers.identity import LARGE, SMALL, Identity
 from servers.process import Server
 from serving.load import GrpcLoad, HttpLoad
 
-__all__ = ["CASES", "COMPILED", "LOCAL", "OURS", "Case", "check", "loads"]
+__all__ = ["CASES", "COMPILED", "COMPILED_LOCAL", "LOCAL", "OURS", "SERVERS", "Case", "check", "loads"]
 
 # hasten with its engines in the server's process: for information, no peer.
 LOCAL = "hasten, no isolation"
 # Its request path compiled (make native): for information too, since nothing that is released is.
 COMPILED = "hasten, compiled"
-OURS = ("hasten", LOCAL, COMPILED)
+COMPILED_LOCAL = "hasten, compiled, no isolation"
+OURS = ("hasten", LOCAL, COMPILED, COMPILED_LOCAL)
+SERVERS = (*OURS, "triton", "MLServer", "LitServe")
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 

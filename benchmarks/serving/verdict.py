@@ -56,7 +56,7 @@ class Race:
 @dataclass(slots=True)
 class RealRace:
     """A real model through the server and in process: rows per second, processor time for a row, rows a batch at the
-    server; one of each for a round.
+    server; one of each for a round. `compiled` are rows per second with the request path compiled.
     """
 
     name: str
@@ -66,6 +66,12 @@ class RealRace:
     server_cpu_us: list[float] = field(default_factory=list)
     engine_cpu_us: list[float] = field(default_factory=list)
     batch: list[float] = field(default_factory=list)
+    compiled: list[float] = field(default_factory=list)
+
+    @property
+    def share_compiled(self) -> Figure:
+        """The same with the request path compiled."""
+        return speedup(self.compiled, self.engine[: len(self.compiled)])
 
     @property
     def share(self) -> Figure:
