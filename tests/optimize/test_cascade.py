@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.data import Dataset
+from hasten.data.split import split
 from hasten.engine.base import Device, Probe
 from hasten.measure.base import AnswerBook, Arm, Pair, Plan
 from hasten.measure.margins import Margins
@@ -243,3 +244,36 @@ def test_a_narrow_format_that_is_safe_gets_a_cascade_where_margins_tell(make_job
     record = run(make_job(loader=world)).record
     assert record.picked.endswith("-cascade")
     assert any(item.variant.id == record.picked.removesuffix("-cascade") for item in record.tuning)
+
+
+class Rare(World):
+    """bf16 gets just these samples wrong."""
+
+    def __init__(self, model: Path, wrong: set[float]) -> None:
+        super().__init__(model)
+        self._wrong = np.array(sorted(wrong), np.float32)
+
+    def _answer(self, x: Any, limit: float) -> dict[str, Any]:
+        right = x[:, :CLASSES].argmax(1)
+        wrong = np.isin(x[:, 3], self._wrong) & (limit == 0.0)
+        scores = np.zeros((len(x), CLASSES), np.float32)
+        scores[np.arange(len(x)), np.where(wrong, (right + 1) % CLASSES, right)] = np.where(wrong, 0.1, 1.0)
+        return {"y": scores}
+
+
+@pytest.mark.parametrize("unseen", [0, 8], ids=["rare", "frequent"])
+def test_whoever_is_asked_how_close_its_calls_are_is_judged_by_all_answers_that_it_gave(
+    make_job: Callable[..., Job], dataset: Dataset, unseen: int
+) -> None:
+    """A short budget lets candidates answer the first hundred only: two of these are wrong, and few or many others."""
+    choosing = split(dataset).choosing.indices
+    wrong = {float(dataset.inputs(i)["x"][3]) for i in [*choosing[40:42], *choosing[100 : 100 + unseen]]}
+    notes: list[str] = []
+    world = Rare(make_job().model, wrong)
+    job = make_job(loader=world, budget_s=20.0, listener=lambda progress: notes.append(progress.note or ""))
+    record = run(job).record
+    [plain] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t"]
+    change = plain.measurement.accuracy_change
+    assert (change.n, change.value) == (len(choosing), pytest.approx(-(2 + unseen) / len(choosing)))
+    assert (why_not(plain, job.goal, 450) is None) == (not unseen)
+    assert any(note.startswith("openvino-bf16-2t:") and note.endswith("on all data for choosing") for note in notes)

@@ -20,7 +20,7 @@ from hasten.spec.progress import Progress
 from hasten.stats.bootstrap import Z95, Z99
 from hasten.stats.change import binary_change, mean_change, share, statistic, statistic_change
 
-__all__ = ["AccuracyMeter", "answers_of", "change_of", "fill_book", "rows_of"]
+__all__ = ["AccuracyMeter", "accuracy_figures", "answers_of", "change_of", "fill_book", "rows_of"]
 
 
 class AccuracyMeter:
@@ -33,21 +33,26 @@ class AccuracyMeter:
 
     def measure(self, pair: Pair) -> dict[str, Figure]:
         """Answer every sample with the candidate, and with the reference where the book lacks it."""
-        dataset, indices = pair.data.dataset, pair.data.indices
+        indices = pair.data.indices
         fill_book(pair)
         # The reference against itself: its answers are known, and asking twice would only cost time.
         own = pair.book.answers
         answers = {i: own[i] for i in indices} if pair.itself else answers_of(pair.candidate, pair.data, pair)
         pair.book.given[pair.label] = answers
-        figures: dict[str, Figure] = {}
-        for position, metric in enumerate(dataset.metrics):
-            names = self.names if position == 0 else (metric.name, f"{metric.name}_change")
-            before, after = rows_of(metric, pair, answers)
-            seed = pair.plan.seed
-            figures |= {names[0]: _value(metric, after, seed), names[1]: change_of(metric, before, after, seed)}
-            if position == 0 and pair.plan.spares:
-                figures["accuracy_change_spare"] = change_of(metric, before, after, seed, Z99)
-        return figures
+        return accuracy_figures(pair, answers)
+
+
+def accuracy_figures(pair: Pair, answers: Mapping[int, Any]) -> dict[str, Figure]:
+    """The figures of `AccuracyMeter` from decoded answers that are there already, to all samples of the pair."""
+    figures: dict[str, Figure] = {}
+    for position, metric in enumerate(pair.data.dataset.metrics):
+        names = AccuracyMeter.names if position == 0 else (metric.name, f"{metric.name}_change")
+        before, after = rows_of(metric, pair, answers)
+        seed = pair.plan.seed
+        figures |= {names[0]: _value(metric, after, seed), names[1]: change_of(metric, before, after, seed)}
+        if position == 0 and pair.plan.spares:
+            figures["accuracy_change_spare"] = change_of(metric, before, after, seed, Z99)
+    return figures
 
 
 def answers_of(arm: Arm, data: Subset, pair: Pair) -> dict[int, Any]:

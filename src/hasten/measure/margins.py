@@ -6,14 +6,15 @@ least one where there are many positions. Answers that a small error changes hav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from hasten.data.dataset import Arrays
 from hasten.data.feed import feed, sample_for, unbatch
-from hasten.measure.accuracy import change_of, fill_book, rows_of
+from hasten.measure.accuracy import accuracy_figures, change_of, fill_book, rows_of
 from hasten.measure.base import Pair
 from hasten.spec.measurement import Figure
 from hasten.stats.ranks import lower
@@ -27,12 +28,15 @@ _Rows = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """By sample: the margin of the candidate's answer, and the rows of the metric before (reference) and after."""
+    """By sample: the margin of the candidate's answer, and the rows of the metric before (reference) and after. The
+    decoded `answers` are by the sample's index in the whole dataset.
+    """
 
     margins: _Rows
     before: _Rows
     after: _Rows
     pair: Pair
+    answers: Mapping[int, Any] = field(default_factory=dict[int, Any])
 
     def below(self, share: float) -> float:
         """The margin below which this share of the samples lies."""
@@ -52,6 +56,10 @@ class Margins:
             return False
         right = self.before[:, 0] > 0
         return lower(self.margins[~right], self.margins[right]) < _TELLING
+
+    def figures(self) -> dict[str, Figure]:
+        """Accuracy and its change on all these samples, with no answer computed again."""
+        return accuracy_figures(self.pair, self.answers)
 
     def share_below(self, limit: float) -> float:
         """The share of the samples whose margin is below `limit`."""
@@ -97,4 +105,4 @@ def margins_of(pair: Pair) -> Margins | None:
         margins.append(margin)
         answers[index] = dataset.decode(outputs)
     before, after = rows_of(dataset.metric, pair, answers)
-    return Margins(np.array(margins), before, after, pair)
+    return Margins(np.array(margins), before, after, pair, answers)

@@ -21,11 +21,11 @@ from hasten.optimize.cascade import can_cascade, cascading, is_cascade, limit_fo
 from hasten.optimize.pick import accuracy_trouble, by_speed, gain_of, why_not
 from hasten.optimize.races import Races
 from hasten.optimize.trial import Bench, accuracy_of, pair_of
-from hasten.optimize.trials import Trial, TrialLog, fingerprint
-from hasten.optimize.tuned import Tuned, speed_of
+from hasten.optimize.trials import Trial, TrialLog, fingerprint, tuning_key
+from hasten.optimize.tuned import Tuned, line, speed_of
 from hasten.optimize.wish import composed
 from hasten.spec.evidence import Evidence
-from hasten.spec.measurement import Measurement
+from hasten.spec.measurement import Figure, Measurement
 from hasten.spec.progress import Listener, Progress
 from hasten.spec.slo import Goal
 from hasten.spec.values import Value
@@ -114,6 +114,8 @@ class SecondChances:
             with self.bench.loader(model, variant.target) as arm:
                 margins = margins_of(pair_of(replace(self.bench, data=self.races.data), variant, model, arm))
             limit = None
+            if margins is not None:
+                self._learn(tuned, variant, margins.figures())
             if margins is not None and (margins.changed or margins.are_telling):
                 gain = _fastest(tuned, lambda one: one == variant)
                 # In f32 on the same engine, or as the reference where that is not known.
@@ -122,6 +124,16 @@ class SecondChances:
             kept = [] if limit is None else [limit]
             self.log.put(key, kept)
         return kept[0] if kept else None
+
+    def _learn(self, tuned: Tuned, variant: Variant, figures: dict[str, Figure]) -> None:
+        """Judge a trial anew by all data for choosing: it may have had fewer, and rare losses show on many only."""
+        for at, trial in enumerate(tuned.trials):
+            if trial.variant == variant and trial.evidence is not None:
+                evidence = judge(variant, trial.evidence.measurement.with_figures(figures), self.goal)
+                tuned.trials[at] = msgspec.structs.replace(trial, evidence=evidence)
+                self.log.put(tuning_key(variant), tuned.trials[at])
+                if evidence.measurement.accuracy_change != trial.evidence.measurement.accuracy_change:
+                    self._note(variant.id, f"{line(tuned.trials[at])} on all data for choosing")
 
     def _chance(self, variant: Variant, margins: Margins, below: float) -> float:
         """How likely a claim is to be proven with answers below this margin computed again; 0 or 1 where answers are

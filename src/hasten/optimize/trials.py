@@ -19,7 +19,7 @@ from hasten.spec.evidence import ClassChanges, Evidence, Rejection, Story
 from hasten.spec.values import Value
 from hasten.spec.variant import Variant
 
-__all__ = ["Trial", "TrialLog", "fingerprint"]
+__all__ = ["Trial", "TrialLog", "fingerprint", "tuning_key"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,12 @@ class Trial(Value, frozen=True):
     stories: tuple[Story, ...] = ()
     classes: ClassChanges | None = None
     seconds: float = 0.0
+
+
+def tuning_key(variant: Variant) -> str:
+    """Where the log keeps a trial on tuning data. Mixes of one name differ in what they leave as it was."""
+    mix = f"/{fingerprint(variant.recipe)[:12]}" if variant.id.endswith("-mixed") else ""
+    return f"tuning/{variant.id}{mix}"
 
 
 def fingerprint(*parts: object) -> str:

@@ -32,7 +32,7 @@ from hasten.optimize.plan import second_wave
 from hasten.optimize.races import Races
 from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, stand_by, unlikely
 from hasten.optimize.trial import Bench, Loader, try_variant
-from hasten.optimize.trials import Trial, TrialLog, fingerprint
+from hasten.optimize.trials import Trial, TrialLog, tuning_key
 from hasten.optimize.tuned import Tuned, line, refused
 from hasten.optimize.wish import Composed, Want, Wish, compose, composed
 from hasten.spec.measurement import Figure
@@ -147,9 +147,7 @@ class Tuning:
         self._measure(tuned, made.variant, built_s=self.bench.clock.now() - started)
 
     def _measure(self, tuned: Tuned, variant: Variant, built_s: float = 0.0) -> Trial:
-        key = f"tuning/{variant.id}"
-        if variant.id.endswith("-mixed"):
-            key += "/" + fingerprint(variant.recipe)[:12]
+        key = tuning_key(variant)
         trial = self.log.get(key, Trial)
         if trial is None:
             bench = self.bench if variant.id == REFERENCE else replace(self.bench, behind=self._behind(tuned, variant))
