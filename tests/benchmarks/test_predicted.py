@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure, unmeasured
 from hasten.spec.serving import Prediction, Rehearsal
-from predicted import Row, error, page
+from predicted import Row, error, is_open, page
 
 
 def figure(value: float) -> Figure:
@@ -43,4 +44,13 @@ def test_each_load_has_its_line_and_the_page_counts_those_within_the_bar() -> No
     told = page([row(9.0, 10.0), row(13.0, 10.0, share=0.3, failed=2)], environment())
     assert "| 60%, 10/s | 700, 7 | 9 | 10 | -10% | yes | 10 | 10 | +0% | yes |" in told
     assert "| 30%, 10/s | 700, 7; 2 not answered | 13 | 10 | +30% | no |" in told
-    assert "p99 in 1 of 2 rows, throughput in 2." in told
+    assert "p99 in 1 of 2 rows, and open in 0 more; throughput in 2." in told
+
+
+@pytest.mark.parametrize(("told", "word"), [(11.4, "yes"), (13.5, "open"), (13.9, "no"), (7.7, "open"), (7.6, "no")])
+def test_a_prediction_that_is_close_to_something_within_the_interval_is_open(told: float, word: str) -> None:
+    one = row(told, 10.0)
+    wide = Figure(value=10.0, low=9.0, high=12.0, n=9)
+    one = msgspec.structs.replace(one, found=msgspec.structs.replace(one.found, latency_p99_ms=wide))
+    assert is_open(one, "latency_p99_ms") == (word == "open")
+    assert f"| {word} | 10 | 10 |" in page([one], environment())

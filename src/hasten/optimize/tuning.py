@@ -24,6 +24,7 @@ from hasten.errors import EngineError, MissingError
 from hasten.measure.base import Plan
 from hasten.measure.contention import Watch
 from hasten.optimize.build import Builder
+from hasten.optimize.cascade import is_cascade
 from hasten.optimize.chances import SecondChances
 from hasten.optimize.forecast import WORTH, Forecast, Prospect
 from hasten.optimize.payoff import drop_what_does_not_pay
@@ -186,8 +187,10 @@ class Tuning:
         return leader_of(in_f32, self.goal, self.holdout_samples)
 
     def _behind(self, tuned: Tuned, variant: Variant) -> Callable[[Figure], str | None] | None:
-        """Rules out what is far behind; where memory counts, a slow candidate may still be the one."""
-        if self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
+        """Rules out what is far behind; where memory counts, a slow candidate may still be the one, and a cascade is
+        there for when what is faster turns out to lose too much.
+        """
+        if is_cascade(variant) or self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
             return None
         return behind(self._sure(tuned) if variant.target.precision == "f32" else self._leader(tuned))
 
