@@ -273,7 +273,7 @@ def test_whoever_is_asked_how_close_its_calls_are_is_judged_by_all_answers_that_
     wrong = {float(dataset.inputs(i)["x"][3]) for i in [*choosing[40:42], *choosing[100 : 100 + unseen]]}
     notes: list[str] = []
     world = Rare(make_job().model, wrong)
-    job = make_job(loader=world, budget_s=20.0, listener=lambda progress: notes.append(progress.note or ""))
+    job = make_job(loader=world, budget_s=40.0, listener=lambda progress: notes.append(progress.note or ""))
     record = run(job).record
     [plain] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t"]
     change = plain.measurement.accuracy_change
