@@ -24,7 +24,7 @@ from hasten.optimize.run import Job, run
 from hasten.spec.applied import Applied
 from hasten.spec.target import Precision, Target
 from hasten.spec.variant import Step, Variant
-from hasten.testing import FakeArm
+from hasten.testing import FakeArm, ManualClock
 from hasten.transform.base import TransformFailed
 
 CLASSES = 3
@@ -282,3 +282,15 @@ def test_whoever_is_asked_how_close_its_calls_are_is_judged_by_all_answers_that_
     [cascade] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t-cascade"]
     assert cascade.measurement.accuracy_change.value == 0.0, "slower, and measured in full: a claim may need it"
     assert any(note.startswith("openvino-bf16-2t:") and note.endswith("on all data for choosing") for note in notes)
+
+
+def test_halfway_what_is_fast_and_may_lose_too_much_is_settled_before_others_are_tried(
+    make_job: Callable[..., Job], dataset: Dataset
+) -> None:
+    choosing = split(dataset).choosing.indices
+    world = Rare(make_job().model, {float(dataset.inputs(i)["x"][3]) for i in choosing[40:42]})
+    record = run(make_job(loader=world, budget_s=40.0, clock=ManualClock(step_s=0.8))).record
+    tried = [item.variant.id for item in record.tuning]
+    assert tried[-1] == "openvino-bf16-2t-cascade"
+    late = [item for item in record.rejected if item.stage in ("budget", "forecast")]
+    assert "openvino-bf16-1t" in {item.variant.id for item in late}

@@ -78,11 +78,13 @@ class SecondChances:
 
     def give(self, tuned: Tuned) -> None:
         """Try what is worth it, and add the trials to `tuned`."""
-        self._cascade(tuned)
+        self.cascade(tuned)
         self._mix(tuned)
 
-    def _cascade(self, tuned: Tuned) -> None:
-        """The fastest of each kind that can compute close calls again does so, also where it is safe as it is."""
+    def cascade(self, tuned: Tuned) -> None:
+        """The fastest of each kind that can compute close calls again does so, also where it is safe as it is. Those
+        that have done so before do not again.
+        """
         for trial in self._worth(tuned, _may_cascade, safe_too=True):
             if self._late(_LAST):
                 return
@@ -90,6 +92,8 @@ class SecondChances:
 
     def _cascaded(self, tuned: Tuned, variant: Variant) -> None:
         """The variant with its close calls again in f32, where they are few enough."""
+        if any(is_cascade(trial.variant) and trial.variant.id == f"{variant.id}-cascade" for trial in tuned.trials):
+            return
         try:
             limit = self._limit(tuned, variant)
             if limit is None:

@@ -50,6 +50,9 @@ _ALWAYS = 2
 _FIRST = 0.7
 # The share after which something in f32 has its turn, where a narrower format leads.
 _STAND_BY = 0.35
+# The share after which what is fast and may lose too much is looked at more closely, before others are tried: where it
+# is much faster than what is safe, the search hangs on it.
+_SETTLE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,17 +84,22 @@ class Tuning:
         tuned = Tuned()
         self._measure(tuned, reference)
         self.forecast.learn(lesson_of_reference(reference))
-        self._search(tuned, wishes, _FIRST)
+        self._search(tuned, wishes, _FIRST, settle=_SETTLE)
         self._second_chances().give(tuned)
         honours = {name: engines.get(name).honours for name in {wish.target.engine for wish in wishes}}
         while more := [w for w in second_wave(self._best(tuned), honours, self.smaller) if w.id not in tuned.wishes]:
             self._search(tuned, more, 1.0)
         return tuned
 
-    def _search(self, tuned: Tuned, wishes: Sequence[Wish], share: float) -> None:
-        """Try wishes, the most rewarding first, while one is worth it and less than `share` of the time is spent."""
-        waiting = list(wishes)
+    def _search(self, tuned: Tuned, wishes: Sequence[Wish], share: float, settle: float = math.inf) -> None:
+        """Try wishes, the most rewarding first, while one is worth it and less than `share` of the time is spent. Once
+        `settle` of it is, the fastest so far compute their close calls again.
+        """
+        waiting, settled = list(wishes), self.exhaustive
         while waiting:
+            if self.spent() > settle and not settled:
+                settled = True
+                self._second_chances().cascade(tuned)
             prospect = self._next(tuned, waiting)
             wish = prospect.wish
             waiting.remove(wish)
