@@ -57,6 +57,17 @@ def test_only_what_speed_ranks_is_raced_once_more() -> None:
     assert finalists([evidence("a", ENERGY, speed=2.0, energy=2.0)], ENERGY, 1000) == []
 
 
+def test_the_run_off_has_the_best_of_each_kind_before_more_knobs_of_one() -> None:
+    fast = [evidence("openvino", FAST, speed=3.0 - at / 10, energy=1.0) for at in range(5)]
+    crowd = [
+        msgspec.structs.replace(item, variant=msgspec.structs.replace(item.variant, id=f"fast-{at}"))
+        for at, item in enumerate(fast)
+    ]
+    others = [evidence(name, FAST, speed=speed, energy=1.0) for name, speed in (("b", 2.0), ("c", 1.5), ("d", 1.4))]
+    racing = [item.variant.id for item in finalists([*others, *crowd], FAST, 1000)]
+    assert racing == ["fast-0", "fast-1", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("minimize", "speed"),
     [

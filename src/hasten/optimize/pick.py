@@ -29,10 +29,19 @@ _DOUBT = 1.25
 
 
 def finalists(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) -> list[Evidence]:
-    """Return the promising variants whose speed could still be the best: those for the run-off, at most four."""
+    """Return the promising variants whose speed could still be the best, the most promising first: those for the
+    run-off, at most four. The best of each kind that may be picked is among them, however many knobs of one kind are
+    faster: who did not race is picked after all who did.
+    """
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
     ranked = sorted(promising, key=lambda item: -gain_of(item, goal) / _doubt(item, goal, holdout_samples))
-    return ranked[:FINALISTS] if by_speed(goal) else []
+    firsts: dict[object, Evidence] = {}
+    for item in ranked:
+        firsts.setdefault(_kind(item, cascades=is_cascade(item.variant)), item)
+    leaders = [item.variant.id for item in firsts.values()][:MOST]
+    others = [item.variant.id for item in ranked if item.variant.id not in leaders]
+    racing = [*leaders, *others][:FINALISTS]
+    return [item for item in ranked if item.variant.id in racing] if by_speed(goal) else []
 
 
 def pick(
