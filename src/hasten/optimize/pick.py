@@ -35,10 +35,7 @@ def finalists(candidates: Sequence[Evidence], goal: Goal, holdout_samples: int) 
     """
     promising = [item for item in candidates if why_not(item, goal, holdout_samples) is None]
     ranked = sorted(promising, key=lambda item: -gain_of(item, goal) / _doubt(item, goal, holdout_samples))
-    firsts: dict[object, Evidence] = {}
-    for item in ranked:
-        firsts.setdefault(_kind(item, cascades=is_cascade(item.variant)), item)
-    leaders = [item.variant.id for item in firsts.values()][:MOST]
+    leaders = [item.variant.id for item in pick(candidates, goal, holdout_samples)]
     others = [item.variant.id for item in ranked if item.variant.id not in leaders]
     racing = [*leaders, *others][:FINALISTS]
     return [item for item in ranked if item.variant.id in racing] if by_speed(goal) else []
