@@ -1,7 +1,7 @@
 """The tuning stage: candidates by their outlook, what does not pay given back, second chances. Sees tuning data only.
 
     first wave: engine x precision x recipe ─> what slows a recipe down is dropped ─> measured
-    second chances: int8 and bf16 candidates that lost ─> close calls or sensitive nodes in f32 ─> measured
+    second chances, from halfway on: int8 and bf16 that lost ─> close calls or sensitive nodes in f32 ─> measured
     neighbours of the best: threads, knobs, lower resolutions ─> measured, until the best has none left
 
 Each trial corrects the forecast of all that wait: the most rewarding goes next, and a wave ends when nothing that is
