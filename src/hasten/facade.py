@@ -97,12 +97,12 @@ def optimize(
     `module:function` that gives one. `data`: a `Dataset`, or a folder, `.npz`, `zoo:NAME` or `module:function`; by
     default the data of the zoo model. `slo`: a `Goal` or the path of an slo.toml; by default an accuracy drop of
     at most 0.005. `seed` draws the orders in which sides and samples are measured, and arrivals; which samples choose
-    and which make the claim stays the same. `split_seed` deals them anew: another experiment, that the record names.
-    `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw
-    pixels. `rehearse` chooses serving defaults for the answer and tries the real server with them, which takes up to a
-    minute beside the budget; without it, objectives at a load stay open. `exhaustive` tries every candidate in full
-    instead of what promises most, however long that takes: to check the search itself. Raises `UserError` for bad
-    input, `MissingError` for what this machine lacks, `StorageError` for a full disk.
+    and which make the claim stays the same. `split_seed` deals them anew: another experiment, which the record names.
+    `fold_preprocess` moves the data's preprocessing into the graph, so that clients send raw pixels. `rehearse` chooses
+    serving defaults for the answer and tries the real server with them, which takes up to a minute beside the budget;
+    without it, objectives at a load stay open. `exhaustive` tries every candidate in full instead of what promises
+    most, however long that takes: to check the search itself. Raises `UserError` for bad input, `MissingError` for what
+    this machine lacks, `StorageError` for a full disk.
     """
     if min(seed, split_seed) < 0:
         raise UsageError("A seed is a whole number from 0.", remedy="Write --seed 0.")

@@ -22,6 +22,7 @@ from hasten.optimize.cascade import SHARES, can_cascade, cascading, is_cascade, 
 from hasten.optimize.pick import why_not
 from hasten.optimize.run import Job, run
 from hasten.spec.applied import Applied
+from hasten.spec.slo import Goal, Prices, Slo
 from hasten.spec.target import Precision, Target
 from hasten.spec.variant import Step, Variant
 from hasten.testing import FakeArm, ManualClock
@@ -273,12 +274,15 @@ def test_whoever_is_asked_how_close_its_calls_are_is_judged_by_all_answers_that_
     wrong = {float(dataset.inputs(i)["x"][3]) for i in [*choosing[40:42], *choosing[100 : 100 + unseen]]}
     notes: list[str] = []
     world = Rare(make_job().model, wrong)
-    job = make_job(loader=world, budget_s=40.0, listener=lambda progress: notes.append(progress.note or ""))
+    goal = Goal(slo=Slo(accuracy_drop_max=0.02), prices=Prices(machine_hour_usd=1.0))
+    job = make_job(loader=world, goal=goal, budget_s=40.0, listener=lambda progress: notes.append(progress.note or ""))
     record = run(job).record
     [plain] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t"]
     change = plain.measurement.accuracy_change
     assert (change.n, change.value) == (len(choosing), pytest.approx(-(2 + unseen) / len(choosing)))
     assert (why_not(plain, job.goal, 450) is None) == (not unseen)
+    per_million, per_right = plain.measurement.cost_per_million_usd, plain.measurement.cost_per_million_correct_usd
+    assert per_right.value == pytest.approx((per_million.value or 0.0) / (plain.measurement.accuracy.value or 1.0))
     [cascade] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t-cascade"]
     assert cascade.measurement.accuracy_change.value == 0.0, "slower, and measured in full: a claim may need it"
     assert any(note.startswith("openvino-bf16-2t:") and note.endswith("on all data for choosing") for note in notes)

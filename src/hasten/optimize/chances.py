@@ -14,6 +14,7 @@ import msgspec
 
 from hasten.engine.base import engines
 from hasten.errors import EngineError, HastenError, MissingError
+from hasten.measure.cost import costs
 from hasten.measure.margins import Margins, margins_of
 from hasten.optimize import mixed
 from hasten.optimize.build import Builder
@@ -131,12 +132,17 @@ class SecondChances:
 
     def _learn(self, tuned: Tuned, variant: Variant, figures: dict[str, Figure]) -> None:
         """Judge a trial anew by all data for choosing: it may have had fewer, and rare losses show on many only."""
+        metrics, prices = self.bench.data.dataset.metrics, self.goal.prices
         for at, trial in enumerate(tuned.trials):
             if trial.variant == variant and trial.evidence is not None:
-                evidence = judge(variant, trial.evidence.measurement.with_figures(figures), self.goal)
+                before = trial.evidence.measurement
+                # What a right answer costs follows from how many are right.
+                known = {"throughput_rps": before.throughput_rps, **figures}
+                measurement = before.with_figures({**figures, **costs(known, metrics, prices)})
+                evidence = judge(variant, measurement, self.goal)
                 tuned.trials[at] = msgspec.structs.replace(trial, evidence=evidence)
                 self.log.put(tuning_key(variant), tuned.trials[at])
-                if evidence.measurement.accuracy_change != trial.evidence.measurement.accuracy_change:
+                if measurement.accuracy_change != before.accuracy_change:
                     self._note(variant.id, f"{line(tuned.trials[at])} on all data for choosing")
 
     def _chance(self, variant: Variant, margins: Margins, below: float) -> float:
