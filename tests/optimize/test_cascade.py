@@ -284,6 +284,7 @@ def test_whoever_is_asked_how_close_its_calls_are_is_judged_by_all_answers_that_
     per_million, per_right = plain.measurement.cost_per_million_usd, plain.measurement.cost_per_million_correct_usd
     assert per_right.value == pytest.approx((per_million.value or 0.0) / (plain.measurement.accuracy.value or 1.0))
     [cascade] = [item for item in record.tuning if item.variant.id == "openvino-bf16-2t-cascade"]
+    assert cascade.measurement.accuracy_change.n == len(choosing), "no fewer than its plain form"
     assert cascade.measurement.accuracy_change.value == 0.0, "slower, and measured in full: a claim may need it"
     assert any(note.startswith("openvino-bf16-2t:") and note.endswith("on all data for choosing") for note in notes)
 
