@@ -30,8 +30,8 @@ open loop: each is sent when it is due, whatever became of those before, and its
 round(s) of {seconds:g} s a run, after a lead-in of {lead_in:g} s{took}; figures are medians over rounds, shares of
 requests are over all rounds with Wilson intervals. Load and goodput are multiples of the capacity: what this server
 carries in a closed loop of {callers} callers. Of the batcher, the best fixed setting is looked for on every other turn
-and judged on the turns between, since the luckiest of several would be ahead of itself; *open* is a bar that lies
-within the interval.
+and judged on the turns between, since the luckiest of several would be ahead of itself; *open* is a bar that the value
+misses and the interval reaches.
 
 Lanes: {mix}. critical is to be answered within 5 full batches' time, standard within 10, background within {age:g} s,
 with a minimum share of 5 %. A refused request, an error, and an answer that comes too late all count as missed.

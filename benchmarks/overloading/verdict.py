@@ -1,8 +1,8 @@
 """What the runs say, held against the bars of `make bench-overload`. Pure.
 
-A ratio of medians over rounds is judged by its value, a ratio over turns is open where the bar lies within its
-interval, a share of requests by its value with a Wilson interval beside
-it: 99.9 % of a few hundred requests proves little, and the page says so.
+A ratio of medians over rounds is judged by its value, and so is a ratio over turns, which is open where the value misses
+the bar and the interval reaches it. A share of requests is judged by its value with a Wilson interval beside it: 99.9 %
+of a few hundred requests proves little, and the page says so.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar and what was found; `met` is None where nothing was measured, or, with `open`, where it lies within the
-    interval.
+    """One bar and what was found; `met` is None where nothing was measured, or, with `open`, where its value misses
+    the bar and its interval reaches it.
     """
 
     name: str

@@ -245,7 +245,7 @@ def test_a_fixed_setting_is_judged_on_other_turns_than_made_it_the_best() -> Non
     assert "in 8 turns, of 1 rows, 0 ms and 8 rows, 0 ms" in batcher.found
 
 
-def test_a_bar_within_the_interval_is_open_and_one_above_it_is_missed() -> None:
+def test_a_bar_that_the_interval_reaches_is_open_and_one_above_it_is_missed() -> None:
     found = found_of()
     found.batcher.clear()
     for load, own in ((1.0, [80.0, 112.0, 84.0, 108.0, 88.0, 96.0]), (2.0, [80.0, 81.0, 79.0, 80.5, 79.5, 80.0])):

@@ -93,7 +93,7 @@ class SecondChances:
 
     def _cascaded(self, tuned: Tuned, variant: Variant) -> None:
         """The variant with its close calls again in f32, where they are few enough."""
-        if any(is_cascade(trial.variant) and trial.variant.id == f"{variant.id}-cascade" for trial in tuned.trials):
+        if any(trial.variant.id == f"{variant.id}-cascade" for trial in tuned.trials):
             return
         try:
             limit = self._limit(tuned, variant)
