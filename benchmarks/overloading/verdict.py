@@ -1,8 +1,8 @@
 """What the runs say, held against the bars of `make bench-overload`. Pure.
 
-A ratio of medians over rounds is judged by its value, and so is a ratio over turns, which is open where the value misses
-the bar and the interval reaches it. A share of requests is judged by its value with a Wilson interval beside it: 99.9 %
-of a few hundred requests proves little, and the page says so.
+A ratio of medians over rounds is judged by its value, and so is a ratio over turns, which is open where the value
+misses the bar and the interval reaches it. A share of requests is judged by its value with a Wilson interval beside it:
+99.9 % of a few hundred requests proves little, and the page says so.
 """
 
 from __future__ import annotations
