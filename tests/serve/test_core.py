@@ -71,6 +71,29 @@ def test_a_batch_or_a_queue_that_is_full_goes_though_more_of_the_moment_follows(
     assert core.arrive([Arrived(0), Arrived(1), Arrived(2)], now=0.0)[0] == Dispatch((0, 1), 2)
 
 
+def test_what_arrives_as_a_batch_ends_goes_with_those_that_wait() -> None:
+    core = busy_core()
+    assert core.handle(Arrived(1), now=0.0) == []
+    assert core.arrive([Arrived(2), Arrived(3)], now=1.0, ended=[Finished(1.0)]) == [Dispatch((1, 2, 3), 3)]
+
+
+def test_what_ends_frees_its_instance_also_where_nothing_arrives() -> None:
+    core = busy_core()
+    assert core.arrive([], now=1.0, ended=[Finished(1.0)]) == []
+    assert core.free
+
+
+@pytest.mark.parametrize(("max_batch", "queue_capacity"), [(2, 256), (8, 2)], ids=["batch", "queue"])
+def test_what_waited_goes_before_those_that_arrive_as_a_batch_ends_where_it_is_enough(
+    max_batch: int, queue_capacity: int
+) -> None:
+    core = busy_core(max_batch, queue_capacity=queue_capacity)
+    for number in (1, 2):
+        assert core.handle(Arrived(number), now=0.0) == []
+    commands = core.arrive([Arrived(3), Arrived(4)], now=1.0, ended=[Finished(1.0)])
+    assert [command for command in commands if not isinstance(command, Wake)] == [Dispatch((1, 2), 2)]
+
+
 def test_a_request_waits_while_the_engine_is_busy() -> None:
     assert busy_core().handle(Arrived(1), now=0.0) == []
 

@@ -18,7 +18,7 @@ from hasten.serve.core import Drain
 from hasten.serve.driver import ModelService
 from hasten.serve.lull import Lull
 from hasten.serve.origin import Origin
-from hasten.serve.plan import Rules
+from hasten.serve.plan import Plan, Rules
 from hasten.spec.event import Event, Ran, Refused, Served
 from hasten.spec.request import Request, Response
 
@@ -276,6 +276,32 @@ def test_refusals_gather_while_engines_that_share_the_servers_core_are_busy(
     in_a_loop(body)
     # One of the three runs, one waits, and one is too many.
     assert plans == ([1] if planned else [])
+
+
+@pytest.mark.parametrize(("one_core", "batches"), [(True, [1, 5]), (False, [1, 2, 3])])
+def test_on_a_lone_core_what_ends_a_batch_brings_goes_with_what_waits(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, one_core: bool, batches: list[int]
+) -> None:
+    monkeypatch.setattr(Plan, "one_core", one_core)
+    told: list[Event] = []
+
+    async def body() -> None:
+        async with running(bundle, sink=told.append) as service:
+
+            def answered(_: Response | RequestError) -> None:
+                # Clients that ask again as soon as they have an answer.
+                for i in range(3):
+                    service.submit(ask(i), lambda _: None)
+
+            service.submit(ask(0), answered)
+            while not service._core.is_busy():
+                await asyncio.sleep(0)
+            for i in range(2):
+                service.submit(ask(i), lambda _: None)
+            await service._desk.empty.wait()
+
+    in_a_loop(body)
+    assert [event.requests for event in told if isinstance(event, Ran)] == batches
 
 
 def test_what_would_be_refused_is_refused_before_its_data_are_there_and_counted_once(bundle: Bundle) -> None:

@@ -116,13 +116,18 @@ class Core:
         self._takes[type(event)](event, now)
         return self._decided(now)
 
-    def arrive(self, events: Sequence[Arrived], now: float) -> list[Command]:
+    def arrive(self, events: Sequence[Arrived], now: float, ended: Sequence[Event] = ()) -> list[Command]:
         """Take requests that came at the same moment: they go together, instead of the first alone and the others
-        behind it. Whatever fills a batch or the queue goes regardless of those that follow.
+        behind it. Whatever fills a batch or the queue goes regardless of those that follow. `ended` are batches that
+        came back at that moment, whose instances are free for what waits and for these.
         """
         self._commands = []
         self._pass_time(now)
         lanes, most, capacity = self.lanes, self.policy.max_batch, self.policy.queue_capacity
+        for event in ended:
+            self._takes[type(event)](event, now)
+        if (lanes.rows >= most or lanes.count >= capacity) and self._roster.free:
+            self._dispatch(now)
         last = len(events) - 1
         for number, event in enumerate(events):
             self._arrived(event, now)

@@ -39,6 +39,7 @@ from hasten.serve.core import (
     Wake,
 )
 from hasten.serve.desk import CACHE, Desk
+from hasten.serve.gather import Gather
 from hasten.serve.instance import Instance
 from hasten.serve.instances import Instances
 from hasten.serve.lull import Lull
@@ -56,6 +57,8 @@ __all__ = ["Answer", "ModelService"]
 
 # How much longer a refusal may take where that spares engines.
 _LULL_S = 0.002
+# For how many turns of the loop arrivals may gather where the server has the only core.
+_TURNS = 4
 # What may make an instance free again.
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
@@ -98,6 +101,10 @@ class ModelService:
         self._level = 0
         self._ids = itertools.count()
         self._arrivals: list[Arrived] = []
+        self._ended: list[Event] = []
+        self._gather = Gather(
+            self._admit, self._gathered, enough=policy.max_batch, turns=_TURNS if self.plan.one_core else 0
+        )
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
         self.tally = Tally()
@@ -209,9 +216,12 @@ class ModelService:
         return refused
 
     def _arrive(self, arrival: Arrived) -> None:
-        if not self._arrivals:
-            asyncio.get_running_loop().call_soon(self._admit)
+        self._gather.plan()
         self._arrivals.append(arrival)
+
+    def _gathered(self) -> int:
+        """How many could go with the next batch."""
+        return len(self._arrivals) + self._core.lanes.count
 
     def _looked_up(self, ticket: Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
         """Answer with what is known, or else compute it."""
@@ -263,13 +273,16 @@ class ModelService:
         self._desk.settle_all(RequestError("The server stopped.", code="unavailable"))
 
     def _admit(self) -> None:
-        """Tell the core of all that arrived in this turn of the loop, so that it can go as one batch."""
+        """Tell the core of all that arrived and ended meanwhile, so that it can go as one batch."""
         # Who left at once is not told of.
         waiting = self._desk.waiting
         arrivals = [event for event in self._arrivals if event.id in waiting]
-        self._arrivals = []
-        if arrivals:
-            commands = self._core.arrive(arrivals, time.monotonic())
+        ended, self._arrivals, self._ended = self._ended, [], []
+        if arrivals or ended:
+            now = time.monotonic()
+            if ended and not self._core.free:
+                self._free_since = now
+            commands = self._core.arrive(arrivals, now, ended)
             self._carry_out(commands)
             self._let_gather(commands)
 
@@ -340,7 +353,11 @@ class ModelService:
         # Before any observer is told: one that fails must not keep the engine.
         up = self._instances.all[number].up
         seconds = ran.finished - ran.started
-        self._handle(Finished(seconds, number) if up else EngineDown(number))
+        if up and self._gather.waits:
+            self._ended.append(Finished(seconds, number))
+            self._gather.plan()
+        else:
+            self._handle(Finished(seconds, number) if up else EngineDown(number))
         answered = sum(not isinstance(result, EngineRunError) for result in results)
         if answered:
             self.tally.execute(answered, seconds)

@@ -65,6 +65,11 @@ class Plan:
         """How far engines step back for the server, where nobody said."""
         return _NICE if self.threads >= environment().cores_logical else 0
 
+    @property
+    def one_core(self) -> bool:
+        """Whether server and engines have a single core between them."""
+        return environment().cores_logical == 1
+
 
 def plan_of(bundle: Bundle, rules: Rules) -> Plan:
     """Return the plan. Raises `UsageError` for rules that do not fit the bundle."""

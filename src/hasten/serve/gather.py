@@ -1,0 +1,52 @@
+"""Puts a decision off while more arrives, on machines where that costs no engine any time.
+
+On a single core an engine cannot run before the server sleeps, whatever it was sent. So the server first takes what is
+ready, again and again until nothing new has come, and then decides about all of it: batches are larger, and the engine
+wakes less often. With a second core the engine would run meanwhile, and nothing is put off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["Gather"]
+
+
+class Gather:
+    """Calls `then` once, at the end of the turn of the loop in which it was planned, or up to `turns` turns later: when
+    a turn brought nothing new, as `count` tells, or `enough` is there. Lives on the event loop.
+    """
+
+    def __init__(self, then: Callable[[], None], count: Callable[[], int], *, enough: int, turns: int) -> None:
+        self._then = then
+        self._count = count
+        self._enough = enough
+        self._turns = turns
+        self._left = 0
+        self._seen = 0
+        self._planned = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is put off beyond the turn in which it was planned."""
+        return self._turns > 0
+
+    def plan(self) -> None:
+        """Decide soon. A second call before that changes nothing."""
+        if not self._planned:
+            self._planned = True
+            # No count is like this one: the first look is always followed by another, where any is allowed.
+            self._left, self._seen = self._turns, -1
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        count = self._count()
+        if self._left and self._seen != count < self._enough:
+            self._left -= 1
+            self._seen = count
+            # A loop asks for what is ready between two turns.
+            asyncio.get_running_loop().call_soon(self._look)
+            return
+        self._planned = False
+        self._then()
