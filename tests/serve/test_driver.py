@@ -293,11 +293,19 @@ def test_on_a_lone_core_what_ends_a_batch_brings_goes_with_what_waits(
                 for i in range(3):
                     service.submit(ask(i), lambda _: None)
 
-            service.submit(ask(0), answered)
-            while not service._core.is_busy():
-                await asyncio.sleep(0)
-            for i in range(2):
-                service.submit(ask(i), lambda _: None)
+            assert service.engine_pid is not None
+            # An engine that stands still is busy until all of these wait.
+            os.kill(service.engine_pid, signal.SIGSTOP)
+            try:
+                service.submit(ask(0), answered)
+                while not service._core.is_busy():
+                    await asyncio.sleep(0)
+                for i in range(2):
+                    service.submit(ask(i), lambda _: None)
+                while len(service._core.lanes) < 2:
+                    await asyncio.sleep(0)
+            finally:
+                os.kill(service.engine_pid, signal.SIGCONT)
             await service._desk.empty.wait()
 
     in_a_loop(body)

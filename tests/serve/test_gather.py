@@ -45,5 +45,10 @@ def test_nobody_waits_once_a_batch_is_full() -> None:
     assert decided_after([3, 5, 1, 1, 0], enough=8)[0] == 8
 
 
+def test_what_ends_in_a_later_turn_is_followed_by_one_more_look() -> None:
+    assert decided_after([1, 0, 0, 0]) == decided_after([1, 0]) == [1]
+    assert decided_after([1, 1, 0, 0]) == [2]
+
+
 def test_after_a_decision_the_next_is_planned_anew() -> None:
     assert decided_after([1, 0, 0, 1, 0, 0, 0]) == [1, 2]

@@ -14,17 +14,17 @@ __all__ = ["Gather"]
 
 
 class Gather:
-    """Calls `then` once, at the end of the turn of the loop in which it was planned, or up to `turns` turns later: when
-    a turn brought nothing new, as `count` tells, or `enough` is there. Lives on the event loop.
+    """Calls `then` once for all that was planned: at the end of the turn of the loop in which it was, or up to `turns`
+    turns later, when a turn brought nothing new or `enough` waits, as `waiting` tells. Lives on the event loop.
     """
 
-    def __init__(self, then: Callable[[], None], count: Callable[[], int], *, enough: int, turns: int) -> None:
+    def __init__(self, then: Callable[[], None], waiting: Callable[[], int], *, enough: int, turns: int) -> None:
         self._then = then
-        self._count = count
+        self._waiting = waiting
         self._enough = enough
         self._turns = turns
         self._left = 0
-        self._seen = 0
+        self._news = False
         self._planned = False
 
     @property
@@ -33,18 +33,17 @@ class Gather:
         return self._turns > 0
 
     def plan(self) -> None:
-        """Decide soon. A second call before that changes nothing."""
+        """Something new is to be decided about, soon."""
+        self._news = True
         if not self._planned:
             self._planned = True
-            # No count is like this one: the first look is always followed by another, where any is allowed.
-            self._left, self._seen = self._turns, -1
+            self._left = self._turns
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        count = self._count()
-        if self._left and self._seen != count < self._enough:
+        if self._left and self._news and self._waiting() < self._enough:
             self._left -= 1
-            self._seen = count
+            self._news = False
             # A loop asks for what is ready between two turns.
             asyncio.get_running_loop().call_soon(self._look)
             return
