@@ -39,7 +39,7 @@ def claims_s(gains: Sequence[float], left_s: float, there: int = 100_000, slo: S
     plan = claim_effort(EACH_S, gains, left_s, slo or Slo(), there)
     times = [EACH_S / gain for gain in gains[: plan.picks]]
     answers = plan.samples * (EACH_S + sum(times))
-    return answers + plan.rounds * (plan.plan(0).runs + WARMUP) * (2 * EACH_S + sum(EACH_S + time for time in times))
+    return answers + plan.rounds * (plan.plan(0, 0).runs + WARMUP) * (2 * EACH_S + sum(EACH_S + time for time in times))
 
 
 @given(st.lists(st.floats(1.0, 8.0), max_size=3), st.floats(120.0, 600.0))
@@ -108,11 +108,11 @@ def test_one_lucky_run_does_not_pass_for_the_usual_speed(make_linear: Callable[.
 
 def test_an_objective_on_the_tail_gets_the_runs_that_it_needs() -> None:
     plan = claim_effort(EACH_S, [1.2], 5.0, Slo(latency_p99_ms=50), 9000)
-    assert plan.rounds * plan.plan(0).runs >= 368
+    assert plan.rounds * plan.plan(0, 0).runs >= 368
 
 
 def test_every_seed_draws_other_orders_for_trials_and_claims(make_linear: Callable[..., Path]) -> None:
     arm, splits = world(make_linear)
     trials = [effort_for(arm, splits, 10, 240.0, Slo(), seed=seed).tuning.seed for seed in range(5)]
-    claims = [claim_effort(EACH_S, [1.5], 60.0, Slo(), 9000).plan(seed).seed for seed in range(5)]
+    claims = [claim_effort(EACH_S, [1.5], 60.0, Slo(), 9000).plan(seed, 0).seed for seed in range(5)]
     assert len({*trials, *claims}) == 10

@@ -147,6 +147,20 @@ def test_a_cascade_goes_before_what_it_makes_surer_unless_that_is_a_quarter_fast
     assert len(pick(found, FAST, 1000)) == 2, "the other stands by"
 
 
+def with_shapes(lengths: tuple[int, ...], speed: float, engine: str = "openvino") -> Evidence:
+    target = Target(engine=engine, precision="bf16", runtime=Runtime(lengths=lengths, single_row=not lengths))
+    variant = Variant(id=f"{engine}-{'lengths' if lengths else 'row'}-{speed}", target=target)
+    return msgspec.structs.replace(evidence("x", FAST, speed=speed, energy=1.0), variant=variant)
+
+
+def test_a_graph_of_other_shapes_stands_by_for_the_first_pick_where_there_is_room() -> None:
+    fast, same, other = with_shapes((8, 16), 2.0), with_shapes((8, 16), 1.9), with_shapes((), 1.5)
+    slow = evidence("slow", FAST, speed=1.2, energy=1.0)
+    assert pick([fast, same, other, slow], FAST, 1000) == [fast, other, slow]
+    kinds = [evidence(name, FAST, speed=1.3, energy=1.0) for name in ("a", "b")]
+    assert other not in pick([fast, other, *kinds], FAST, 1000)
+
+
 def test_whether_the_engine_or_the_file_holds_a_cascade_is_no_handicap() -> None:
     hinted = Target(engine="openvino", precision="bf16", runtime=Runtime(cascade_below=0.1))
     inside = Variant(id="int8", target=Target(engine="openvino", precision="int8"), recipe=(Step(transform="cascade"),))

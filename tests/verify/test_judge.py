@@ -10,7 +10,7 @@ from hasten.spec.slo import Goal, Objective, Slo
 from hasten.spec.target import Target
 from hasten.spec.variant import Variant
 from hasten.verify import judge
-from hasten.verify.judge import judge_load
+from hasten.verify.judge import judge_load, may_be_picked, why_not_picked
 
 VARIANT = Variant(id="v", target=Target(engine="openvino"))
 
@@ -40,6 +40,28 @@ def test_for_an_error_rate_a_rise_is_the_drop() -> None:
     better = judge(VARIANT, measured(False, accuracy_change=fig(-0.03, -0.04, -0.02)), Goal())
     assert (worse.outcome, better.outcome) == ("rejected", "accepted")
     assert "top1 rises by 3.00 points" in worse.reasons[0]
+
+
+@pytest.mark.parametrize(("low", "picked"), [(-0.009, True), (-0.011, False)])
+def test_a_claim_beside_others_is_held_to_its_longer_interval(low: float, picked: bool) -> None:
+    goal = Goal(slo=Slo(accuracy_drop_max=0.01))
+    evidence = judge(VARIANT, measured(accuracy_change_claimed=fig(0.0, low, 0.002)), goal)
+    assert evidence.outcome == "accepted"
+    assert may_be_picked(evidence, goal) is picked
+    assert picked or "not by the longer interval of claims beside others: top1 drops" in why_not_picked(evidence, goal)
+
+
+def test_without_a_share_of_the_error_nothing_is_picked() -> None:
+    evidence = judge(VARIANT, measured(), Goal())
+    assert evidence.outcome == "accepted"
+    assert not may_be_picked(evidence, Goal())
+    assert "too few" in why_not_picked(evidence, Goal())
+
+
+def test_what_misses_an_objective_is_not_picked_for_that_reason() -> None:
+    evidence = judge(VARIANT, measured(speedup=fig(1.0, 0.99, 1.01), accuracy_change_claimed=fig(0, 0, 0)), Goal())
+    assert not may_be_picked(evidence, Goal())
+    assert why_not_picked(evidence, Goal()) == evidence.reasons[0]
 
 
 def test_an_unproven_drop_says_how_many_samples_would_do() -> None:

@@ -17,7 +17,7 @@ from hasten.data.metrics import Metric
 from hasten.measure.base import AnswerBook, Arm, Pair
 from hasten.spec.measurement import Figure
 from hasten.spec.progress import Progress
-from hasten.stats.bootstrap import Z95, Z99
+from hasten.stats.bootstrap import Z95
 from hasten.stats.change import binary_change, mean_change, share, statistic, statistic_change
 
 __all__ = ["AccuracyMeter", "accuracy_figures", "answers_of", "change_of", "fill_book", "rows_of"]
@@ -25,7 +25,8 @@ __all__ = ["AccuracyMeter", "accuracy_figures", "answers_of", "change_of", "fill
 
 class AccuracyMeter:
     """Gives `accuracy` and `accuracy_change` of the first metric, and `<metric>` and `<metric>_change` of the
-    others. Where the plan asks for it, `accuracy_change_spare` is the change of the first with its interval of 99 %.
+    others. Where the plan asks for it, `accuracy_change_claimed` is the change of the first with the interval
+    that claims are held to.
     """
 
     name = "accuracy"
@@ -50,8 +51,8 @@ def accuracy_figures(pair: Pair, answers: Mapping[int, Any]) -> dict[str, Figure
         before, after = rows_of(metric, pair, answers)
         seed = pair.plan.seed
         figures |= {names[0]: _value(metric, after, seed), names[1]: change_of(metric, before, after, seed)}
-        if position == 0 and pair.plan.spares:
-            figures["accuracy_change_spare"] = change_of(metric, before, after, seed, Z99)
+        if position == 0 and pair.plan.claimed_z is not None:
+            figures["accuracy_change_claimed"] = change_of(metric, before, after, seed, pair.plan.claimed_z)
     return figures
 
 

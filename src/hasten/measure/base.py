@@ -77,15 +77,15 @@ class Plan:
     """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side (`hasten.measure.turns`), on
     up to `samples` samples: as many as show how long and how hard samples are.
 
-    Fixed before the first round: stopping when the numbers look good would make the interval a lie. `spares` asks for
-    the change of accuracy at the level of spares, too (`hasten.verify.judge.spare_check`).
+    Fixed before the first round: stopping when the numbers look good would make the interval a lie. `claimed_z` asks
+    for the change of accuracy with an interval of this normal quantile, too (`hasten.verify.judge.may_be_picked`).
     """
 
     rounds: int = 24
     runs: int = 4
     samples: int = 64
     seed: int = 0
-    spares: bool = False
+    claimed_z: float | None = None
 
 
 class AnswerBook:

@@ -19,8 +19,9 @@ from hasten.measure.base import Arm, Plan
 from hasten.measure.turns import WARMUP, turn_ms
 from hasten.spec.slo import Slo
 from hasten.spec.values import Value
-from hasten.stats.bootstrap import Z95, Z99
+from hasten.stats.bootstrap import Z95
 from hasten.stats.percentiles import values_needed
+from hasten.verify.shares import Shares, quantile_of, shares_of
 
 __all__ = ["TUNING_SHARE", "ClaimEffort", "Effort", "claim_effort", "effort_for", "time_for_claims"]
 
@@ -60,15 +61,21 @@ class Effort:
 
 
 class ClaimEffort(Value, frozen=True):
-    """Rounds and holdout samples of every claim, and how many of the picks, the best first, can be claimed in time."""
+    """Rounds and holdout samples of every claim, how many of the picks, the best first, can be claimed in time, and how
+    they share the error.
+    """
 
     rounds: int
     samples: int
     picks: int
+    shares: Shares
 
-    def plan(self, seed: int) -> Plan:
-        """The plan of a claim's rounds; another `seed` draws other orders of sides and samples."""
-        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2 * seed + 2, spares=True)
+    def plan(self, seed: int, place: int) -> Plan:
+        """The plan of the claim of the pick at a place, the best at 0; another `seed` draws other orders of sides and
+        samples.
+        """
+        z = self.shares.z if 0 <= place < self.shares.claims else None
+        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2 * seed + 2, claimed_z=z)
 
 
 def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo, *, seed: int = 0) -> Effort:
@@ -109,15 +116,13 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
 
     Accuracy gets as many samples as the bound needs if hardly any answer changes, up to most of the time, and rounds
     get the rest: a claim that could not be proven is time lost. Where it does not suffice for all picks, it is for the
-    first ones; where it does, for what spares need, too.
+    first ones.
     """
     wanted = min(_provable(slo.accuracy_drop_max, Z95) * _MORE, there)
     times = [seconds / max(gain, _SLOWEST) for gain in gains]
     count = len(times)
     while count > 1 and _MOSTLY * left_s / (seconds + sum(times[:count])) < wanted:
         count -= 1
-    if count > 1:
-        wanted = min(max(wanted, _provable(slo.accuracy_drop_max, Z99)), there)
     # Answers of the reference are kept: it answers each sample once for all claims.
     each_s = seconds + sum(times[:count])
     affordable = max(left_s / 2, min(wanted * each_s, _MOSTLY * left_s)) / each_s
@@ -127,14 +132,22 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
     round_s = (_RUNS_CLAIM + WARMUP) * (2 * seconds + sum(seconds + time for time in times[:count]))
     asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
     rounds = _rounds((left_s - min(samples * each_s, _MOSTLY * left_s)) / round_s, _FEWEST, most=_MOST)
-    return ClaimEffort(rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)), samples=samples, picks=count)
+    return ClaimEffort(
+        rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)),
+        samples=samples,
+        picks=count,
+        shares=shares_of(count, slo.accuracy_drop_max, samples),
+    )
 
 
 def _expected_claims_s(seconds: float, slo: Slo, there: int) -> float:
     """What claims would like to have, before it is known what there is to claim."""
     each_s = seconds * (1 + _EXPECTED_PICKS / _HOPED)
     round_s = (_RUNS_CLAIM + WARMUP) * seconds * (2 + _EXPECTED_PICKS * (1 + 1 / _HOPED))
-    return min(_provable(slo.accuracy_drop_max, Z99) * _MORE, there) * each_s + _EXPECTED_ROUNDS * round_s
+    return (
+        min(_provable(slo.accuracy_drop_max, quantile_of(_EXPECTED_PICKS)) * _MORE, there) * each_s
+        + _EXPECTED_ROUNDS * round_s
+    )
 
 
 def _provable(drop_max: float, z: float) -> float:

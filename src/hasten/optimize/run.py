@@ -285,9 +285,10 @@ class _Run:
         ids = [variant.id for variant in variants]
         self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
         holdout = self._splits.holdout.open(ids)
-        bench = self._bench(arm, "holdout", effort.plan(self._job.seed), _first(holdout, effort.samples))
+        data = _first(holdout, effort.samples)
         trials: list[Trial] = []
         for number, variant in enumerate((self._reference, *variants)):
+            bench = self._bench(arm, "holdout", effort.plan(self._job.seed, number - 1), data)
             self._say(f"claim {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
             trials.append(self._tried(f"holdout/{variant.id}", bench, variant))
         return trials

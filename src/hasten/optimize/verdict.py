@@ -14,7 +14,7 @@ from hasten.spec.evidence import Evidence, Rejection, Verdict
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Goal
 from hasten.spec.variant import REFERENCE
-from hasten.verify.judge import GAIN, may_stand_in
+from hasten.verify.judge import GAIN, may_be_picked, why_not_picked
 
 __all__ = ["Conclusion", "conclude"]
 
@@ -40,28 +40,23 @@ def conclude(
     tuned: Sequence[Evidence] = (),
 ) -> Conclusion:
     """Conclude from claims in the order of the picks, which was fixed before the seal was broken. Where the first
-    fails, the next that passes at the level of spares stands in (`hasten.verify.judge.may_stand_in`); which is faster
-    on holdout data makes no difference. `tuned` are the trials, for a word on what came closest.
+    fails, the next that passes stands in (`hasten.verify.judge.may_be_picked`); which is faster on holdout data makes
+    no difference. `tuned` are the trials, for a word on what came closest.
     """
     accepted = [item for item in claimed if item.outcome == "accepted"]
-    rejected = tuple(
-        Rejection(variant=item.variant, stage="holdout", reason=" ".join(item.reasons), evidence=item)
-        for item in claimed
-        if item.outcome != "accepted"
-    )
     first = picks[0].variant.id if picks else REFERENCE
     order = [item.variant.id for item in picks]
     ranked = sorted(accepted, key=lambda item: order.index(item.variant.id))
-    top = next((item for item in ranked if item.variant.id == first or may_stand_in(item, goal)), None)
+    top = next((item for item in ranked if may_be_picked(item, goal)), None)
     if top is not None:
         steps = [top, *(item for item in ranked if item is not top)]
-        stands_in = "" if top.variant.id == first else _stands_in(first, claimed)
+        stands_in = "" if top.variant.id == first else _stands_in(first, claimed, goal)
         return Conclusion(
             verdict="accepted",
             summary=_gain_sentence(top, goal) + stands_in,
             picked=top.variant.id,
             ladder=(*(item.variant.id for item in steps), REFERENCE),
-            rejected=rejected,
+            rejected=_rejected(claimed, accepted, goal),
         )
     if reference.outcome != "rejected":
         return Conclusion(
@@ -69,14 +64,22 @@ def conclude(
             summary=_keep_sentence(picks, claimed, goal, tuned),
             picked=REFERENCE,
             ladder=(REFERENCE,),
-            rejected=rejected,
+            rejected=_rejected(claimed, (), goal),
         )
     return Conclusion(
         verdict="infeasible",
         summary=_infeasible_sentence(reference, claimed, goal, tuned),
         picked=REFERENCE,
         ladder=(),
-        rejected=rejected,
+        rejected=_rejected(claimed, (), goal),
+    )
+
+
+def _rejected(claimed: Sequence[Evidence], kept: Sequence[Evidence], goal: Goal) -> tuple[Rejection, ...]:
+    return tuple(
+        Rejection(variant=item.variant, stage="holdout", reason=why_not_picked(item, goal), evidence=item)
+        for item in claimed
+        if item not in kept
     )
 
 
@@ -92,10 +95,10 @@ def _gain_sentence(item: Evidence, goal: Goal) -> str:
     )
 
 
-def _stands_in(first: str, claimed: Sequence[Evidence]) -> str:
+def _stands_in(first: str, claimed: Sequence[Evidence], goal: Goal) -> str:
     """Why a spare is served in place of the first pick."""
     failed = next((item for item in claimed if item.variant.id == first), None)
-    reasons = " ".join(failed.reasons) if failed else "It failed while its claim was measured."
+    reasons = why_not_picked(failed, goal) if failed else "It failed while its claim was measured."
     return f" It stands in for {first}, whose claim failed: {reasons}"
 
 
@@ -107,7 +110,7 @@ def _keep_sentence(
     found = next((item for item in claimed if item.variant.id == picks[0].variant.id), None)
     if found is None:
         return f"Keep the reference: {picks[0].variant.id} failed while its claim was measured."
-    return f"Keep the reference: {found.variant.id} did not hold on holdout data. {' '.join(found.reasons)}"
+    return f"Keep the reference: {found.variant.id} did not hold on holdout data. {why_not_picked(found, goal)}"
 
 
 def _times(figure: Figure) -> str:

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Z95", "Z99", "Aggregate", "Rows", "draw_means", "draw_statistics", "widened", "worth_of_one"]
+__all__ = ["Z95", "Aggregate", "Rows", "draw_means", "draw_statistics", "widened", "worth_of_one"]
 
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 Picks = np.ndarray[Any, np.dtype[np.int64]]
 Aggregate = Callable[[Rows], float]
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-Z99 = 2.5758293035489004  # 99.5 % quantile
 
 _RESAMPLES = 1999  # means are cheap
 _COSTLY_RESAMPLES = 999  # metrics that are Python functions

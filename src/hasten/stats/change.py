@@ -28,6 +28,7 @@ __all__ = [
     "share",
     "statistic",
     "statistic_change",
+    "unseen_share",
 ]
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -87,7 +88,7 @@ def binary_change(
     gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
     value = (gained - lost) / n
     if not gained and not lost:
-        reach = _unseen(n, z)
+        reach = unseen_share(n, z)
         return Figure(value=0.0, low=-reach, high=reach, n=n, method=_UNCHANGED)
     low = _root(lambda d: _tango(gained, lost, n, d) - z, -1.0, value)
     high = _root(lambda d: _tango(gained, lost, n, d) + z, value, 1.0)
@@ -182,7 +183,7 @@ def reach_at(change: Figure, reach: float, samples: int) -> float:
     """
     root = math.sqrt(change.n / samples)
     unseen, seen = _parts(change, reach)
-    return math.hypot(unseen * _unseen(samples) / _unseen(change.n) if unseen else 0.0, seen * root)
+    return math.hypot(unseen * unseen_share(samples) / unseen_share(change.n) if unseen else 0.0, seen * root)
 
 
 def error_at(change: Figure, reach: float) -> float:
@@ -197,11 +198,11 @@ def _parts(change: Figure, reach: float) -> tuple[float, float]:
     """How far an interval reaches for changes that were not seen, and for those that were: its root of squares."""
     if change.method not in _OF_ANSWERS:
         return 0.0, reach
-    unseen = min(reach, _unseen(change.n))
+    unseen = min(reach, unseen_share(change.n))
     return unseen, math.sqrt(reach**2 - unseen**2)
 
 
-def _unseen(samples: int, z: float = Z95) -> float:
+def unseen_share(samples: int, z: float = Z95) -> float:
     """What share of all samples may change one way although none of these did (Clopper and Pearson 1934)."""
     return -math.expm1(math.log(math.erfc(z / math.sqrt(2)) / 2) / samples)
 
@@ -244,7 +245,7 @@ def chance_to_prove(gained: int, lost: int, seen: int, samples: int, bound: floa
 
 def _proves(gained: int, lost: int, n: int, bound: float) -> bool:
     """Whether the interval of `binary_change` ends above `-bound`."""
-    return _tango(gained, lost, n, -bound) >= Z95 if gained or lost else _unseen(n) <= bound
+    return _tango(gained, lost, n, -bound) >= Z95 if gained or lost else unseen_share(n) <= bound
 
 
 def samples_to_prove(change: Figure, bound: float) -> int | None:

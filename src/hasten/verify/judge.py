@@ -20,7 +20,7 @@ from hasten.spec.slo import Goal, Slo
 from hasten.spec.variant import Variant
 from hasten.stats.change import samples_to_prove
 
-__all__ = ["GAIN", "accuracy_check", "judge", "judge_load", "may_stand_in"]
+__all__ = ["GAIN", "accuracy_check", "judge", "judge_load", "may_be_picked", "why_not_picked"]
 
 # What two processes of the same model differ by without any reason: less than this is no gain.
 GAIN = 1.02
@@ -40,16 +40,26 @@ def judge(variant: Variant, measurement: Measurement, goal: Goal, *, is_referenc
     )
 
 
-def may_stand_in(evidence: Evidence, goal: Goal) -> bool:
-    """Whether an accepted variant may take the place of one before it whose claim failed: only where the whole interval
-    of 99 % of its accuracy change lies within the bound.
-
-    Several claims have several chances to pass by luck. The first pick has its 2.5 %, each spare another half percent
-    (Bonferroni's inequality), so that three claims together accept a drop beyond the bound in at most 3.5 % of runs.
+def may_be_picked(evidence: Evidence, goal: Goal) -> bool:
+    """Whether a variant may be what is served: it is accepted, and the interval that its claim is held to lies within
+    the bound (`hasten.verify.shares`).
     """
+    return evidence.outcome == "accepted" and _claimed(evidence, goal).outcome == "accepted"
+
+
+def why_not_picked(evidence: Evidence, goal: Goal) -> str:
+    """What stands against a claim."""
+    if evidence.outcome != "accepted":
+        return " ".join(evidence.reasons)
+    if evidence.measurement.accuracy_change_claimed.value is None:
+        return "It holds alone, and the samples are too few for it to have a claim behind the others."
+    return f"It holds alone, and not by the longer interval of claims beside others: {_claimed(evidence, goal).reason}"
+
+
+def _claimed(evidence: Evidence, goal: Goal) -> Check:
     measurement = evidence.measurement
-    strict = msgspec.structs.replace(measurement, accuracy_change=measurement.accuracy_change_spare)
-    return evidence.outcome == "accepted" and accuracy_check(strict, goal.slo.accuracy_drop_max).outcome == "accepted"
+    strict = msgspec.structs.replace(measurement, accuracy_change=measurement.accuracy_change_claimed)
+    return accuracy_check(strict, goal.slo.accuracy_drop_max)
 
 
 def _checks(measurement: Measurement, goal: Goal, is_reference: bool) -> Iterator[Check]:
