@@ -7,7 +7,7 @@ import math
 import pytest
 
 from hasten.optimize.forecast import WORTH, Prospect
-from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, stand_by
+from hasten.optimize.standing import Leader, behind, is_open_form, leader_of, lesson_of, stand_by
 from hasten.optimize.trials import Trial
 from hasten.optimize.wish import Wish
 from hasten.spec.evidence import Evidence, Rejection
@@ -98,6 +98,31 @@ def test_what_leads_has_its_turn_in_f32_whatever_is_expected_of_it() -> None:
     assert found is not None
     assert found.wish.id == "same"
     assert found.worth >= WORTH, "the search would not try it otherwise"
+
+
+def test_the_open_form_of_graphs_for_a_few_lengths_has_its_turn_too() -> None:
+    leader = Target(engine="openvino", precision="bf16", threads=2, runtime=Runtime(lengths=(8, 16)))
+    form = Target(engine="openvino", precision="bf16", threads=2, runtime=Runtime(single_row=True))
+    ranked = [prospect("int8"), prospect("bf16", worth=0.0, name="open", target=form)]
+    found = stand_by(ranked, [], leader, SURE)
+    assert names(found) == "open"
+    assert found is not None and found.worth >= WORTH, "the search would not try it otherwise"
+    item = evidence("open", 1.4)
+    assert stand_by(ranked, [Trial(variant=Variant(id="open", target=form), evidence=item)], leader, SURE) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Target(engine="openvino", precision="f32", threads=2),
+        Target(engine="openvino", precision="bf16", threads=1),
+        Target(engine="openvino", precision="bf16", threads=2, runtime=Runtime(lengths=(8,))),
+        Target(engine="openvino", precision="bf16", threads=2, runtime=Runtime(flush_denormals=True)),
+    ],
+)
+def test_an_open_form_differs_in_its_shapes_alone(other: Target) -> None:
+    assert not is_open_form(other, NARROW)
+    assert not is_open_form(Target(engine="openvino", precision="bf16", threads=2), None)
 
 
 def test_where_that_was_no_faster_the_best_in_f32_stands_by() -> None:

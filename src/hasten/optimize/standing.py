@@ -15,11 +15,13 @@ from hasten.optimize.wish import Wish
 from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure
 from hasten.spec.slo import Goal
-from hasten.spec.target import Target
+from hasten.spec.target import SHAPE_KNOBS, Target
 from hasten.spec.values import Value
 from hasten.spec.variant import REFERENCE, Variant
 
-__all__ = ["Leader", "behind", "leader_of", "lesson_of", "lesson_of_reference", "stand_by", "unlikely"]
+__all__ = [
+    "Leader", "behind", "is_open_form", "leader_of", "lesson_of", "lesson_of_reference", "stand_by", "unlikely",
+]  # fmt: skip
 
 # A glance rules out what is so far below the best: less could be the noise of different rounds.
 _FAR_BEHIND = 0.95
@@ -61,12 +63,13 @@ def behind(leader: Leader) -> Callable[[Figure], str | None]:
 def stand_by(
     ranked: Sequence[Prospect], tried: Sequence[Trial], leader: Target | None, sure: Leader
 ) -> Prospect | None:
-    """Return what in f32 deserves a trial before time runs out; None where nothing does.
+    """Return what deserves a trial before time runs out, because it may stand in; None where nothing does.
 
     Narrow formats fail on holdout data though they changed nothing before. Where all of the time went to them, the
     reference alone would be left. So the target of the `leader` (None: the reference leads) has its turn in f32,
     whatever is expected of it; and where nothing in f32 is faster than the reference, the best outlook that is worth a
-    trial. `sure` is the fastest in f32 so far.
+    trial. A leader with graphs for a few lengths has its open form beside it, which rounds otherwise, so that other
+    answers are lost (docs/decisions/0032). `sure` is the fastest in f32 so far.
     """
     if leader is None or leader.precision == "f32":
         return None
@@ -77,7 +80,18 @@ def stand_by(
         alike = next((one for one in in_f32 if one.wish.target == same), None)
         if alike is not None:
             return replace(alike, worth=max(alike.worth, WORTH))
+    if not any(is_open_form(trial.variant.target, leader) for trial in tried):
+        alike = next((one for one in ranked if is_open_form(one.wish.target, leader) and not one.wish.wants), None)
+        if alike is not None:
+            return replace(alike, worth=max(alike.worth, WORTH))
     return next((one for one in in_f32 if one.worth >= WORTH), None) if sure.id == REFERENCE else None
+
+
+def is_open_form(target: Target, of: Target | None) -> bool:
+    """Whether a target is another's without its graphs for a few lengths, and with nothing turned."""
+    if of is None or not of.runtime.lengths or target.runtime.lengths or target.runtime.turned() - SHAPE_KNOBS:
+        return False
+    return (target.engine, target.precision, target.threads) == (of.engine, of.precision, of.threads)
 
 
 def unlikely(prospect: Prospect, leader: Leader) -> str:

@@ -31,7 +31,16 @@ from hasten.optimize.payoff import drop_what_does_not_pay
 from hasten.optimize.pick import by_speed, finalists
 from hasten.optimize.plan import second_wave
 from hasten.optimize.races import Races
-from hasten.optimize.standing import Leader, behind, leader_of, lesson_of, lesson_of_reference, stand_by, unlikely
+from hasten.optimize.standing import (
+    Leader,
+    behind,
+    is_open_form,
+    leader_of,
+    lesson_of,
+    lesson_of_reference,
+    stand_by,
+    unlikely,
+)
 from hasten.optimize.trial import Bench, Loader, try_variant
 from hasten.optimize.trials import Trial, TrialLog, tuning_key
 from hasten.optimize.tuned import Tuned, line, refused
@@ -199,10 +208,11 @@ class Tuning:
         return leader_of(in_f32, self.goal, self.holdout_samples)
 
     def _behind(self, tuned: Tuned, variant: Variant) -> Callable[[Figure], str | None] | None:
-        """Rules out what is far behind; where memory counts, a slow candidate may still be the one, and a cascade is
-        there for when what is faster turns out to lose too much.
+        """Rules out what is far behind; where memory counts, a slow candidate may still be the one, and a cascade and
+        the open form of what leads are there for when what is faster turns out to lose too much.
         """
-        if is_cascade(variant) or self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
+        stands_by = is_cascade(variant) or is_open_form(variant.target, _target_of(self._leader(tuned), tuned))
+        if stands_by or self.exhaustive or not self._by_speed or self.goal.slo.memory_max_mb is not None:
             return None
         return behind(self._sure(tuned) if variant.target.precision == "f32" else self._leader(tuned))
 
