@@ -10,7 +10,7 @@ from hasten.optimize.pick import accuracy_trouble, by_speed, finalists, gain_of,
 from hasten.spec.evidence import Evidence
 from hasten.spec.measurement import Figure, Measurement, MetricInfo
 from hasten.spec.slo import Goal, Minimize, Objective, Slo
-from hasten.spec.target import Runtime, Target
+from hasten.spec.target import Precision, Runtime, Target
 from hasten.spec.variant import Step, Variant
 from hasten.stats.change import binary_change
 from hasten.verify.judge import judge
@@ -145,6 +145,18 @@ def test_a_cascade_goes_before_what_it_makes_surer_unless_that_is_a_quarter_fast
     ]
     assert pick(found, FAST, 1000)[0].variant.id == first
     assert len(pick(found, FAST, 1000)) == 2, "the other stands by"
+
+
+def narrow(name: str, precision: Precision, speed: float) -> Evidence:
+    variant = Variant(id=name, target=Target(engine=name, precision=precision))
+    return msgspec.structs.replace(evidence("x", FAST, speed=speed, energy=1.0), variant=variant)
+
+
+def test_one_in_f32_stands_by_however_many_narrow_formats_are_faster() -> None:
+    fast = [narrow("a", "bf16", 3.0), narrow("b", "int8", 2.8), narrow("c", "f16", 2.5)]
+    exact = [narrow("d", "f32", 1.5), narrow("e", "f32", 1.3)]
+    assert [item.variant.id for item in pick([*fast, *exact], FAST, 1000)] == ["a", "b", "d"]
+    assert [item.variant.id for item in pick(fast, FAST, 1000)] == ["a", "b", "c"]
 
 
 def with_shapes(lengths: tuple[int, ...], speed: float, engine: str = "openvino") -> Evidence:

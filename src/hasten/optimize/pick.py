@@ -1,8 +1,9 @@
 """Pick on tuning data: which variants deserve a claim, in which order.
 
-A variant is promising if no check rejects it and, at the size of the holdout split, its accuracy bound is likely
-to be proven. The best of each kind (engine, precision, recipe) goes on, at most three; the first is the pick, the
-others are further steps of the ladder, and stand in where its claim fails. Nothing here sees holdout data.
+A variant is promising if no check rejects it and, at the size of the holdout split, its accuracy bound is likely to be
+proven. The best of each kind (engine, precision, recipe) goes on, at most three, with one in f32 among them; the first
+is the pick, the others are further steps of the ladder, and stand in where its claim fails. Nothing here sees holdout
+data.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def pick(
     for item in ranked:
         best.setdefault(_kind(item, cascades=is_cascade(item.variant)), item)
     picks = list(best.values())[:MOST]
+    sure = next((item for item in best.values() if item.variant.target.precision == "f32"), None)
+    if sure is not None and sure not in picks:
+        # Narrow formats lose answers together: where the claims of two fail, a third has little to hope for.
+        picks[-1] = sure
     if len(picks) < MOST:
         # Whose graph has other shapes rounds otherwise: where a few answers of the one are unlucky, those of the other
         # may not be.
