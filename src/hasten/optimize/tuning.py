@@ -128,7 +128,9 @@ class Tuning:
         leader, sure = self._leader(tuned), self._sure(tuned)
         ranked = self.forecast.rank(waiting, leader.speed, sure.speed)
         done = next((wish for wish in waiting if self._finished(wish)), None)
-        if done is None and self._by_speed and self.spent() > _STAND_BY:
+        # Whatever is not worth its time is refused for good: before that, what may stand in has its turn.
+        late = self.spent() > _STAND_BY or ranked[0].worth < WORTH
+        if done is None and self._by_speed and late:
             spare = stand_by(ranked, tuned.trials, _target_of(leader, tuned), sure)
             if spare is not None:
                 return spare
