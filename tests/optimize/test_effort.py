@@ -91,6 +91,13 @@ def test_where_time_does_not_suffice_for_all_it_is_for_the_first() -> None:
     assert claim_effort(EACH_S, [1.5, 1.4, 1.3], 60.0, Slo(accuracy_drop_max=0.05), 9000).picks == 3
 
 
+def test_claims_beyond_their_share_of_the_error_are_measured_and_cannot_be_picked() -> None:
+    few = claim_effort(EACH_S, [1.5, 1.4], 600.0, Slo(accuracy_drop_max=0.005), 780)
+    assert [few.plan(0, place).claimed_z is not None for place in (-1, 0, 1)] == [False, True, False]
+    ranked = claim_effort(EACH_S, [1.5, 1.4], 600.0, Slo(accuracy_drop_max=0.005), 780, counts_answers=False)
+    assert [ranked.plan(0, place).claimed_z is not None for place in (-1, 0, 1)] == [False, True, True]
+
+
 def test_nothing_picked_claims_the_reference_alone() -> None:
     assert claim_effort(EACH_S, [], 60.0, Slo(), 9000).picks == 0
 

@@ -27,6 +27,12 @@ def test_so_many_claims_share_as_could_be_proven_if_no_answer_changed(samples: i
     assert shares_of(3, 0.005, samples).claims == claims
 
 
+def test_where_a_samples_worth_is_not_known_beforehand_all_share() -> None:
+    """As with an AUC: of 131 samples one may be worth a thousandth of it."""
+    assert shares_of(2, 0.005, 131).claims == 1
+    assert shares_of(2, 0.005, 131, counts_answers=False) == Shares(claims=2, z=quantile_of(2))
+
+
 @given(st.integers(0, 3), st.floats(0.0, 0.2), st.integers(1, 5000))
 def test_all_claims_together_err_in_at_most_three_and_a_half_percent(claims: int, drop: float, samples: int) -> None:
     shares = shares_of(claims, drop, samples)

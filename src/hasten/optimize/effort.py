@@ -110,13 +110,15 @@ def time_for_claims(budget_s: float, gone_s: float, expected_s: float) -> float:
     return max(min(budget_s * (_CLAIM - 0.1), expected_s), budget_s * (1 - _RESERVE) - gone_s)
 
 
-def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo, there: int) -> ClaimEffort:
+def claim_effort(
+    seconds: float, gains: Sequence[float], left_s: float, slo: Slo, there: int, *, counts_answers: bool = True
+) -> ClaimEffort:
     """Plan the claims of the reference, whose prediction takes `seconds`, and of picks that are `gains` times as fast,
     in `left_s` seconds, on at most `there` samples.
 
     Accuracy gets as many samples as the bound needs if hardly any answer changes, up to most of the time, and rounds
     get the rest: a claim that could not be proven is time lost. Where it does not suffice for all picks, it is for the
-    first ones.
+    first ones. `counts_answers` says that the metric is the share of right answers (`hasten.verify.shares`).
     """
     wanted = min(_provable(slo.accuracy_drop_max, Z95) * _MORE, there)
     times = [seconds / max(gain, _SLOWEST) for gain in gains]
@@ -136,7 +138,7 @@ def claim_effort(seconds: float, gains: Sequence[float], left_s: float, slo: Slo
         rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)),
         samples=samples,
         picks=count,
-        shares=shares_of(count, slo.accuracy_drop_max, samples),
+        shares=shares_of(count, slo.accuracy_drop_max, samples, counts_answers=counts_answers),
     )
 
 

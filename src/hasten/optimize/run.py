@@ -276,7 +276,14 @@ class _Run:
             job = self._job
             left_s = time_for_claims(job.budget_s, job.clock.now() - self._started, effort.claims_s)
             gains = [item.measurement.speedup.value or 1.0 for item in picks]
-            kept = claim_effort(effort.seconds, gains, left_s, job.goal.slo, len(self._splits.holdout))
+            kept = claim_effort(
+                effort.seconds,
+                gains,
+                left_s,
+                job.goal.slo,
+                len(self._splits.holdout),
+                counts_answers=job.data.metrics[0].kind == "binary",
+            )
             self._log.put("claims", kept)
         return kept
 

@@ -2,7 +2,8 @@
 
 A claim on its own is held to an interval of 95 %, and accepts such a drop in at most 2.5 % of runs. Several claims have
 several chances to pass by luck, so that they have 3.5 % together, in equal shares (Bonferroni's inequality). A share
-that could not be proven even if no answer changed would be given away: then fewer claims share.
+that could not be proven even if no answer changed would be given away: then fewer claims share. That is known for
+metrics that count right answers; what a sample is worth in others (an AUC, an error rate) only the answers tell.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class Shares(Value, frozen=True):
     z: float
 
 
-def shares_of(claims: int, drop_max: float, samples: int) -> Shares:
-    """The shares of so many claims of a drop of at most `drop_max`, in points of a share, on so many samples."""
+def shares_of(claims: int, drop_max: float, samples: int, *, counts_answers: bool = True) -> Shares:
+    """The shares of so many claims of a drop of at most `drop_max`, in the metric's own unit, on so many samples.
+    `counts_answers` says that the metric is the share of right answers.
+    """
     for count in range(claims, 1, -1):
         z = quantile_of(count)
-        if unseen_share(samples, z) <= drop_max:
+        if not counts_answers or unseen_share(samples, z) <= drop_max:
             return Shares(claims=count, z=z)
     return Shares(claims=min(claims, 1), z=Z95)
 
