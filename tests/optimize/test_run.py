@@ -281,6 +281,9 @@ def test_where_the_claim_of_the_first_pick_fails_a_spare_stands_in(make_job: Mak
     assert record.picked == "openvino-f32-2t"
     assert record.ladder == ("openvino-f32-2t", "reference")
     assert "It stands in for openvino-bf16-2t, whose claim failed: top1 drops by" in record.summary
+    failed, proven = (item.measurement for item in record.holdout)
+    assert proven.accuracy_change_claimed != proven.accuracy_change
+    assert failed.accuracy_change_claimed == failed.accuracy_change, "its share is what the proven one left"
 
 
 def test_where_samples_suffice_for_a_lone_claim_only_no_spare_stands_in(make_job: Make, dataset: Dataset) -> None:

@@ -25,7 +25,7 @@ __all__ = ["AccuracyMeter", "accuracy_figures", "answers_of", "change_of", "fill
 
 class AccuracyMeter:
     """Gives `accuracy` and `accuracy_change` of the first metric, and `<metric>` and `<metric>_change` of the
-    others. Where the plan asks for it, `accuracy_change_claimed` is the change of the first with the interval
+    others. Where the plan asks for them (`also_z`), further figures are the change of the first with intervals
     that claims are held to.
     """
 
@@ -51,8 +51,8 @@ def accuracy_figures(pair: Pair, answers: Mapping[int, Any]) -> dict[str, Figure
         before, after = rows_of(metric, pair, answers)
         seed = pair.plan.seed
         figures |= {names[0]: _value(metric, after, seed), names[1]: change_of(metric, before, after, seed)}
-        if position == 0 and pair.plan.claimed_z is not None:
-            figures["accuracy_change_claimed"] = change_of(metric, before, after, seed, pair.plan.claimed_z)
+        if position == 0:
+            figures |= {name: change_of(metric, before, after, seed, z) for name, z in pair.plan.also_z.items()}
     return figures
 
 

@@ -7,7 +7,7 @@ circumstances as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -77,15 +77,16 @@ class Plan:
     """How much to measure. `rounds` interleaved rounds of `runs` timed runs on each side (`hasten.measure.turns`), on
     up to `samples` samples: as many as show how long and how hard samples are.
 
-    Fixed before the first round: stopping when the numbers look good would make the interval a lie. `claimed_z` asks
-    for the change of accuracy with an interval of this normal quantile, too (`hasten.verify.judge.may_be_picked`).
+    Fixed before the first round: stopping when the numbers look good would make the interval a lie.
+    `also_z` asks for the change of accuracy with intervals of other normal quantiles, too, by the names that these
+    figures get (`hasten.verify.shares.levels_of`).
     """
 
     rounds: int = 24
     runs: int = 4
     samples: int = 64
     seed: int = 0
-    claimed_z: float | None = None
+    also_z: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class AnswerBook:

@@ -21,7 +21,7 @@ from hasten.spec.slo import Slo
 from hasten.spec.values import Value
 from hasten.stats.bootstrap import Z95
 from hasten.stats.percentiles import values_needed
-from hasten.verify.shares import Shares, quantile_of, shares_of
+from hasten.verify.shares import how_many_share, levels_of, quantile_of
 
 __all__ = ["TUNING_SHARE", "ClaimEffort", "Effort", "claim_effort", "effort_for", "time_for_claims"]
 
@@ -62,20 +62,20 @@ class Effort:
 
 class ClaimEffort(Value, frozen=True):
     """Rounds and holdout samples of every claim, how many of the picks, the best first, can be claimed in time, and how
-    they share the error.
+    many of them share the error and may be picked.
     """
 
     rounds: int
     samples: int
     picks: int
-    shares: Shares
+    sharing: int
 
     def plan(self, seed: int, place: int) -> Plan:
         """The plan of the claim of the pick at a place, the best at 0; another `seed` draws other orders of sides and
         samples.
         """
-        z = self.shares.z if 0 <= place < self.shares.claims else None
-        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2 * seed + 2, claimed_z=z)
+        levels = levels_of(self.sharing) if 0 <= place < self.sharing else {}
+        return Plan(rounds=self.rounds, runs=_RUNS_CLAIM, seed=2 * seed + 2, also_z=levels)
 
 
 def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: Slo, *, seed: int = 0) -> Effort:
@@ -138,7 +138,7 @@ def claim_effort(
         rounds=max(rounds, -(-values_needed(asked) // _RUNS_CLAIM)),
         samples=samples,
         picks=count,
-        shares=shares_of(count, slo.accuracy_drop_max, samples, counts_answers=counts_answers),
+        sharing=how_many_share(count, slo.accuracy_drop_max, samples, counts_answers=counts_answers),
     )
 
 

@@ -4,8 +4,8 @@
 
 The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then
 measured anew (speed included, so that the luckiest of many noisy timings is not the claim). The order of the picks is
-fixed too: where the claim of the first fails, the next stands in only if it passes at a stricter level, so that several
-claims have hardly more chances to pass by luck than one.
+fixed too: where the claim of the first fails, the next that passes stands in. All are held to longer intervals than
+one would be, so that several claims have hardly more chances to pass by luck (`hasten.verify.shares`).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from hasten.spec.target import Format, Target
 from hasten.spec.variant import Step, Variant
 from hasten.transform.base import TransformFailed
 from hasten.transform.isolate import TIMEOUT_S
+from hasten.verify.shares import settled
 
 __all__ = ["Job", "Outcome", "run"]
 
@@ -126,7 +127,11 @@ class _Run:
             picks = best[: claiming.picks]
             claims = self._claim(arm, [item.variant for item in picks], claiming)
             batch = max_batch(arm, self._splits.tuning)
-            claimed = [trial.evidence for trial in claims if trial.evidence is not None]
+            claimed = settled(
+                [trial.evidence for trial in claims if trial.evidence is not None],
+                claiming.sharing,
+                job.goal.slo.accuracy_drop_max,
+            )
             measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
             rejected = [
                 *impossible,
