@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,14 @@ def test_every_seed_draws_other_orders_for_trials_and_claims(make_linear: Callab
     trials = [effort_for(arm, splits, 10, 240.0, Slo(), seed=seed).tuning.seed for seed in range(5)]
     claims = [claim_effort(EACH_S, [1.5], 60.0, Slo(), 9000).plan(seed, 0).seed for seed in range(5)]
     assert len({*trials, *claims}) == 10
+
+
+def test_a_run_off_goes_on_for_a_share_of_the_budget_and_never_with_fewer_rounds_than_a_trial(
+    make_linear: Callable[..., Path],
+) -> None:
+    slow = effort_for(*world(make_linear), 10, 240.0, Slo())
+    fast = replace(slow, seconds=EACH_S / 40)
+    assert slow.run_off([2.0, 2.0], 60.0).rounds == slow.tuning.rounds
+    assert slow.tuning.rounds < fast.run_off([2.0, 2.0], 60.0).rounds < fast.run_off([2.0, 2.0], 240.0).rounds
+    assert fast.run_off([2.0], 1e6).rounds == 200
+    assert replace(fast.run_off([2.0], 1e6), rounds=slow.tuning.rounds) == slow.tuning

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,8 @@ _FEWEST_SAMPLES = 100
 _HOPED, _SLOWEST = 1.5, 0.5
 # Claims are expected to be of so many picks, with twice the rounds that they must have.
 _EXPECTED_PICKS, _EXPECTED_ROUNDS = 2, 2 * _FEWEST
+# The share of the budget for a run-off, its most rounds, and what a turn costs beside its runs.
+_RUN_OFF, _MOST_RUN_OFF, _TURN_S = 0.03, 200, 0.002
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,16 @@ class Effort:
     tuning: Plan
     tuning_samples: int
     holdout_samples: int
+
+    def run_off(self, gains: Sequence[float], budget_s: float) -> Plan:
+        """The plan of a run-off of variants that are `gains` times as fast as the reference, which races, too. Where
+        runs are short, as many rounds as trials have are over in a moment, and the moment decides: between one thread
+        and two it did. So rounds go on for a share of the budget.
+        """
+        times = [self.seconds, *(self.seconds / max(gain, _SLOWEST) for gain in gains)]
+        round_s = sum((_RUNS_TUNING + WARMUP) * time + _TURN_S for time in times)
+        rounds = _rounds(budget_s * _RUN_OFF / round_s, self.tuning.rounds, most=_MOST_RUN_OFF)
+        return replace(self.tuning, rounds=rounds)
 
 
 class ClaimEffort(Value, frozen=True):

@@ -262,7 +262,9 @@ class _Run:
                     )
                     for item in best
                 }
-                figures = race(arm, arms, self._splits.tuning, effort.tuning, self._watches["tuning"])
+                gains = [item.measurement.speedup.value or 1.0 for item in best]
+                plan_ = effort.run_off(gains, self._job.budget_s)
+                figures = race(arm, arms, self._splits.tuning, plan_, self._watches["tuning"])
         except EngineError as error:
             # The figures of the trials stand; they only were not taken in the same rounds.
             self._job.listener(Progress(stage="run-off", note=f"run-off given up: {error.message}"))
