@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hasten.errors import EngineError
-from hasten.fleet.beside import Beside, Seen, beside_of
+from hasten.fleet.beside import Beside, Seen, beside_of, moved_between
 from hasten.fleet.capacity import Question, play, pooled
 from hasten.fleet.simulate import Played
 from hasten.measure.arrivals import arrivals
@@ -97,37 +97,36 @@ class Rehearsing:
         before = self.machine.snapshot()
         due = self._due(_MEDIUM * usual, _within(_MEDIUM_REQUESTS / (_MEDIUM * usual), _MEDIUM_S))
         medium = self._seen(self.sender.open_loop(due))
-        capacity, moved, full = self._overload(usual)
+        capacity, full = self._overload(usual)
         for _ in range(_MORE):
             if capacity < (1 + _FULL) / 2 * usual:
                 break
             # It carried about all that was sent; it may carry more.
             usual = capacity
-            capacity, moved, full = self._overload(usual)
+            capacity, full = self._overload(usual)
         self.disturbed = disturbed(before, self.machine.snapshot())
         # A disturbed look serves its own turn only, which is left out with it.
         pool = [*self._medium, *medium]
         if not self.disturbed:
             self._medium = pool
-            self._moved.append(moved)
+            self._moved += moved_between(full)
         beside = beside_of(self.deployment.times, self.serving, pool, full, capacity)
         self.looks.append(beside)
         return beside
 
-    def _overload(self, usual_rps: float) -> tuple[float, float, list[Seen]]:
-        """Send more than is carried; how much is, how much more in the second half than in the first, and what was
-        seen. Raises `EngineError` where hardly anything is answered.
+    def _overload(self, usual_rps: float) -> tuple[float, list[Seen]]:
+        """Send more than is carried; how much is, and what was seen. Raises `EngineError` where hardly anything is
+        answered.
         """
         seconds = _within(_FULL_REQUESTS / usual_rps, _FULL_S)
         due = [0.0] * self._waiting() + self._due(_FULL * usual_rps, seconds)
         calls = self.sender.open_loop(due)
         done = sorted(call.done_s for call in calls if call.done_s is not None and call.failure is None)
         # Until the last request was due there was always one waiting.
-        middle = (1 + _RAMP) / 2 * seconds
-        halves = [sum(low <= at <= high for at in done) for low, high in ((_RAMP * seconds, middle), (middle, seconds))]
-        if not all(halves):
+        answered = sum(_RAMP * seconds <= at <= seconds for at in done)
+        if not answered:
             raise EngineError(f"Within {seconds:.1f} s the server answered hardly any request.")
-        return sum(halves) / ((1 - _RAMP) * seconds), halves[1] / halves[0], self._seen(calls)
+        return answered / ((1 - _RAMP) * seconds), self._seen(calls)
 
     def _first(self) -> float:
         """Requests a second in a closed loop. Raises `EngineError`."""

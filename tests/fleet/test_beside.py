@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hasten.fleet.beside import Seen, beside_of
+from hasten.fleet.beside import Seen, beside_of, moved_between
 from hasten.spec.serving import ServiceTimes, Serving
 
 SERVING = Serving(instances=2, threads=1)
@@ -56,3 +56,46 @@ def test_a_batch_counts_once_however_many_requests_were_in_it() -> None:
     full = [seen(at, 5.0 + at, queue_ms=9.0, batch=2) for at in range(15) for _ in range(2)]
     pairs = beside_of(rest, Serving(threads=2, max_batch=2), [], full, 9.0).times[1]
     assert pairs.waited_ms == tuple(5.0 + at for at in range(15))
+
+
+BRIEFLY = [seen(50 + at, 13.0, queue_ms=2.0, outside_ms=1.5) for at in range(20)]
+
+
+def test_who_waited_at_a_medium_load_is_told_from_who_waited_in_overload() -> None:
+    beside = beside_of(REST, SERVING, [*ALONE, *PAIRS, *BRIEFLY], WAITED, 140.0)
+    own = beside.times[0]
+    assert (set(own.briefly_ms), set(own.waited_ms)) == ({13.0}, {15.0})
+    assert (set(beside.outside.briefly_ms), set(beside.outside.waited_ms)) == ({1.5}, {3.0})
+
+
+def test_a_few_who_waited_at_a_medium_load_tell_nothing() -> None:
+    beside = beside_of(REST, SERVING, [*ALONE, *BRIEFLY[:5]], WAITED, 140.0)
+    assert (beside.times[0].briefly_ms, beside.outside.briefly_ms) == ((), ())
+
+
+@pytest.mark.parametrize(("capacity_rps", "between_ms"), [(100.0, 5.0), (125.0, 1.0), (160.0, 0.0)])
+def test_what_instances_need_between_batches_follows_from_what_they_carry(
+    capacity_rps: float, between_ms: float
+) -> None:
+    """Two instances that take 15 ms a request would carry 133 a second if they needed nothing else."""
+    found = beside_of(REST, SERVING, ALONE, WAITED, capacity_rps).outside.between_ms
+    assert found == pytest.approx(between_ms)
+
+
+def test_what_passes_between_batches_counts_once_a_batch() -> None:
+    full = [seen(at, 16.0, queue_ms=9.0, batch=4) for at in range(15) for _ in range(4)]
+    rest = [ServiceTimes(instances=1, threads=1, batch=4, busy_ms=(16.0,))]
+    outside = beside_of(rest, Serving(threads=1, max_batch=4), [], full, 200.0).outside
+    assert outside.between_ms == pytest.approx(4.0)
+
+
+def test_a_machine_that_became_slower_within_a_look_may_become_as_much_slower_or_faster_after_it() -> None:
+    half = [seen(at / 10, 10.0, queue_ms=9.0) for at in range(30)]
+    slower = [seen(3 + at / 10, 12.0, queue_ms=9.0) for at in range(30)]
+    assert sorted(moved_between([*half, *slower])) == pytest.approx([10 / 12, 12 / 10])
+
+
+def test_a_look_at_hardly_anything_does_not_tell_how_much_the_machine_moves() -> None:
+    assert moved_between([]) == []
+    assert moved_between([seen(at, 10.0 + at, queue_ms=9.0) for at in range(20)]) == []
+    assert moved_between([seen(at, 10.0 + at) for at in range(60)]) == []

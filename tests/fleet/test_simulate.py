@@ -59,6 +59,27 @@ def test_a_batch_that_had_to_wait_takes_as_long_as_those_that_were_seen_to_wait(
     assert played.latencies_s == pytest.approx([0.010, 0.024])
 
 
+def test_who_waits_longer_meets_an_overloaded_server_more_often() -> None:
+    states = ServiceTimes(
+        instances=1, threads=1, batch=1, busy_ms=(10.0,), briefly_ms=(10.0,) * 50, waited_ms=(20.0,) * 50
+    )
+    service, dice = Service([states]), rng()
+    drawn = {crowding: np.mean([service.seconds(1, crowding, dice) for _ in range(2000)]) for crowding in (1.1, 1.9)}
+    assert drawn == pytest.approx({1.1: 0.011, 1.9: 0.019}, rel=0.05)
+    pairs = [float(at + second * 0.001) for at in range(500) for second in (0, 1)]
+    burst = [0.0] * 500
+    short, long = (
+        simulate(Policy(queue_capacity=1000), service, due, [], rng()).busy_s / len(due) for due in (pairs, burst)
+    )
+    assert short < 0.0135
+    assert long > 0.0185
+
+
+def test_an_instance_is_free_for_the_next_batch_only_after_what_passes_between_two() -> None:
+    played = simulate(Policy(), Service([times(10.0)]), [0.0, 0.001], [], rng(), Outside(between_ms=2.0))
+    assert played.latencies_s == pytest.approx([0.010, 0.021])
+
+
 def test_what_is_spent_outside_comes_on_top_and_holds_up_nobody() -> None:
     outside = Outside(alone_ms=(3.0,), waited_ms=(5.0,))
     played = simulate(Policy(), Service([times(10.0)]), [0.0, 0.001], [], rng(), outside)

@@ -19,7 +19,7 @@ import numpy as np
 from hasten.fleet.simulate import Outside
 from hasten.spec.serving import ServiceTimes, Serving
 
-__all__ = ["Beside", "Seen", "beside_of"]
+__all__ = ["Beside", "Seen", "beside_of", "moved_between"]
 
 # Batches of one size and state that are enough to draw from.
 _ENOUGH = 12
@@ -70,6 +70,7 @@ def beside_of(
     met = _met_another(at_once, medium)
     alone = [one for one, another in zip(at_once, met, strict=True) if not another]
     busy = [one for one, another in zip(at_once, met, strict=True) if another]
+    briefly = [one for one in medium if one.queue_ms > 0]
     waited = [one for one in full if one.queue_ms > 0]
     own = [item for item in times if (item.instances, item.threads) == (serving.instances, serving.threads)]
     slower = _slower(own, alone, waited)
@@ -81,15 +82,50 @@ def beside_of(
             item,
             alone_ms=(_of(alone, item.batch) if seen else ()) or _times(at_rest, slower[0]),
             busy_ms=(_of(busy, item.batch) if seen else ()) or _times(item.busy_ms, slower[1]),
+            briefly_ms=_of(briefly, item.batch) if seen else (),
             waited_ms=(_of(waited, item.batch) if seen else ()) or _times(item.busy_ms, slower[1]),
         )
 
-    ways = [tuple(one.outside_ms for one in state) for state in (alone, busy or alone, waited)]
+    few = len(briefly) < _ENOUGH
+    states = (alone, busy or alone, () if few else briefly, waited)
+    ways = [tuple(one.outside_ms for one in state) for state in states]
     return Beside(
         times=tuple(moved(item) for item in times),
-        outside=Outside(alone_ms=ways[0] or (0.0,), busy_ms=ways[1] or (0.0,), waited_ms=ways[2] or (0.0,)),
+        outside=Outside(
+            alone_ms=ways[0] or (0.0,),
+            busy_ms=ways[1] or (0.0,),
+            briefly_ms=ways[2],
+            waited_ms=ways[3] or (0.0,),
+            between_ms=_between_ms(serving, waited, capacity_rps),
+        ),
         capacity_rps=capacity_rps,
     )
+
+
+def moved_between(full: Sequence[Seen]) -> list[float]:
+    """How many times as fast the machine may be a moment later, and as slow: from the engine times of a look's halves,
+    since neither is nearer to what follows. Nothing where there are too few to tell.
+    """
+    waited = [one for one in full if one.queue_ms > 0]
+    if len(waited) < 2 * _ENOUGH:
+        return []
+    middle = (waited[0].began_s + waited[-1].began_s) / 2
+    halves = [[one for one in waited if (one.began_s < middle) is first] for first in (True, False)]
+    if min(map(len, halves)) < _ENOUGH:
+        return []
+    before, after = (sum(one.engine_ms / one.batch for one in half) / len(half) for half in halves)
+    return [before / after, after / before]
+
+
+def _between_ms(serving: Serving, waited: Sequence[Seen], capacity_rps: float) -> float:
+    """What instances that are never without work need beside their batches: how long a batch and what follows it take
+    by the rate, less how long batches took.
+    """
+    batches = sum(1 / one.batch for one in waited)
+    if not batches or not capacity_rps:
+        return 0.0
+    engine_ms = sum(one.engine_ms / one.batch for one in waited) / batches
+    return max(0.0, serving.instances * (len(waited) / batches) / capacity_rps * 1e3 - engine_ms)
 
 
 def _met_another(seen: Sequence[Seen], among: Sequence[Seen]) -> list[bool]:

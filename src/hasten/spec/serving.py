@@ -37,8 +37,9 @@ class Serving(Value, frozen=True):
 
 class ServiceTimes(Value, frozen=True):
     """How long batches of one size take in one layout, all instances busy with batches of that size: milliseconds of
-    single runs, in time order. `alone_ms` are those of one instance while the others rest, `waited_ms`, where a server
-    was seen, those of batches that had to wait, when the handling of what comes presses on the engines.
+    single runs, in time order. `alone_ms` are those of one instance while the others rest. Where a server was seen,
+    `briefly_ms` are those of batches that had to wait at a medium load, and `waited_ms` those of batches that waited
+    when more came than it carries, and the handling of that pressed on the engines.
     """
 
     instances: int
@@ -46,6 +47,7 @@ class ServiceTimes(Value, frozen=True):
     batch: int
     busy_ms: tuple[float, ...]
     alone_ms: tuple[float, ...] = ()
+    briefly_ms: tuple[float, ...] = ()
     waited_ms: tuple[float, ...] = ()
     rows_per_s: Figure = NOT_MEASURED
 
