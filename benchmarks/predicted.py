@@ -67,8 +67,9 @@ def page(rows: Sequence[Row], host: Environment) -> str:
         "Here what it predicts is held against the real server over loopback, in turns. A turn begins with a look "
         "at the server under other loads, Poisson arrivals at 45 % of what the look before said that it carries, "
         "then at 110 %. The log of the server tells how long engines took and what requests spent outside of them, "
-        "when they met an idle server, met a busy engine, or had waited. From that, and from how much the machine "
-        "changed within looks, latencies are predicted for Poisson arrivals at a share of what the server carries; "
+        "when they met an idle server, met a busy engine, or had waited at the one load and the other, and what passes "
+        "at an engine between two batches. From that, and from how much the machine changed within looks, latencies "
+        "are predicted for Poisson arrivals at a share of what the server carries; "
         "then these arrivals are sent. Nothing of a load is known to its own prediction but the times at which "
         "requests are due. Server, engine and client share the machine, and the server logs each request.",
         "",
