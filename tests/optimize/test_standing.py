@@ -45,6 +45,15 @@ def test_the_reference_leads_where_nothing_is_faster() -> None:
     assert leader_of([evidence("slow", 0.8)], GOAL, 1000) == Leader()
 
 
+def test_a_leader_is_to_be_beaten_where_it_is_likely_to_stand_and_not_where_its_luck_put_it() -> None:
+    assert Leader(id="lucky", speed=1.79, low=1.29).to_beat == pytest.approx(
+        1.79 * math.exp(-math.log(1.79 / 1.29) / 1.96)
+    )
+    assert 1.29 < Leader(id="lucky", speed=1.79, low=1.29).to_beat < 1.55
+    assert Leader(id="sure", speed=1.79, low=1.78).to_beat > 1.78
+    assert Leader().to_beat == 1.0
+
+
 @pytest.mark.parametrize(("speed", "stopped"), [(1.2, True), (1.42, False), (1.6, False)])
 def test_a_glance_rules_out_only_what_is_far_behind(speed: float, stopped: bool) -> None:
     reason = behind(Leader(id="b", speed=1.5, low=1.48))(figure(speed, n=8))

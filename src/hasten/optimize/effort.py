@@ -43,8 +43,9 @@ _FEWEST_SAMPLES = 100
 _HOPED, _SLOWEST = 1.5, 0.5
 # Claims are expected to be of so many picks, with twice the rounds that they must have.
 _EXPECTED_PICKS, _EXPECTED_ROUNDS = 2, 2 * _FEWEST
-# The share of the budget for a run-off, its most rounds, and what a turn costs beside its runs.
-_RUN_OFF, _MOST_RUN_OFF, _TURN_S = 0.03, 200, 0.002
+# The share of the budget for a run-off. Where runs are short, rounds are many: thirty rounds of half a millisecond were
+# over in a moment, and the moment decided between one thread and two. What a turn costs beside its runs.
+_RUN_OFF, _MOST_RUN_OFF, _MOST_TUNING, _TURN_S = 0.03, 200, 100, 0.002
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +63,8 @@ class Effort:
     holdout_samples: int
 
     def run_off(self, gains: Sequence[float], budget_s: float) -> Plan:
-        """The plan of a run-off of variants that are `gains` times as fast as the reference, which races, too. Where
-        runs are short, as many rounds as trials have are over in a moment, and the moment decides: between one thread
-        and two it did. So rounds go on for a share of the budget.
+        """The plan of a run-off of variants that are `gains` times as fast as the reference, which races, too: it lasts
+        for a share of the budget, with no fewer rounds than a trial.
         """
         times = [self.seconds, *(self.seconds / max(gain, _SLOWEST) for gain in gains)]
         round_s = sum((_RUNS_TUNING + WARMUP) * time + _TURN_S for time in times)
@@ -106,7 +106,9 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
         ),
         claims_s=claims_s,
         tuning=Plan(
-            rounds=_rounds(for_trial / (2 * (_RUNS_TUNING + WARMUP) * seconds), _FEWEST_TUNING, most=30),
+            rounds=_rounds(
+                for_trial / (2 * ((_RUNS_TUNING + WARMUP) * seconds + _TURN_S)), _FEWEST_TUNING, most=_MOST_TUNING
+            ),
             runs=_RUNS_TUNING,
             seed=2 * seed + 1,
         ),

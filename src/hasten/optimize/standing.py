@@ -36,6 +36,14 @@ class Leader(Value, frozen=True):
     speed: float = 1.0
     low: float = 1.0
 
+    @property
+    def to_beat(self) -> float:
+        """Its speedup less a standard error: the best of many noisy trials is not as fast as it seems, and what was
+        not tried must not be held to its luck ("effective best" of Huang et al. 2006, "Global optimization of
+        stochastic black-box systems via sequential kriging meta-models").
+        """
+        return self.speed * (self.low / self.speed) ** (2 / _WIDTH)
+
 
 def leader_of(found: Sequence[Evidence], goal: Goal, holdout_samples: int) -> Leader:
     """Return the fastest safe candidate, or the reference where none is faster."""

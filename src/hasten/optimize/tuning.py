@@ -126,7 +126,7 @@ class Tuning:
     def _next(self, tuned: Tuned, waiting: Sequence[Wish]) -> Prospect:
         """What a resumed run has finished already comes first; where speed is not the question, the planned order."""
         leader, sure = self._leader(tuned), self._sure(tuned)
-        ranked = self.forecast.rank(waiting, leader.speed, sure.speed)
+        ranked = self.forecast.rank(waiting, leader.to_beat, sure.to_beat)
         done = next((wish for wish in waiting if self._finished(wish)), None)
         # Whatever is not worth its time is refused for good: before that, what may stand in has its turn.
         late = self.spent() > _STAND_BY or ranked[0].worth < WORTH
