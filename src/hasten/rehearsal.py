@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hasten.errors import EngineError
-from hasten.fleet.beside import Beside, Seen, beside_of, moved_between
+from hasten.fleet.beside import Beside, Moved, Seen, beside_of, moved_between
 from hasten.fleet.capacity import Question, play, pooled
 from hasten.fleet.simulate import Played
 from hasten.measure.arrivals import arrivals
@@ -80,7 +80,7 @@ class Rehearsing:
     looks: list[Beside] = field(default_factory=list[Beside])
     disturbed: bool = False
     machine: Machine = field(default_factory=Machine)
-    _moved: list[float] = field(default_factory=list[float])
+    _moved: list[Moved] = field(default_factory=list[Moved])
     _medium: list[Seen] = field(default_factory=list[Seen])
 
     @property
@@ -152,7 +152,8 @@ class Rehearsing:
         played: list[Played] = []
         for run in range(_RUNS):
             rng = np.random.default_rng((self.question.seed, seed, run))
-            played.append(play(question, self.serving, due, rng, speed=float(rng.choice(self._moved or [1.0]))))
+            moved = self._moved[rng.integers(len(self._moved))].over(seconds) if self._moved else 1.0
+            played.append(play(question, self.serving, due, rng, speed=moved))
         before = self.machine.snapshot()
         calls = self.sender.open_loop(due)
         spoilt = self.disturbed or disturbed(before, self.machine.snapshot())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
-from hasten.fleet.beside import Seen, beside_of, moved_between
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.fleet.beside import Moved, Seen, beside_of, moved_between
 from hasten.spec.serving import ServiceTimes, Serving
 
 SERVING = Serving(instances=2, threads=1)
@@ -92,7 +96,18 @@ def test_what_passes_between_batches_counts_once_a_batch() -> None:
 def test_a_machine_that_became_slower_within_a_look_may_become_as_much_slower_or_faster_after_it() -> None:
     half = [seen(at / 10, 10.0, queue_ms=9.0) for at in range(30)]
     slower = [seen(3 + at / 10, 12.0, queue_ms=9.0) for at in range(30)]
-    assert sorted(moved_between([*half, *slower])) == pytest.approx([10 / 12, 12 / 10])
+    found = moved_between([*half, *slower])
+    assert sorted(moved.times for moved in found) == pytest.approx([10 / 12, 12 / 10])
+    assert [moved.half_s for moved in found] == pytest.approx([2.95, 2.95])
+
+
+@given(st.floats(0.5, 2.0), st.floats(0.1, 3.0), st.floats(0.1, 100.0))
+def test_what_follows_a_look_differs_from_it_by_less_than_its_halves_do(times: float, half_s: float, s: float) -> None:
+    """Where the mean of a half varies by V, that of a look does by V / 2: halves differ by 2 V."""
+    moved = Moved(times, half_s)
+    assert abs(math.log(moved.over(s + 1))) <= abs(math.log(moved.over(s)))
+    assert math.log(moved.over(half_s)) == pytest.approx(math.log(times) * math.sqrt((0.5 + 1) / 2))
+    assert abs(math.log(moved.over(1e9))) == pytest.approx(abs(math.log(times)) / 2, abs=1e-6)
 
 
 def test_a_look_at_hardly_anything_does_not_tell_how_much_the_machine_moves() -> None:

@@ -10,8 +10,10 @@ in the same state. Pure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,7 +21,7 @@ import numpy as np
 from hasten.fleet.simulate import Outside
 from hasten.spec.serving import ServiceTimes, Serving
 
-__all__ = ["Beside", "Seen", "beside_of", "moved_between"]
+__all__ = ["Beside", "Moved", "Seen", "beside_of", "moved_between"]
 
 # Batches of one size and state that are enough to draw from.
 _ENOUGH = 12
@@ -52,6 +54,19 @@ class Beside:
     times: tuple[ServiceTimes, ...]
     outside: Outside
     capacity_rps: float
+
+
+class Moved(NamedTuple):
+    """How many times as fast the machine was in the one half of a look as in the other; a half lasted `half_s`."""
+
+    times: float
+    half_s: float
+
+    def over(self, seconds: float) -> float:
+        """How many times as fast so many seconds may be as the look before them. What wobbles averages out: by the
+        variance of means over both halves together and over `seconds`, against those of one half and the other.
+        """
+        return self.times ** math.sqrt(0.25 + self.half_s / (2 * seconds))
 
 
 def beside_of(
@@ -102,19 +117,19 @@ def beside_of(
     )
 
 
-def moved_between(full: Sequence[Seen]) -> list[float]:
-    """How many times as fast the machine may be a moment later, and as slow: from the engine times of a look's halves,
-    since neither is nearer to what follows. Nothing where there are too few to tell.
+def moved_between(full: Sequence[Seen]) -> list[Moved]:
+    """How much faster the machine became within a look, and as much slower: from the engine times of its halves, in
+    both directions, since neither is nearer to what follows. Nothing where there are too few to tell.
     """
     waited = [one for one in full if one.queue_ms > 0]
     if len(waited) < 2 * _ENOUGH:
         return []
-    middle = (waited[0].began_s + waited[-1].began_s) / 2
-    halves = [[one for one in waited if (one.began_s < middle) is first] for first in (True, False)]
+    half_s = (waited[-1].began_s - waited[0].began_s) / 2
+    halves = [[one for one in waited if (one.began_s < waited[0].began_s + half_s) is first] for first in (True, False)]
     if min(map(len, halves)) < _ENOUGH:
         return []
     before, after = (sum(one.engine_ms / one.batch for one in half) / len(half) for half in halves)
-    return [before / after, after / before]
+    return [Moved(before / after, half_s), Moved(after / before, half_s)]
 
 
 def _between_ms(serving: Serving, waited: Sequence[Seen], capacity_rps: float) -> float:
