@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from hasten.data.dataset import Dataset
+from hasten.engine.process import SETTLE_S
 from hasten.measure.base import Plan
 from hasten.measure.contention import Watch
 from hasten.measure.latency import race_times
-from hasten.measure.turns import WARMUP, turn_ms
+from hasten.measure.turns import WARMUP, turn_ms, turn_s
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
 from hasten.testing import FakeArm
@@ -54,3 +56,8 @@ def test_whoever_runs_in_a_race_does_so_while_all_others_rest() -> None:
     race_times(arms, data.subset(range(8)), Plan(rounds=6), Watch(0.0, probe=lambda: 99.0))
     assert heard[::2] == [(name, "runs") for name, _ in heard[1::2]]
     assert {what for _, what in heard[1::2]} == {"rests"}
+
+
+def test_a_turn_is_planned_with_its_untimed_runs_or_until_threads_have_settled() -> None:
+    assert turn_s(0.020, 4) == pytest.approx((WARMUP + 4) * 0.020)
+    assert turn_s(0.0005, 4) == pytest.approx(SETTLE_S + 4 * 0.0005)

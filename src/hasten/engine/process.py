@@ -22,13 +22,16 @@ from hasten.engine.channel import Channel, Closed
 from hasten.engine.confine import WorkerLimits, environment, step_back
 from hasten.engine.frames import Frame, Layout, Parts
 
-__all__ = ["COMMAND", "HELLO", "OUTPUTS", "WorkerProcess"]
+__all__ = ["COMMAND", "HELLO", "OUTPUTS", "SETTLE_S", "WorkerProcess"]
 
 COMMAND = ("-m", "hasten.engine.worker")
 # What a worker is told first, with the descriptors of the lifeline and of all areas: how many bytes it may allocate.
 HELLO = struct.Struct("<Q")
 # Areas for answers: one, and further ones where answers stay until they are sent.
 OUTPUTS = 4
+# A worker that was stopped runs untimed for so long before it is timed. Its threads wake up together, and it is some
+# milliseconds until the kernel has spread them over the cores again (docs/decisions/0035).
+SETTLE_S = 0.010
 # A process whose channel is closed has all but ended; whoever serves others meanwhile cannot wait for long.
 _ENDING_S = 1.0
 

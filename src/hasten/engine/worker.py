@@ -7,6 +7,7 @@ that it never outlives whoever started it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -24,7 +25,7 @@ from hasten.engine.confine import confine, follow, ran_out_of_memory
 from hasten.engine.frames import Frame
 from hasten.engine.host import pin_caller, staying_on
 from hasten.engine.memory import peak_memory_mb
-from hasten.engine.process import HELLO, OUTPUTS
+from hasten.engine.process import HELLO, OUTPUTS, SETTLE_S
 from hasten.engine.race import race
 from hasten.errors import EngineError, EngineLoadError, EngineRunError, HastenError, MissingError
 from hasten.spec.target import Target
@@ -96,9 +97,14 @@ class Worker:
         return Frame("ran", tensors=self._loaded(frame.args.get("variant", "")).run(frame.tensors))
 
     def _time(self, frame: Frame) -> Frame:
-        """Run the given slots in order and time each; the first `warmup` runs go untimed."""
-        session, slots = self._loaded(), frame.args["slots"]
-        for slot in slots[: frame.args["warmup"]]:
+        """Run the given slots in order and time each. Before that they run untimed: the first `warmup` of them, if any,
+        and then on until threads have settled.
+        """
+        session, slots, warmup = self._loaded(), frame.args["slots"], frame.args["warmup"]
+        settled = time.perf_counter() + (SETTLE_S if warmup else 0.0)
+        for number, slot in enumerate(itertools.cycle(slots) if warmup else ()):
+            if number >= min(warmup, len(slots)) and time.perf_counter() >= settled:
+                break
             session.run(self._samples[slot])
         elapsed: list[int] = []
         for slot in slots:

@@ -52,7 +52,9 @@ class Arm(Protocol):
         ...
 
     def time_ms(self, slots: Sequence[int], *, warmup: int = 0) -> list[float]:
-        """Run kept samples; milliseconds of each run."""
+        """Run kept samples; milliseconds of each run. Before that `warmup` of them run untimed, or more, where that is
+        not 0, until times are steady.
+        """
         ...
 
     def rest(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from hasten.engine.process import SETTLE_S
 from hasten.measure.contention import Watch
 from hasten.measure.traffic import Callee, Pace
 from hasten.measure.turns import WARMUP
@@ -23,6 +24,8 @@ __all__ = ["Comparison", "compare_targets"]
 
 # Timed calls of each side in a round, after those that bring its data back into the caches.
 _RUNS = 5
+# Calls before those, at the most, until threads have settled.
+_MOST_UNTIMED = 100
 # At most so many times the rounds that were asked for.
 _EXTENDED = 2
 
@@ -83,7 +86,10 @@ def _round(sides: tuple[Callee, Callee], rng: np.random.Generator, pace: Pace) -
     first = int(rng.integers(1 << 30))
     times = [0.0, 0.0]
     for side in (0, 1) if rng.random() < 0.5 else (1, 0):
-        for i in range(WARMUP):
+        started = pace.now()
+        for i in range(_MOST_UNTIMED):
+            if i >= WARMUP and pace.now() - started >= SETTLE_S:
+                break
             sides[side].call(first + i)
         times[side] = float(np.mean([_timed(sides[side], first + i, pace) for i in range(_RUNS)]))
         sides[side].rest()

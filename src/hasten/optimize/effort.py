@@ -16,7 +16,7 @@ import numpy as np
 from hasten.data.feed import feed, sample_for
 from hasten.data.split import Splits
 from hasten.measure.base import Arm, Plan
-from hasten.measure.turns import WARMUP, turn_ms
+from hasten.measure.turns import turn_ms, turn_s
 from hasten.spec.slo import Slo
 from hasten.spec.values import Value
 from hasten.stats.bootstrap import Z95
@@ -44,8 +44,8 @@ _HOPED, _SLOWEST = 1.5, 0.5
 # Claims are expected to be of so many picks, with twice the rounds that they must have.
 _EXPECTED_PICKS, _EXPECTED_ROUNDS = 2, 2 * _FEWEST
 # The share of the budget for a run-off. Where runs are short, rounds are many: thirty rounds of half a millisecond were
-# over in a moment, and the moment decided between one thread and two. What a turn costs beside its runs.
-_RUN_OFF, _MOST_RUN_OFF, _MOST_TUNING, _TURN_S = 0.03, 200, 100, 0.002
+# over in a moment, and the moment decided between one thread and two.
+_RUN_OFF, _MOST_RUN_OFF, _MOST_TUNING = 0.03, 200, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class Effort:
         for a share of the budget, with no fewer rounds than a trial.
         """
         times = [self.seconds, *(self.seconds / max(gain, _SLOWEST) for gain in gains)]
-        round_s = sum((_RUNS_TUNING + WARMUP) * time + _TURN_S for time in times)
+        round_s = sum(turn_s(time, _RUNS_TUNING) for time in times)
         rounds = _rounds(budget_s * _RUN_OFF / round_s, self.tuning.rounds, most=_MOST_RUN_OFF)
         return replace(self.tuning, rounds=rounds)
 
@@ -106,9 +106,7 @@ def effort_for(arm: Arm, splits: Splits, candidates: int, budget_s: float, slo: 
         ),
         claims_s=claims_s,
         tuning=Plan(
-            rounds=_rounds(
-                for_trial / (2 * ((_RUNS_TUNING + WARMUP) * seconds + _TURN_S)), _FEWEST_TUNING, most=_MOST_TUNING
-            ),
+            rounds=_rounds(for_trial / (2 * turn_s(seconds, _RUNS_TUNING)), _FEWEST_TUNING, most=_MOST_TUNING),
             runs=_RUNS_TUNING,
             seed=2 * seed + 1,
         ),
@@ -145,7 +143,8 @@ def claim_effort(
     # One sample less than a bound needs is a claim lost.
     samples = min(there, max(_FEWEST_SAMPLES, math.ceil(affordable)))
     # In each round, both sides make untimed runs and the timed ones; the reference races itself, too.
-    round_s = (_RUNS_CLAIM + WARMUP) * (2 * seconds + sum(seconds + time for time in times[:count]))
+    sides = [seconds, seconds, *(time for pick in times[:count] for time in (seconds, pick))]
+    round_s = sum(turn_s(time, _RUNS_CLAIM) for time in sides)
     asked = next((p for p in (99, 95) if getattr(slo, f"latency_p{p}_ms") is not None), 50)
     rounds = _rounds((left_s - min(samples * each_s, _MOSTLY * left_s)) / round_s, _FEWEST, most=_MOST)
     return ClaimEffort(
@@ -159,7 +158,8 @@ def claim_effort(
 def _expected_claims_s(seconds: float, slo: Slo, there: int) -> float:
     """What claims would like to have, before it is known what there is to claim."""
     each_s = seconds * (1 + _EXPECTED_PICKS / _HOPED)
-    round_s = (_RUNS_CLAIM + WARMUP) * seconds * (2 + _EXPECTED_PICKS * (1 + 1 / _HOPED))
+    picks_s = _EXPECTED_PICKS * (turn_s(seconds, _RUNS_CLAIM) + turn_s(seconds / _HOPED, _RUNS_CLAIM))
+    round_s = 2 * turn_s(seconds, _RUNS_CLAIM) + picks_s
     return (
         min(_provable(slo.accuracy_drop_max, quantile_of(_EXPECTED_PICKS)) * _MORE, there) * each_s
         + _EXPECTED_ROUNDS * round_s
