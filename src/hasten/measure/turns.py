@@ -24,7 +24,7 @@ WARMUP = 3
 
 
 def turn_ms(arm: Arm, slots: Sequence[int], *, warmup: int = WARMUP) -> list[float]:
-    """Run `warmup` of `slots` untimed, or more, then all of them; milliseconds of each run. The arm rests afterwards."""
+    """Run `warmup` of `slots` untimed, or more, then all; milliseconds of each of these. The arm rests afterwards."""
     times = arm.time_ms(slots, warmup=warmup)
     arm.rest()
     return times
