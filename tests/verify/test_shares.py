@@ -74,7 +74,7 @@ def test_more_claims_are_held_to_longer_intervals() -> None:
 
 
 def test_what_is_proven_leaves_its_share_to_the_others() -> None:
-    """One answer lost of 1,294 is 0.54 points at a third of the error and 0.49 at a half."""
+    """One answer lost of 1,294 is 0.54 points at a third of the error and 0.48 at a half."""
     beside_a_proven_one = settled([claim("bf16", 0, 1, 3), claim("lost", 0, 3, 3), claim("f32", 0, 0, 3)], 3, BOUND)
     assert proven(beside_a_proven_one) == ["bf16", "f32"]
     assert may_be_picked(beside_a_proven_one[0], Goal(slo=Slo(accuracy_drop_max=BOUND)))
