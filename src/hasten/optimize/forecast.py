@@ -140,8 +140,8 @@ class Forecast:
     def rank(self, wishes: Sequence[Wish], best_gain: float, sure_gain: float | None = None) -> list[Prospect]:
         """Return the outlook of each wish against the best safe speedup so far (1: the reference;
         `hasten.optimize.standing.Leader.to_beat`), the most rewarding first; equals stay in the order in which they
-        were planned. `sure_gain` is the best speedup in f32 so far:
-        another in f32 may be needed where fewer bits fail on other samples, and is worth a share of what it adds there.
+        were planned. `sure_gain` is the best speedup in f32 so far: another in f32 may be needed where fewer bits fail
+        on other samples, and is worth a share of what it adds there.
         """
         if not wishes:
             return []
