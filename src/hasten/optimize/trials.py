@@ -68,9 +68,16 @@ class TrialLog:
         self._claim_run()
 
     def get(self, key: str, type_: type[T]) -> T | None:
-        """Return what was kept under `key`, if anything was."""
+        """Return what was kept under `key`, if anything was. Raises `UsageError` where that cannot be read."""
         row = self._execute("SELECT value FROM trials WHERE key = ?", key).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=type_)
+        try:
+            return None if row is None else msgspec.json.decode(row[0], type=type_)
+        except msgspec.MsgspecError as error:
+            raise UsageError(
+                f"What the interrupted run left under {key!r} in {self._file} cannot be read: it is damaged, or of "
+                f"another state of hasten ({error}).",
+                remedy="Leave out --resume to start anew.",
+            ) from error
 
     def put(self, key: str, value: object) -> None:
         """Keep `value` under `key`, durably."""
