@@ -121,7 +121,7 @@ class Rehearsing:
         seconds = _within(_FULL_REQUESTS / usual_rps, _FULL_S)
         due = [0.0] * self._waiting() + self._due(_FULL * usual_rps, seconds)
         calls = self.sender.open_loop(due)
-        done = sorted(call.done_s for call in calls if call.done_s is not None and call.failure is None)
+        done = [call.done_s for call in calls if call.done_s is not None and call.failure is None]
         # Until the last request was due there was always one waiting.
         answered = sum(_RAMP * seconds <= at <= seconds for at in done)
         if not answered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hasten.engine.process import SETTLE_S
 from hasten.measure.contention import Watch
 from hasten.measure.traffic import Pace
 from hasten.measure.versus import Comparison, compare_targets
@@ -48,6 +49,19 @@ def test_a_side_of_half_the_time_is_twice_as_fast_and_swapping_sides_inverts_it(
 def test_both_sides_get_the_same_samples() -> None:
     _, a, b = compare(5, 10, quiet())
     assert a.asked == b.asked
+
+
+def test_short_calls_go_untimed_until_threads_have_settled_and_the_same_samples_are_timed() -> None:
+    found, a, b = compare(1, 2, quiet(), rounds=12)
+    assert found.ratio.value == pytest.approx(2.0)
+    assert len(a.asked) / 12 - 5 == pytest.approx(SETTLE_S / 0.001, abs=1)
+    assert len(b.asked) / 12 - 5 == pytest.approx(SETTLE_S / 0.002, abs=1)
+    assert a.asked[-5:] == b.asked[-5:]
+
+
+def test_calls_that_take_next_to_nothing_do_not_go_on_for_ever() -> None:
+    _, a, _ = compare(0.001, 10, quiet(), rounds=12)
+    assert len(a.asked) == 12 * (100 + 5)
 
 
 def test_each_side_rests_after_its_turn() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.spec.evidence import Evidence
-from hasten.spec.measurement import Figure, Measurement, MetricInfo
+from hasten.spec.measurement import Figure, Measurement, MetricInfo, unmeasured
 from hasten.spec.slo import Goal, Slo
 from hasten.spec.target import Target
 from hasten.spec.variant import Variant
@@ -90,9 +90,19 @@ def test_nothing_is_held_to_less_than_95_percent() -> None:
 def test_a_claim_keeps_the_one_interval_that_it_is_held_to() -> None:
     before = claim("a", 0, 0, 3)
     after = settled([before], 3, BOUND)[0]
-    assert set(before.measurement.extra) == {"accuracy_change_claimed_of_2", "accuracy_change_claimed_of_1"}
+    assert set(before.measurement.extra) == {"accuracy_change_claimed_of_2"}
     assert after.measurement.extra == {}
     assert after == msgspec.structs.replace(before, measurement=after.measurement)
+
+
+def test_a_claim_whose_change_could_not_be_measured_is_not_proven_and_keeps_no_other_interval() -> None:
+    unknown = unmeasured("an interval needs at least 10 samples, there are 3")
+    figures = {name: unknown for name in [*levels_of(3), "accuracy_change"]}
+    measurement = Measurement(split="holdout", metric=METRIC).with_figures(figures)
+    lost = judge(Variant(id="lost", target=Target(engine="openvino")), measurement, Goal())
+    found = settled([lost, claim("bf16", 0, 1, 3), claim("f32", 0, 0, 3)], 3, BOUND)
+    assert proven(found) == ["bf16", "f32"]
+    assert (found[0].measurement.accuracy_change_claimed, found[0].measurement.extra) == (unknown, {})
 
 
 def test_what_has_no_share_is_neither_proven_nor_takes_from_others() -> None:
@@ -109,9 +119,8 @@ def test_as_many_are_proven_as_by_holms_rule_in_any_order(changes: list[tuple[in
     found = proven(settled(claims, len(claims), BOUND))
     again = proven(settled(data.draw(st.permutations(claims)), len(claims), BOUND))
     assert sorted(found) == sorted(again)
-    passes = [
-        sum(-(item.measurement.figure(at).low or 0.0) <= BOUND for at in levels_of(len(claims))) for item in claims
-    ]
+    levels = dict.fromkeys([*levels_of(len(claims)), "accuracy_change"]) if len(claims) > 1 else levels_of(1)
+    passes = [sum(-(item.measurement.figure(at).low or 0.0) <= BOUND for at in levels) for item in claims]
     ranked = sorted(passes, reverse=True)
-    kept = next((place for place, levels in enumerate(ranked) if levels < len(claims) - place), len(claims))
+    kept = next((place for place, passed in enumerate(ranked) if passed < len(claims) - place), len(claims))
     assert len(found) == kept

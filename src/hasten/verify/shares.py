@@ -16,7 +16,7 @@ from statistics import NormalDist
 import msgspec
 
 from hasten.spec.evidence import Evidence
-from hasten.spec.measurement import Measurement
+from hasten.spec.measurement import NOT_MEASURED, Measurement
 from hasten.stats.bootstrap import Z95
 from hasten.stats.change import unseen_share
 from hasten.verify.judge import accuracy_check
@@ -25,7 +25,7 @@ __all__ = ["how_many_share", "levels_of", "quantile_of", "settled"]
 
 # One-sided: what all claims together may accept wrongly.
 _TOGETHER = 0.035
-_CLAIMED = "accuracy_change_claimed"
+_CLAIMED, _LONE = "accuracy_change_claimed", "accuracy_change"
 
 
 def how_many_share(claims: int, drop_max: float, samples: int, *, counts_answers: bool = True) -> int:
@@ -45,9 +45,12 @@ def quantile_of(claims: int) -> float:
 
 def levels_of(sharing: int) -> dict[str, float]:
     """The normal quantiles that each of so many claims may come to be held to, by the names of the figures that hold
-    it: that of all claims, and those of the fewer that are left when others are proven.
+    it: that of all claims, and those of the fewer that are left when others are proven. The last one left is held to
+    the interval that every change has.
     """
-    return {_name(left, sharing): quantile_of(left) for left in range(sharing, 0, -1)}
+    names = {_name(left, sharing): quantile_of(left) for left in range(sharing, 0, -1)}
+    names.pop(_LONE, None)
+    return names
 
 
 def settled(claims: Sequence[Evidence], sharing: int, drop_max: float) -> list[Evidence]:
@@ -55,7 +58,7 @@ def settled(claims: Sequence[Evidence], sharing: int, drop_max: float) -> list[E
     that are not proven share what the proven ones leave, until none more is proven. Evidence without a share (the
     reference's, too) stays as it is.
     """
-    waiting = [claim for claim in claims if claim.measurement.accuracy_change_claimed.value is not None]
+    waiting = [claim for claim in claims if claim.measurement.accuracy_change_claimed != NOT_MEASURED]
     held: dict[str, int] = {}
     left = sharing
     while waiting:
@@ -67,7 +70,9 @@ def settled(claims: Sequence[Evidence], sharing: int, drop_max: float) -> list[E
 
 
 def _name(left: int, sharing: int) -> str:
-    return _CLAIMED if left == sharing else f"{_CLAIMED}_of_{left}"
+    if left == sharing:
+        return _CLAIMED
+    return _LONE if left == 1 else f"{_CLAIMED}_of_{left}"
 
 
 def _is_proven(measurement: Measurement, name: str, drop_max: float) -> bool:
