@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Predictions of the simulated server against the real one.")
     parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds of a search")
-    parser.add_argument("--seconds", type=float, default=165.0, help="for the turns of one model")
+    parser.add_argument("--seconds", type=float, default=240.0, help="for the turns of one model")
     parser.add_argument("--work", type=Path, default=Path("work") / "calibration")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--page", type=Path, default=PAGE)

@@ -48,13 +48,13 @@ def test_two_instances_carry_twice_the_load_of_one() -> None:
 
 def test_an_instance_that_works_alone_is_faster_than_one_among_busy_ones() -> None:
     service = Service([times(20.0, instances=2, alone_ms=10.0)])
-    assert service.seconds(1, 0.0, rng=rng()) == 0.01
-    assert service.seconds(1, 1.0, rng=rng()) == 0.02
+    assert service.draw(1, 0.0, rng()).engine_s == 0.01
+    assert service.draw(1, 1.0, rng()).engine_s == 0.02
 
 
 def test_a_batch_that_had_to_wait_takes_as_long_as_those_that_were_seen_to_wait() -> None:
     waited = ServiceTimes(instances=1, threads=1, batch=1, busy_ms=(10.0,), waited_ms=(15.0,))
-    assert Service([waited]).seconds(1, 2.0, rng()) == 0.015
+    assert Service([waited]).draw(1, 2.0, rng()).engine_s == 0.015
     played = simulate(Policy(), Service([waited]), [0.0, 0.001], [], rng())
     assert played.latencies_s == pytest.approx([0.010, 0.024])
 
@@ -64,7 +64,9 @@ def test_who_waits_longer_meets_an_overloaded_server_more_often() -> None:
         instances=1, threads=1, batch=1, busy_ms=(10.0,), briefly_ms=(10.0,) * 50, waited_ms=(20.0,) * 50
     )
     service, dice = Service([states]), rng()
-    drawn = {crowding: np.mean([service.seconds(1, crowding, dice) for _ in range(2000)]) for crowding in (1.1, 1.9)}
+    drawn = {
+        crowding: np.mean([service.draw(1, crowding, dice).engine_s for _ in range(2000)]) for crowding in (1.1, 1.9)
+    }
     assert drawn == pytest.approx({1.1: 0.011, 1.9: 0.019}, rel=0.05)
     pairs = [float(at + second * 0.001) for at in range(500) for second in (0, 1)]
     burst = [0.0] * 500
@@ -76,32 +78,47 @@ def test_who_waits_longer_meets_an_overloaded_server_more_often() -> None:
 
 
 def test_an_instance_is_free_for_the_next_batch_only_after_what_passes_between_two() -> None:
-    played = simulate(Policy(), Service([times(10.0)]), [0.0, 0.001], [], rng(), Outside(between_ms=2.0))
+    played = simulate(Policy(), Service([times(10.0)], Outside(between_ms=2.0)), [0.0, 0.001], [], rng())
     assert played.latencies_s == pytest.approx([0.010, 0.021])
 
 
 def test_what_is_spent_outside_comes_on_top_and_holds_up_nobody() -> None:
     outside = Outside(alone_ms=(3.0,), waited_ms=(5.0,))
-    played = simulate(Policy(), Service([times(10.0)]), [0.0, 0.001], [], rng(), outside)
+    played = simulate(Policy(), Service([times(10.0)], outside), [0.0, 0.001], [], rng())
     assert played.latencies_s == pytest.approx([0.013, 0.024])
+
+
+def test_what_held_up_a_batch_inside_and_outside_of_its_engine_is_drawn_together() -> None:
+    seen = ServiceTimes(instances=1, threads=1, batch=1, busy_ms=(1.0,) * 90 + (10.0,) * 10)
+    together = Service([seen], Outside(busy_ms=(2.0,) * 90 + (20.0,) * 10))
+    dice = rng()
+    drawn = {together.draw(1, 1.0, dice) for _ in range(3000)}
+    assert drawn == {(0.001, 0.002), (0.01, 0.02)}
+
+
+def test_what_was_not_seen_of_the_same_batches_is_drawn_apart() -> None:
+    seen = ServiceTimes(instances=1, threads=1, batch=1, busy_ms=(1.0, 10.0))
+    apart, dice = Service([seen], Outside(busy_ms=(2.0, 2.0, 20.0))), rng()
+    drawn = {apart.draw(1, 1.0, dice) for _ in range(3000)}
+    assert drawn == {(engine, outside) for engine in (0.001, 0.01) for outside in (0.002, 0.02)}
 
 
 def test_slow_spells_last_in_simulation_as_they_did_when_they_were_measured() -> None:
     spells = ServiceTimes(instances=1, threads=1, batch=1, busy_ms=(1.0,) * 50 + (2.0,) * 50)
     service, dice = Service([spells]), rng()
-    drawn = np.array([service.seconds(1, 1.0, dice) for _ in range(3000)])
+    drawn = np.array([service.draw(1, 1.0, dice).engine_s for _ in range(3000)])
     assert np.corrcoef(drawn[:-1], drawn[1:])[0, 1] > 0.8
     assert np.mean(drawn) == pytest.approx(0.0015, rel=0.15)
 
 
 def test_times_between_measured_batches_are_interpolated_and_beyond_them_grow_in_proportion() -> None:
     service = Service([times(10.0), times(20.0, batch=4)])
-    assert service.seconds(2, 1, rng()) == pytest.approx((10 + 10 / 3) / MS)
-    assert service.seconds(8, 1, rng()) == pytest.approx(40 / MS)
+    assert service.draw(2, 1, rng()).engine_s == pytest.approx((10 + 10 / 3) / MS)
+    assert service.draw(8, 1, rng()).engine_s == pytest.approx(40 / MS)
 
 
 def test_a_faster_machine_divides_all_times() -> None:
-    assert Service([times(10.0)], speed=2.0).seconds(1, 1, rng()) == 0.005
+    assert Service([times(10.0)], speed=2.0).draw(1, 1, rng()).engine_s == 0.005
 
 
 def test_only_requests_of_one_shape_share_a_batch() -> None:

@@ -89,8 +89,8 @@ def play(
         company="adaptive",
         queue_capacity=max(_REQUESTS, len(arrivals)),
     )
-    service = Service(times, speed=speed)
-    return simulate(policy, service, arrivals, question.keys, rng, question.outside)
+    service = Service(times, question.outside, speed=speed)
+    return simulate(policy, service, arrivals, question.keys, rng)
 
 
 def pooled(runs: Sequence[Sequence[Played]], serving: Serving, load_rps: float, *, warm: float = 0.0) -> Prediction:
