@@ -90,3 +90,16 @@ def make_job(tmp_path: Path, make_linear: Callable[..., Path], dataset: Dataset)
         return Job(**{**defaults, **options})
 
     return make
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans and forecasts depend on the machine; these tests mean one of two cores without special instructions."""
+    import msgspec
+
+    from hasten.engine.host import environment
+    from hasten.optimize import forecast, plan
+
+    two = msgspec.structs.replace(environment(), cores_logical=2, cores_physical=2, features=("avx2",))
+    for module in (plan, forecast):
+        monkeypatch.setattr(module, "environment", lambda: two)

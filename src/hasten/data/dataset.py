@@ -147,6 +147,10 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def first(self, count: int) -> Subset:
+        """The first `count` samples, or all where there are no more."""
+        return self if count >= len(self) else Subset(self.dataset, self.indices[:count])
+
     def inputs(self, position: int) -> Arrays:
         """Return the inputs of the sample at `position` of this subset."""
         return self.dataset.inputs(self.indices[position])

@@ -1,17 +1,12 @@
 """The main job: plan, try, pick, claim, pack.
 
-    plan ─> try each on tuning data ─> pick ─> break the seal ─> claim on holdout data ─> verdict ─> bundle
-
-The order is the honesty: the pick is fixed before the holdout split is opened, each picked variant is then
-measured anew (speed included, so that the luckiest of many noisy timings is not the claim). The order of the picks is
-fixed too: where the claim of the first fails, the next that passes stands in. All are held to longer intervals than
-one would be, so that several claims have hardly more chances to pass by luck (`hasten.verify.shares`).
+plan ─> try each on tuning data (`tuning`) ─> pick ─> break the seal ─> claim on holdout data (`claims`) ─>
+serving defaults (`serving`) ─> verdict ─> bundle
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hasten.bundle.write import check_destination
@@ -24,35 +19,33 @@ from hasten.errors import EngineError, MissingError, ModelError, StorageError
 from hasten.measure.base import AnswerBook, Arm, Plan
 from hasten.measure.batching import max_batch
 from hasten.measure.contention import Watch
-from hasten.measure.latency import race
 from hasten.model.base import Model
 from hasten.model.open import open_model
 from hasten.optimize.build import Builder
-from hasten.optimize.effort import TUNING_SHARE, ClaimEffort, Effort, claim_effort, effort_for, time_for_claims
+from hasten.optimize.claims import ClaimStage
+from hasten.optimize.effort import TUNING_SHARE, Effort, effort_for
 from hasten.optimize.explain import with_operators
 from hasten.optimize.forecast import Forecast
 from hasten.optimize.history import History
 from hasten.optimize.job import Job, Outcome
 from hasten.optimize.lengths import lengths_for
 from hasten.optimize.pack import Packer
-from hasten.optimize.pick import by_speed, finalists, losers, pick
+from hasten.optimize.pick import by_speed
 from hasten.optimize.plan import Planned, plan, probe_all, reference_variant, smaller_inputs
 from hasten.optimize.record import Found, Recorder
 from hasten.optimize.serving import ServingStage
 from hasten.optimize.stories import shown_samples
-from hasten.optimize.trial import Bench, try_variant
-from hasten.optimize.trials import Trial, TrialLog, fingerprint
-from hasten.optimize.tuned import line
+from hasten.optimize.trial import Bench
+from hasten.optimize.trials import TrialLog, fingerprint
 from hasten.optimize.tuning import Tuning
 from hasten.spec.applied import Build
-from hasten.spec.evidence import Evidence, Record, Rejection
+from hasten.spec.evidence import Record, Rejection
 from hasten.spec.measurement import Split
 from hasten.spec.progress import Progress
 from hasten.spec.target import Format, Target
 from hasten.spec.variant import Step, Variant
 from hasten.transform.base import TransformFailed
 from hasten.transform.isolate import TIMEOUT_S
-from hasten.verify.shares import settled
 
 __all__ = ["Job", "Outcome", "run"]
 
@@ -120,34 +113,19 @@ class _Run:
             tuned = self._tuning(arm, effort).run(self._reference, wishes)
             self._builds |= tuned.builds
             self._history.keep(self._known_as, self._forecast.lessons)
-            candidates = tuned.evidence()
-            raced = self._run_off(arm, finalists(candidates, job.goal, effort.holdout_samples), effort)
-            best = pick(candidates, job.goal, effort.holdout_samples, raced)
-            claiming = self._claiming(best, effort)
-            picks = best[: claiming.picks]
-            claims = self._claim(arm, [item.variant for item in picks], claiming)
-            batch = max_batch(arm, self._splits.tuning)
-            claimed = settled(
-                [trial.evidence for trial in claims if trial.evidence is not None],
-                claiming.sharing,
-                job.goal.slo.accuracy_drop_max,
-            )
             measured = [trial.evidence for trial in tuned.trials if trial.evidence is not None]
-            rejected = [
-                *impossible,
-                *(trial.rejection for trial in (*tuned.trials, *claims) if trial.rejection is not None),
-                *losers(measured, best, job.goal, effort.holdout_samples),
-                *(_unclaimed(item, len(picks), job.budget_s) for item in best[claiming.picks :]),
-            ]
+            claimed = self._claims(arm, effort).run(self._reference, measured)
+            batch = max_batch(arm, self._splits.tuning)
+            refused = [trial.rejection for trial in tuned.trials if trial.rejection is not None]
             stories = [story for trial in tuned.trials for story in trial.stories]
             found = Found(
-                claimed=claimed,
+                claimed=claimed.evidence,
                 tuned=measured,
-                rejected=rejected,
+                rejected=[*impossible, *refused, *claimed.rejected],
                 stories=stories,
-                picks=picks,
-                classes=[trial.classes for trial in claims if trial.classes is not None],
-                shown=shown_samples(job.data, stories, [item.variant.id for item in picks]),
+                picks=claimed.picks,
+                classes=[trial.classes for trial in claimed.trials if trial.classes is not None],
+                shown=shown_samples(job.data, stories, [item.variant.id for item in claimed.picks]),
             )
             record = self._explained(self._serving(batch).deployed(found), arm)
         return self._pack(record, batch)
@@ -156,8 +134,10 @@ class _Run:
         """A build that begins now may take what is left for trying, and a minimum, so that the first are not cut off
         where loading took long.
         """
-        gone_s = self._job.clock.now() - self._started
-        return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._tuning_s - gone_s))
+        return min(TIMEOUT_S, max(_SHORTEST_BUILD_S, self._tuning_s - self._gone_s()))
+
+    def _gone_s(self) -> float:
+        return self._job.clock.now() - self._started
 
     def _serving(self, batch: int) -> ServingStage:
         job = self._job
@@ -166,7 +146,7 @@ class _Run:
             builder=self._builder,
             packer=self._packer,
             record=lambda found, deployments: self._recorder.record(
-                found, tuple(self._builds.values()), deployments, job.clock.now() - self._started
+                found, tuple(self._builds.values()), deployments, self._gone_s()
             ),
             log=self._log,
             loader=job.loader,
@@ -218,7 +198,7 @@ class _Run:
     def _tuning(self, arm: Arm, effort: Effort) -> Tuning:
         job = self._job
         return Tuning(
-            bench=self._bench(arm, "tuning", effort.tuning, _first(self._splits.choosing, effort.tuning_samples)),
+            bench=self._bench(arm, "tuning", effort.tuning, self._splits.choosing.first(effort.tuning_samples)),
             builder=self._builder,
             log=self._log,
             loader=job.loader,
@@ -227,13 +207,32 @@ class _Run:
             watch=self._watches["tuning"],
             goal=job.goal,
             holdout_samples=effort.holdout_samples,
-            spent=lambda: (job.clock.now() - self._started) / effort.tuning_s,
+            spent=lambda: self._gone_s() / effort.tuning_s,
             listener=job.listener,
             budget_text="1 minute" if job.budget_s == 60 else f"{job.budget_s / 60:.3g} minutes",
             smaller=smaller_inputs(self._model),
             forecast=self._forecast,
             exhaustive=job.exhaustive,
             time_s=effort.tuning_s,
+        )
+
+    def _claims(self, arm: Arm, effort: Effort) -> ClaimStage:
+        job = self._job
+        return ClaimStage(
+            arm=arm,
+            bench=lambda plan_, data: self._bench(arm, "holdout", plan_, data),
+            splits=self._splits,
+            effort=effort,
+            builder=self._builder,
+            log=self._log,
+            loader=job.loader,
+            watch=self._watches["tuning"],
+            goal=job.goal,
+            budget_s=job.budget_s,
+            gone_s=self._gone_s,
+            seed=job.seed,
+            counts_answers=job.data.metrics[0].kind == "binary",
+            listener=job.listener,
         )
 
     def _open_reference(self) -> AbstractContextManager[Arm]:
@@ -245,76 +244,6 @@ class _Run:
                 f"The model does not run on the reference engine: {error.message}",
                 remedy="hasten needs a working reference; check the model with: hasten inspect",
             ) from error
-
-    def _run_off(self, arm: Arm, best: Sequence[Evidence], effort: Effort) -> dict[str, float]:
-        """Race the finalists in the same rounds: trials took place at different moments of a machine that changes."""
-        if len(best) < 2:
-            return {}
-        kept = self._log.get("run-off", dict[str, float])
-        if kept is not None:
-            return kept
-        self._say("run-off: " + ", ".join(item.variant.id for item in best))
-        try:
-            with ExitStack() as stack:
-                arms = {
-                    item.variant.id: stack.enter_context(
-                        self._job.loader(self._builder.build(item.variant), item.variant.target)
-                    )
-                    for item in best
-                }
-                gains = [item.measurement.speedup.value or 1.0 for item in best]
-                plan_ = effort.run_off(gains, self._job.budget_s)
-                figures = race(arm, arms, self._splits.tuning, plan_, self._watches["tuning"])
-        except EngineError as error:
-            # The figures of the trials stand; they only were not taken in the same rounds.
-            self._job.listener(Progress(stage="run-off", note=f"run-off given up: {error.message}"))
-            return {}
-        speeds = {name: figure.value or 0.0 for name, figure in figures.items()}
-        self._log.put("run-off", speeds)
-        order = sorted(speeds, key=lambda name: -speeds[name])
-        words = ", ".join(f"{name} {speeds[name]:.2f}×" for name in order)
-        self._job.listener(Progress(stage="run-off", note=f"run-off: {words}"))
-        return speeds
-
-    def _claiming(self, picks: Sequence[Evidence], effort: Effort) -> ClaimEffort:
-        """How much is measured for the claims; a resumed run goes on as it was planned."""
-        kept = self._log.get("claims", ClaimEffort)
-        if kept is None:
-            job = self._job
-            left_s = time_for_claims(job.budget_s, job.clock.now() - self._started, effort.claims_s)
-            gains = [item.measurement.speedup.value or 1.0 for item in picks]
-            kept = claim_effort(
-                effort.seconds,
-                gains,
-                left_s,
-                job.goal.slo,
-                len(self._splits.holdout),
-                counts_answers=job.data.metrics[0].kind == "binary",
-            )
-            self._log.put("claims", kept)
-        return kept
-
-    def _claim(self, arm: Arm, variants: Sequence[Variant], effort: ClaimEffort) -> list[Trial]:
-        """Open the holdout split for the picks and measure them, and the reference against itself, anew."""
-        ids = [variant.id for variant in variants]
-        self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
-        holdout = self._splits.holdout.open(ids)
-        data = _first(holdout, effort.samples)
-        trials: list[Trial] = []
-        for number, variant in enumerate((self._reference, *variants)):
-            bench = self._bench(arm, "holdout", effort.plan(self._job.seed, number - 1), data)
-            self._say(f"claim {number + 1} of {len(variants) + 1}: {variant.id}", number, len(variants) + 1)
-            trials.append(self._tried(f"holdout/{variant.id}", bench, variant))
-        return trials
-
-    def _tried(self, key: str, bench: Bench, variant: Variant) -> Trial:
-        """A finished trial from the log, or a new one that is put there."""
-        trial = self._log.get(key, Trial)
-        if trial is None:
-            trial = try_variant(bench, variant, self._builder.build)
-            self._log.put(key, trial)
-        self._job.listener(Progress(stage=key, note=line(trial)))
-        return trial
 
     def _bench(self, arm: Arm, split_: Split, plan_: Plan, data: Subset) -> Bench:
         return Bench(
@@ -371,16 +300,6 @@ def _check_data(model: Model, data: Dataset) -> None:
         check_fits(model.signature, sample, f"Sample {index} of {data.name!r}")
 
 
-def _unclaimed(item: Evidence, claimed: int, budget_s: float) -> Rejection:
-    reason = f"The budget of {budget_s / 60:.3g} minutes left time for the claims of {claimed} before it."
-    return Rejection(variant=item.variant, stage="budget", reason=reason, evidence=item)
-
-
 def _run_key(job: Job, model: Model) -> str:
     asked = (job.goal, job.seed, job.split_seed, job.budget_s, job.exhaustive, job.prepare)
     return fingerprint(model.digest, job.data.digest(), *asked, environment())
-
-
-def _first(subset: Subset, count: int) -> Subset:
-    """The first `count` samples; the split has shuffled them by group already."""
-    return subset if count >= len(subset) else subset.dataset.subset(subset.indices[:count])
