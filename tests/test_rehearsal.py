@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,14 @@ def test_latencies_of_all_turns_are_looked_at_together() -> None:
     assert (found.offered_rps, found.failed, found.late) == (100.0, 0, 0)
     assert found.throughput_rps.value == pytest.approx(100.0, rel=0.01)
     assert predicted.throughput_rps.value == pytest.approx(100.0)
+
+
+def test_a_machine_that_may_move_widens_the_interval_of_a_prediction_and_leaves_its_value() -> None:
+    turn = stretch(10.0)
+    moved = [Played(latencies_s=[0.05] * 400, busy_s=2.0, ended_s=4.0, batches=400)] * 4
+    predicted, _ = conclude([replace(turn, played=[*turn.played[:5], *moved])], Serving())
+    p99 = predicted.latency_p99_ms
+    assert (p99.low, p99.value, p99.high) == pytest.approx((10.0, 10.0, 50.0))
 
 
 def test_the_interval_of_a_percentile_knows_that_slow_requests_come_together() -> None:

@@ -93,9 +93,17 @@ def play(
     return simulate(policy, service, arrivals, question.keys, rng)
 
 
-def pooled(runs: Sequence[Sequence[Played]], serving: Serving, load_rps: float, *, warm: float = 0.0) -> Prediction:
+def pooled(
+    runs: Sequence[Sequence[Played]],
+    serving: Serving,
+    load_rps: float,
+    *,
+    warm: float = 0.0,
+    expected: int | None = None,
+) -> Prediction:
     """One prediction from simulated runs, each of which is made of parts that are looked at together. Of each part the
-    first share `warm` of answers does not count. The interval of a figure is the spread of the runs.
+    first share `warm` of answers does not count. A figure is the median of the first `expected` runs, or of all, and
+    its interval the spread of all.
     """
     latencies = [
         np.concatenate([np.array(part.latencies_s[int(warm * len(part.latencies_s)) :]) for part in run]) * 1e3
@@ -104,10 +112,10 @@ def pooled(runs: Sequence[Sequence[Played]], serving: Serving, load_rps: float, 
     rates = [sum(len(part.latencies_s) for part in run) / max(sum(part.ended_s for part in run), 1e-9) for run in runs]
     return Prediction(
         load_rps=load_rps,
-        latency_p50_ms=_spread([_percentile(one, 50) for one in latencies]),
-        latency_p95_ms=_spread([_percentile(one, 95) for one in latencies]),
-        latency_p99_ms=_spread([_percentile(one, 99) for one in latencies]),
-        throughput_rps=_spread(rates),
+        latency_p50_ms=_spread([_percentile(one, 50) for one in latencies], expected),
+        latency_p95_ms=_spread([_percentile(one, 95) for one in latencies], expected),
+        latency_p99_ms=_spread([_percentile(one, 99) for one in latencies], expected),
+        throughput_rps=_spread(rates, expected),
         utilisation=float(np.mean([part.utilisation(serving.instances) for run in runs for part in run])),
     )
 
@@ -203,9 +211,9 @@ def _percentile(values_ms: np.ndarray, p: float) -> float:
     return float(np.percentile(values_ms, p)) if len(values_ms) else float("inf")
 
 
-def _spread(values: Sequence[float]) -> Figure:
+def _spread(values: Sequence[float], expected: int | None) -> Figure:
     return Figure(
-        value=float(np.median(values)),
+        value=float(np.median(values[:expected])),
         low=float(min(values)),
         high=float(max(values)),
         n=len(values),
