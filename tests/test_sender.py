@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -134,3 +135,13 @@ def test_a_closed_loop_keeps_its_callers_busy_and_waits_for_the_last() -> None:
         calls = sender.closed_loop(3, 0.02)
         assert len(calls) == len(server.names) >= 3
         assert all(call.done_s is not None for call in calls)
+
+
+def test_the_collector_leaves_alone_what_lives_while_a_load_lasts() -> None:
+    with sending([b"{}"]) as (server, sender):
+        frozen: list[int] = []
+        server.answer = lambda number: frozen.append(gc.get_freeze_count()) or OK % (2, b"{}")
+        sender.open_loop([0.0, 0.001])
+        sender.closed_loop(1, 0.02)
+        assert min(frozen) > 0
+        assert gc.get_freeze_count() == 0

@@ -21,6 +21,7 @@ from typing import Any
 import httptools
 
 from hasten.errors import HastenError, RequestError
+from hasten.heap import settled
 from hasten.measure.outcome import Call
 from hasten.wire.oip_client import failure
 
@@ -51,8 +52,24 @@ class Sender:
 
         Times are seconds from the start. Returns when all are answered, or `patience_s` after the last was due.
         """
-        start = time.perf_counter()
         calls = [Call(due_s=at) for at in due]
+        with settled():
+            self._open_loop(calls, due, patience_s)
+        return calls
+
+    def closed_loop(self, callers: int, duration_s: float) -> list[Call]:
+        """Keep so many requests under way for so long; the log in order of sending. The last ones are waited for."""
+        with settled():
+            return self._closed_loop(callers, duration_s)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._abandon()
+        while self._free:
+            self._free.pop().socket.close()
+
+    def _open_loop(self, calls: Sequence[Call], due: Sequence[float], patience_s: float) -> None:
+        start = time.perf_counter()
         end, ahead, waiting = (due[-1] if due else 0.0) + patience_s, 0, deque[Call]()
         while (ahead < len(calls) or waiting or self._busy) and (now := time.perf_counter() - start) < end:
             while ahead < len(calls) and due[ahead] <= now:
@@ -63,10 +80,8 @@ class Sender:
             until = due[ahead] if ahead < len(calls) else end
             self._wait(until - (time.perf_counter() - start), start)
         self._abandon()
-        return calls
 
-    def closed_loop(self, callers: int, duration_s: float) -> list[Call]:
-        """Keep so many requests under way for so long; the log in order of sending. The last ones are waited for."""
+    def _closed_loop(self, callers: int, duration_s: float) -> list[Call]:
         start = time.perf_counter()
         calls: list[Call] = []
         while (now := time.perf_counter() - start) < duration_s:
@@ -78,12 +93,6 @@ class Sender:
             self._wait(_PATIENCE_S, start)
         self._abandon()
         return calls
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._abandon()
-        while self._free:
-            self._free.pop().socket.close()
 
     def _line(self) -> _Line | None:
         """A free connection, the warmest first; None where there are as many as may be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 
@@ -137,3 +138,13 @@ def test_a_target_that_answers_nothing_raises_its_own_error() -> None:
 
     with pytest.raises(RequestError, match="gone"):
         run_load(Callee(answer), parse_load("closed:1"), 1.0, pace=by_hand(ManualClock()))
+
+
+@pytest.mark.parametrize("load", ["closed:1", "poisson:100"])
+def test_the_collector_leaves_alone_what_lives_while_a_load_lasts(load: str) -> None:
+    frozen: list[int] = []
+    callee = Callee(lambda index: frozen.append(gc.get_freeze_count()))
+    run_load(callee, parse_load(load), 0.05)
+    # The first call is made before, and does not count.
+    assert min(frozen[1:]) > 0
+    assert gc.get_freeze_count() == 0

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hasten.errors import HastenError
+from hasten.heap import settled
 from hasten.measure.arrivals import arrivals, lead_in
 from hasten.measure.load import Load, length_s
 from hasten.measure.outcome import Call, LoadResult, summarize
@@ -83,19 +84,21 @@ def run_load(
     pace = pace or Pace()
     length = length_s(load, duration_s)
     callee.call(0)
-    if load.kind == "closed":
-        calls = closed_loop(callee, int(load.value), length, warmup_s=warmup_s, patience_s=patience_s, pace=pace)
+    # Pauses of the collector would be taken for latency of whoever is called.
+    with settled():
+        if load.kind == "closed":
+            calls = closed_loop(callee, int(load.value), length, warmup_s=warmup_s, patience_s=patience_s, pace=pace)
+            return summarize(load, calls, length, deadline_ms)
+        due = arrivals(load, length, seed)
+        ahead = lead_in(load)
+        if warmup_s and ahead is not None:
+            # Other arrivals than the measured ones, which must not depend on the length of the warm-up.
+            due = [at - warmup_s for at in arrivals(ahead, warmup_s, seed + 1)] + due
+        elif warmup_s:
+            closed_loop(callee, 1, warmup_s, patience_s=patience_s, pace=pace)
+        start = pace.now() + (warmup_s if ahead is not None else 0.0)
+        calls = open_loop(callee, due, start=start, callers=callers, patience_s=patience_s, pace=pace)
         return summarize(load, calls, length, deadline_ms)
-    due = arrivals(load, length, seed)
-    ahead = lead_in(load)
-    if warmup_s and ahead is not None:
-        # Other arrivals than the measured ones, which must not depend on the length of the warm-up.
-        due = [at - warmup_s for at in arrivals(ahead, warmup_s, seed + 1)] + due
-    elif warmup_s:
-        closed_loop(callee, 1, warmup_s, patience_s=patience_s, pace=pace)
-    start = pace.now() + (warmup_s if ahead is not None else 0.0)
-    calls = open_loop(callee, due, start=start, callers=callers, patience_s=patience_s, pace=pace)
-    return summarize(load, calls, length, deadline_ms)
 
 
 def closed_loop(

@@ -21,13 +21,17 @@ _DRAIN_S = 30.0
 
 
 class Repository:
-    """`services` are those that are served, by model name: the same dictionary for ever. `make` builds a service.
+    """`services` are those that are served, by model name: the same dictionary for ever. `make` builds a service,
+    `changed` is called when all are up, and whenever others are.
 
     Raises `UsageError` for two bundles of one name, `BundleError` for one that may not be served.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], make: Callable[[Bundle], ModelService]) -> None:
+    def __init__(
+        self, bundles: Sequence[Bundle], make: Callable[[Bundle], ModelService], changed: Callable[[], object] = object
+    ) -> None:
         self._make = make
+        self._changed = changed
         self._folders: dict[str, Path] = {}
         self._reasons: dict[str, str] = {}
         self._changing = asyncio.Lock()
@@ -46,6 +50,7 @@ class Repository:
         """Load every model. Raises `EngineError` where one does not load here."""
         for service in self.services.values():
             await service.start()
+        self._changed()
 
     async def load(self, name: str) -> None:
         """Bring the bundle that lies in the model's folder now into service. Raises `RequestError`: not_found for an
@@ -67,6 +72,8 @@ class Repository:
             self._reasons.pop(name, None)
             old, self.services[name] = self.services.get(name), service
             await _end(old)
+            del old
+            self._changed()
 
     async def unload(self, name: str) -> None:
         """Take a model out of service, after what it has taken. Raises `RequestError` for an unknown name."""
@@ -74,6 +81,7 @@ class Repository:
         async with self._changing:
             self._reasons[name] = "unloaded"
             await _end(self.services.pop(name, None))
+            self._changed()
 
     def index(self) -> list[dict[str, str]]:
         """Every model with version, state and reason, in the words of the repository extension."""

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hasten import heap
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.engine.memory import keep_freed_memory
@@ -188,7 +189,8 @@ async def _main(
 ) -> None:
     front = options.front
     check_models(options.rules, [bundle.manifest.name for bundle in bundles])
-    repository = Repository(bundles, options.service)
+    # Where its signals are the server's own, so is the process.
+    repository = Repository(bundles, options.service, heap.settle if signals else object)
     for words in warnings_of(service.plan for service in repository.services.values()):
         _log.warning("%s", words)
     guard = Guard(front.access, front.rate, tenants=front.tenant_rates)
