@@ -68,7 +68,7 @@ def page(rows: Sequence[Row], host: Environment) -> str:
         "at the server under other loads, Poisson arrivals at 45 % of what the look before said that it carries, "
         "then at 110 %. The log of the server tells how long engines took and what requests spent outside of them, "
         "when they met an idle server, met a busy engine, or had waited at the one load and the other, and what passes "
-        "at an engine between two batches. From that, and from how much the machine changed within looks, latencies "
+        "at an engine between two batches. From that latencies "
         "are predicted for Poisson arrivals at a share of what the server carries; "
         "then these arrivals are sent. Nothing of a load is known to its own prediction but the times at which "
         "requests are due. Server, engine and client share the machine, and the server logs each request.",
@@ -77,7 +77,8 @@ def page(rows: Sequence[Row], host: Environment) -> str:
         f"{sum(is_open(row, 'latency_p99_ms') for row in rows)} more; throughput in {within[1]}.",
         "",
         "Intervals of what was measured are 95 %, by a bootstrap over seconds, since those who wait wait together; "
-        "those of predictions are the spread of simulated runs. A row is open where the prediction is that close to a "
+        "those of predictions are the spread of simulated runs, of which some have the machine move as it did "
+        "within looks. A row is open where the prediction is that close to a "
         "value within the interval of what was measured, and not to its middle: it proves neither. Late requests were "
         "sent more than 5 ms after they were due, because their sender had no core; they count from when they were "
         "due.",
