@@ -17,6 +17,7 @@ import numpy as np
 
 from hasten.bundle.manifest import MANIFEST, Manifest, decode_manifest, encode_manifest
 from hasten.bundle.read import open_bundle
+from hasten.errors import BundleError
 from hasten.serve.plan import STEP
 from hasten.serve.policy import Lane
 from hasten.spec.serving import Serving
@@ -95,7 +96,7 @@ def climbing(name: str, budget_s: float) -> Path | None:
     ladder is for emergencies, and so the bound on accuracy is loosened until there is a step; the page shows both.
     """
     folder = WORK / "overload" / name
-    if not (folder / MANIFEST).exists() and not _optimized(name, folder, budget_s):
+    if not _is_usable(folder) and not _optimized(name, folder, budget_s):
         return None
     manifest = _manifest(folder)
     faster = _faster(manifest)
@@ -107,6 +108,15 @@ def climbing(name: str, budget_s: float) -> Path | None:
     _write(folder, msgspec.structs.replace(manifest, name=name, picked=REFERENCE, ladder=ladder, max_batch=BATCH))
     set_serving(folder, SERVING)
     return folder
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether there is a bundle that this version can serve: an earlier one may have left it."""
+    try:
+        open_bundle(folder).record()
+    except BundleError:
+        return False
+    return True
 
 
 def _optimized(name: str, folder: Path, budget_s: float) -> bool:
