@@ -58,8 +58,9 @@ _ORDERS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """One turn of load: what was simulated before it, and what came of it. Calls count from its start, in seconds.
-    `disturbed`: other processes took a part of the machine, in the look before it or under the load.
+    """One turn of load: what was simulated before it, first with the machine as it was looked at, and what came of it.
+    Calls count from its start, in seconds. `disturbed`: other processes took a part of the machine, in the look before
+    it or under the load.
     """
 
     load_rps: float

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import http.client
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -452,3 +455,29 @@ def test_a_server_may_open_a_file_for_each_connection() -> None:
 def test_two_bundles_of_one_name_are_refused(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="tiny"):
         serve_forever([bundle, bundle], port=0)
+
+
+SERVER = """
+import gc, os, signal, sys
+from hasten.bundle.read import open_bundle
+from hasten.serve.server import Front, Options, serve_forever
+
+def ready(running):
+    print(gc.get_freeze_count())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+front = Front(drain_delay_s=0.0)
+serve_forever([open_bundle(sys.argv[1])], Options(isolation="none", front=front), port=0, on_ready=ready)
+"""
+
+
+def test_in_a_process_of_its_own_a_server_keeps_what_lives_from_the_collector(bundle: Bundle) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", SERVER, str(bundle.path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(said.stdout) > 1000
+
+
+def test_in_a_process_of_somebody_else_it_leaves_the_collector_alone(bundle: Bundle) -> None:
+    with serve_bundle(bundle, Options(isolation="none")):
+        assert gc.get_freeze_count() == 0

@@ -135,16 +135,12 @@ class _States:
     """
 
     def __init__(self, times: ServiceTimes, outside: Outside) -> None:
-        busy_ms = outside.busy_ms
-        self._alone = _State(times.alone_ms or times.busy_ms, outside.alone_ms or busy_ms)
-        self._busy = _State(times.busy_ms, busy_ms)
-        self._waited = _State(times.waited_ms or times.busy_ms, outside.waited_ms or busy_ms)
-        seen = times.briefly_ms or outside.briefly_ms
-        self._briefly = (
-            _State(times.briefly_ms or times.waited_ms or times.busy_ms, outside.briefly_ms or outside.waited_ms)
-            if seen
-            else self._waited
-        )
+        busy = times.busy_ms, outside.busy_ms
+        waited = times.waited_ms or busy[0], outside.waited_ms or busy[1]
+        self._alone = _State(times.alone_ms or busy[0], outside.alone_ms or busy[1])
+        self._busy = _State(*busy)
+        self._briefly = _State(times.briefly_ms or waited[0], outside.briefly_ms or waited[1])
+        self._waited = _State(*waited)
 
     def at(self, crowding: float, rng: np.random.Generator) -> _State:
         """The state that a batch meets. Between two it is the one or the other, in proportion."""

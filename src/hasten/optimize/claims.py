@@ -135,6 +135,7 @@ class ClaimStage:
         """Open the holdout split for the picks and measure them, and the reference against itself, anew."""
         ids = [variant.id for variant in variants]
         self._say(f"picked on tuning data: {', '.join(ids) or 'nothing'}; opening the holdout data")
+        # The split has shuffled them, by group: the first are as good as any.
         data = self.splits.holdout.open(ids).first(effort.samples)
         trials: list[Trial] = []
         for number, variant in enumerate((reference, *variants)):

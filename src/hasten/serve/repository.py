@@ -28,10 +28,13 @@ class Repository:
     """
 
     def __init__(
-        self, bundles: Sequence[Bundle], make: Callable[[Bundle], ModelService], changed: Callable[[], object] = object
+        self,
+        bundles: Sequence[Bundle],
+        make: Callable[[Bundle], ModelService],
+        changed: Callable[[], None] | None = None,
     ) -> None:
         self._make = make
-        self._changed = changed
+        self._changed = changed or _nothing
         self._folders: dict[str, Path] = {}
         self._reasons: dict[str, str] = {}
         self._changing = asyncio.Lock()
@@ -103,6 +106,10 @@ class Repository:
         if folder is None:
             raise RequestError(f"There is no bundle of the model {name[:100]!r} here.", code="not_found")
         return folder
+
+
+def _nothing() -> None:
+    pass
 
 
 def _opened(folder: Path, name: str) -> Bundle:

@@ -190,7 +190,7 @@ async def _main(
     front = options.front
     check_models(options.rules, [bundle.manifest.name for bundle in bundles])
     # Where its signals are the server's own, so is the process.
-    repository = Repository(bundles, options.service, heap.settle if signals else object)
+    repository = Repository(bundles, options.service, heap.settle if signals else None)
     for words in warnings_of(service.plan for service in repository.services.values()):
         _log.warning("%s", words)
     guard = Guard(front.access, front.rate, tenants=front.tenant_rates)
