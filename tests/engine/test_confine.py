@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from hasten.engine.confine import environment, ran_out_of_memory, step_back
+from hasten.engine.confine import environment, ran_out_of_memory
 from hasten.engine.isolate import load_isolated
 from hasten.errors import EngineError, EngineRunError
 from hasten.spec.target import Target
@@ -122,16 +122,3 @@ def test_a_worker_that_hangs_or_rests_ends_with_its_owner_and_leaves_nothing(mak
         owner.wait()
         worker.wait(timeout=5)
     assert set(os.listdir("/dev/shm")) <= shared
-
-
-@pytest.mark.skipif(not hasattr(os, "setpriority"), reason="this system has no niceness")
-def test_a_process_that_steps_back_is_nicer_than_its_owner_and_so_is_what_it_starts() -> None:
-    words = "import os, threading; input(); t = threading.Thread(target=lambda: print(os.getpriority(0, 0))); t.start()"
-    with subprocess.Popen([sys.executable, "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        step_back(process.pid, 3)
-        said, _ = process.communicate(b"\n")
-    assert int(said) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
-
-
-def test_whoever_is_gone_is_left_alone() -> None:
-    step_back(2**22 + 1, 3)

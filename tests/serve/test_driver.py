@@ -13,6 +13,7 @@ from tests.serve.engines import ask, running
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import RequestError
+from hasten.serve import driver
 from hasten.serve.config import LaneTable, ModelTable
 from hasten.serve.core import Drain
 from hasten.serve.driver import ModelService
@@ -276,6 +277,21 @@ def test_refusals_gather_while_engines_that_share_the_servers_core_are_busy(
     in_a_loop(body)
     # One of the three runs, one waits, and one is too many.
     assert plans == ([1] if planned else [])
+
+
+@pytest.mark.parametrize(("nice", "wishes"), [(5, 1), (0, 0)])
+def test_a_server_whose_engines_step_back_comes_first_on_their_core(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, nice: int, wishes: int
+) -> None:
+    wished: list[None] = []
+    monkeypatch.setattr(driver, "come_first", lambda: wished.append(None))
+
+    async def body() -> None:
+        async with running(bundle, limits=WorkerLimits(nice=nice)) as service:
+            await service.infer(ask(0))
+
+    in_a_loop(body)
+    assert len(wished) == wishes
 
 
 @pytest.mark.parametrize(("one_core", "batches"), [(True, [1, 5]), (False, [1, 2, 3])])

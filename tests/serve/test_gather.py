@@ -52,3 +52,16 @@ def test_what_ends_in_a_later_turn_is_followed_by_one_more_look() -> None:
 
 def test_after_a_decision_the_next_is_planned_anew() -> None:
     assert decided_after([1, 0, 0, 1, 0, 0, 0]) == [1, 2]
+
+
+def test_what_is_planned_and_not_decided_is_pending() -> None:
+    async def run() -> list[bool]:
+        gather = Gather(lambda: None, lambda: 1, enough=100, turns=1)
+        found = [gather.pending()]
+        gather.plan()
+        for _ in range(4):
+            found.append(gather.pending())
+            await asyncio.sleep(0)
+        return found
+
+    assert asyncio.run(run()) == [False, True, True, False, False]

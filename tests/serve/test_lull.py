@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from hasten.serve.lull import MANY, Lull
 
 Sleeps = list[tuple[list[int], float]]
+
+
+def lull(descriptors: Sequence[int], seconds: float = 0.002, pending: Callable[[], bool] = lambda: False) -> Lull:
+    return Lull(seconds, lambda: descriptors, pending)
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
 
 def test_what_was_done_in_a_turn_is_written_before_the_server_sleeps(sleeps: Sleeps) -> None:
     async def run() -> None:
-        Lull(0.002, lambda: [7]).plan(1)
+        lull([7]).plan(1)
         loop = asyncio.get_running_loop()
         loop.call_soon(lambda: sleeps.append(([], 0.0)))
         for _ in range(3):
@@ -56,12 +60,12 @@ def test_what_was_done_in_a_turn_is_written_before_the_server_sleeps(sleeps: Sle
 
 
 def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(sleeps: Sleeps) -> None:
-    lull = Lull(0.002, lambda: [7, 9])
+    shared = lull([7, 9])
 
     async def run() -> None:
         for _ in range(2):
-            lull.plan(1)
-            lull.plan(1)
+            shared.plan(1)
+            shared.plan(1)
             for _ in range(3):
                 await asyncio.sleep(0)
 
@@ -72,7 +76,7 @@ def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(slee
 def test_a_burst_has_gathered_already(sleeps: Sleeps) -> None:
     async def run() -> None:
         for refused in (MANY, MANY - 1):
-            Lull(0.002, lambda: [7]).plan(refused)
+            lull([7]).plan(refused)
             for _ in range(3):
                 await asyncio.sleep(0)
             sleeps.append(([], refused))
@@ -81,9 +85,24 @@ def test_a_burst_has_gathered_already(sleeps: Sleeps) -> None:
     assert sleeps == [([], MANY), ([7], 2.0), ([], MANY - 1)]
 
 
+def test_it_does_not_sleep_on_what_is_not_decided_and_sleeps_after_the_next_refusal(sleeps: Sleeps) -> None:
+    undecided = [True, False]
+    shared = lull([7], pending=lambda: undecided.pop(0))
+
+    async def run() -> None:
+        for _ in range(2):
+            shared.plan(1)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            sleeps.append(([], 0.0))
+
+    asyncio.run(run())
+    assert sleeps == [([], 0.0), ([7], 2.0), ([], 0.0)]
+
+
 def test_without_engines_there_is_nobody_to_sleep_for(sleeps: Sleeps) -> None:
     async def run() -> None:
-        Lull(0.002, list).plan(1)
+        lull([]).plan(1)
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -97,7 +116,7 @@ def test_an_engine_that_answers_ends_it(engine: tuple[int, int]) -> None:
 
     async def run() -> None:
         # Longer than any test may take.
-        Lull(3600.0, lambda: [ours]).plan(1)
+        lull([ours], 3600.0).plan(1)
         for _ in range(3):
             await asyncio.sleep(0)
 

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from hasten.spec.values import Value
 
-__all__ = ["WorkerLimits", "confine", "environment", "follow", "ran_out_of_memory", "step_back"]
+__all__ = ["WorkerLimits", "confine", "environment", "follow", "ran_out_of_memory"]
 
 OPEN_FILES = 4096
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
@@ -84,20 +84,6 @@ def confine(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
-def step_back(task: int, by: int) -> None:
-    """Let a process (or on Linux a thread) that has just started, and the threads that it will start, leave a core to
-    its owner when both want it: `by` levels of niceness, which nobody needs a privilege for. With nobody else on the
-    core it runs as fast as ever. Systems without niceness leave it as it is.
-    """
-    if not by or not hasattr(os, "setpriority"):
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, task, min(19, os.getpriority(os.PRIO_PROCESS, 0) + by))
-    # Where Linux groups processes by session, only the group's niceness counts against another session's.
-    with contextlib.suppress(OSError), open(f"/proc/{task}/autogroup", "w") as file:
-        file.write(str(by))
 
 
 def follow(lifeline: int) -> None:

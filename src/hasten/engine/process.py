@@ -19,8 +19,9 @@ from typing import IO, Any
 from hasten import errors
 from hasten.engine.area import Area
 from hasten.engine.channel import Channel, Closed
-from hasten.engine.confine import WorkerLimits, environment, step_back
+from hasten.engine.confine import WorkerLimits, environment
 from hasten.engine.frames import Frame, Layout, Parts
+from hasten.engine.precedence import step_back
 
 __all__ = ["COMMAND", "HELLO", "OUTPUTS", "SETTLE_S", "WorkerProcess"]
 

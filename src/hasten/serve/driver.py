@@ -15,6 +15,7 @@ import msgspec
 
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
+from hasten.engine.precedence import come_first
 from hasten.errors import EngineCrashed, EngineRunError, RequestError
 from hasten.serve.answers import Answers
 from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
@@ -90,9 +91,6 @@ class ModelService:
         self._instances = Instances(
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
-        # Engines that step back leave the server no core of its own.
-        shared = isolation == "process" and bool(limits.nice)
-        self._lull = Lull(_LULL_S, self._instances.descriptors) if shared else None
         self._choice = LaneChoice(policy.lanes, self.plan.default_lane)
         # Of requests that name no deadline of their own.
         self._within_s = {lane.name: lane.deadline_s for lane in policy.lanes}
@@ -105,6 +103,10 @@ class ModelService:
         self._gather = Gather(
             self._admit, self._gathered, enough=policy.max_batch, turns=_TURNS if self.plan.one_core else 0
         )
+        # Engines that step back leave the server no core of its own.
+        self._shares = bool(limits.nice)
+        shared = isolation == "process" and self._shares
+        self._lull = Lull(_LULL_S, self._instances.descriptors, self._gather.pending) if shared else None
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
         self.tally = Tally()
@@ -137,6 +139,8 @@ class ModelService:
 
     async def start(self) -> None:
         """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
+        if self._shares:
+            come_first()
         await self._instances.start(self.policy.instances)
         self._open = True
 

@@ -32,6 +32,10 @@ class Gather:
         """Whether anything is put off beyond the turn in which it was planned."""
         return self._turns > 0
 
+    def pending(self) -> bool:
+        """Whether a decision is still to come."""
+        return self._planned
+
     def plan(self) -> None:
         """Something new is to be decided about, soon."""
         self._news = True

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from hasten.engine.base import Session, engines
-from hasten.engine.confine import WorkerLimits, ran_out_of_memory, step_back
+from hasten.engine.confine import WorkerLimits, ran_out_of_memory
 from hasten.engine.host import pin_caller, staying_on
+from hasten.engine.precedence import step_back
 from hasten.errors import EngineCrashed, EngineError, EngineRunError
 from hasten.serve import warmup
 from hasten.serve.batch import Outcome, Tensors, parts_of, together_or_alone

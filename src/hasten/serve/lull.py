@@ -5,6 +5,7 @@ of what a refusal costs. While all engines are busy, nothing that arrives could 
 the server sleeps until then, or for a moment that a refusal may well take, and takes what has arrived together. Network
 drivers do the same with interrupts (Mogul and Ramakrishnan, "Eliminating receive livelock in an interrupt-driven
 kernel", 1997), and as these it stops gathering in a burst: where many came in one turn, the next are there already.
+Nor does it sleep on what has been read and not been decided about: that would wait for two sleeps.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ MANY = 4
 
 class Lull:
     """Sleeps for at most `seconds` at a time; `descriptors` are those on which engines answer, of all that there are
-    now: without any there is nobody to spare. Lives on the event loop, which it holds.
+    now: without any there is nobody to spare. `pending` says whether anybody waits for a decision. Lives on the event
+    loop, which it holds.
     """
 
-    def __init__(self, seconds: float, descriptors: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, seconds: float, descriptors: Callable[[], Sequence[int]], pending: Callable[[], bool]) -> None:
         self._most_ms = seconds * 1e3
         self._descriptors = descriptors
+        self._pending = pending
         self._planned = False
 
     def plan(self, refused: int) -> None:
@@ -42,7 +45,7 @@ class Lull:
     def _sleep(self) -> None:
         self._planned = False
         descriptors = self._descriptors()
-        if not descriptors:
+        if not descriptors or self._pending():
             return
         # Not select(), which knows no descriptor above 1023.
         engines = select.poll()
