@@ -9,13 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from hasten.serve.lull import MANY, Lull
+from hasten.serve.lull import FREE_MS, LONGEST_MS, MANY, Lull
 
 Sleeps = list[tuple[list[int], float]]
 
 
-def lull(descriptors: Sequence[int], seconds: float = 0.002, pending: Callable[[], bool] = lambda: False) -> Lull:
-    return Lull(seconds, lambda: descriptors, pending)
+def lull(
+    descriptors: Sequence[int],
+    *,
+    pending: Callable[[], bool] = lambda: False,
+    worked: Callable[[], float] = lambda: 0.0,
+    longest_ms: int = LONGEST_MS,
+) -> Lull:
+    return Lull(lambda: descriptors, pending, worked, longest_ms)
 
 
 @pytest.fixture
@@ -56,7 +62,7 @@ def test_what_was_done_in_a_turn_is_written_before_the_server_sleeps(sleeps: Sle
             await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert sleeps == [([], 0.0), ([7], 2.0)]
+    assert sleeps == [([], 0.0), ([7], LONGEST_MS)]
 
 
 def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(sleeps: Sleeps) -> None:
@@ -70,7 +76,7 @@ def test_it_sleeps_once_for_all_refusals_of_a_turn_and_again_for_later_ones(slee
                 await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert sleeps == [([7, 9], 2.0)] * 2
+    assert sleeps == [([7, 9], LONGEST_MS)] * 2
 
 
 def test_a_burst_has_gathered_already(sleeps: Sleeps) -> None:
@@ -82,7 +88,7 @@ def test_a_burst_has_gathered_already(sleeps: Sleeps) -> None:
             sleeps.append(([], refused))
 
     asyncio.run(run())
-    assert sleeps == [([], MANY), ([7], 2.0), ([], MANY - 1)]
+    assert sleeps == [([], MANY), ([7], LONGEST_MS), ([], MANY - 1)]
 
 
 def test_it_does_not_sleep_on_what_is_not_decided_and_sleeps_after_the_next_refusal(sleeps: Sleeps) -> None:
@@ -97,7 +103,51 @@ def test_it_does_not_sleep_on_what_is_not_decided_and_sleeps_after_the_next_refu
             sleeps.append(([], 0.0))
 
     asyncio.run(run())
-    assert sleeps == [([], 0.0), ([7], 2.0), ([], 0.0)]
+    assert sleeps == [([], 0.0), ([7], LONGEST_MS), ([], 0.0)]
+
+
+def test_who_is_refused_later_is_told_before_it_sleeps(sleeps: Sleeps) -> None:
+    shared = lull([7])
+
+    async def run() -> None:
+        shared.plan(1)
+        await asyncio.sleep(0)
+        shared.plan(1)
+        for _ in range(2):
+            sleeps.append(([], 0.0))
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert sleeps == [([], 0.0), ([], 0.0), ([7], LONGEST_MS)]
+
+
+def slept_ms(sleeps: Sleeps, work_ms: Sequence[float]) -> list[float]:
+    """How long it sleeps at most where so much work lies before each sleep."""
+    clock, readings = 0.0, [0.0]
+    for ms in work_ms:
+        clock += ms / 1e3
+        readings += [clock, clock]
+    shared = lull([7], worked=iter(readings).__next__)
+
+    async def run() -> None:
+        for _ in work_ms:
+            shared.plan(1)
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    return [ms for _, ms in sleeps]
+
+
+def test_where_bursts_make_work_it_sleeps_for_less_but_never_not_at_all(sleeps: Sleeps) -> None:
+    assert slept_ms(sleeps, [FREE_MS - 0.1, FREE_MS + 0.1, FREE_MS + 1.1, 50.0]) == [LONGEST_MS, 2, 1, 1]
+
+
+def test_a_burst_is_remembered_for_a_while(sleeps: Sleeps) -> None:
+    found = slept_ms(sleeps, [FREE_MS + 1.5, *[0.0] * 120])
+    assert found[:2] == [1, 1]
+    assert found == sorted(found)
+    assert found[-1] == LONGEST_MS
 
 
 def test_without_engines_there_is_nobody_to_sleep_for(sleeps: Sleeps) -> None:
@@ -116,7 +166,7 @@ def test_an_engine_that_answers_ends_it(engine: tuple[int, int]) -> None:
 
     async def run() -> None:
         # Longer than any test may take.
-        lull([ours], 3600.0).plan(1)
+        lull([ours], longest_ms=3_600_000).plan(1)
         for _ in range(3):
             await asyncio.sleep(0)
 

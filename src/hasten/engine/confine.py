@@ -53,7 +53,7 @@ class WorkerLimits(Value, frozen=True):
         Annotated[int, Meta(ge=0, le=19)] | None,
         Meta(
             description="How far engines step back for the server on cores that they share (0: not at all); by "
-            "default 5 where their threads leave it no core of its own."
+            "default 10 where their threads leave it no core of its own."
         ),
     ] = None
 

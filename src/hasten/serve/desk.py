@@ -74,6 +74,11 @@ class Desk:
             asyncio.get_running_loop().call_soon(self.deliver)
         self._settled.append(ticket)
 
+    @property
+    def telling(self) -> bool:
+        """Whether anybody is settled and has not been told."""
+        return bool(self._settled)
+
     def settle_all(self, error: RequestError) -> None:
         """Give everybody who waits the same error."""
         for id_ in tuple(self.waiting):

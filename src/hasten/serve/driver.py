@@ -56,8 +56,6 @@ from hasten.spec.request import Parameter, Request, Response
 
 __all__ = ["Answer", "ModelService"]
 
-# How much longer a refusal may take where that spares engines.
-_LULL_S = 0.002
 # For how many turns of the loop arrivals may gather where the server has the only core.
 _TURNS = 4
 # What may make an instance free again.
@@ -106,7 +104,7 @@ class ModelService:
         # Engines that step back leave the server no core of its own.
         self._shares = bool(limits.nice)
         shared = isolation == "process" and self._shares
-        self._lull = Lull(_LULL_S, self._instances.descriptors, self._gather.pending) if shared else None
+        self._lull = Lull(self._instances.descriptors, self._is_behind) if shared else None
         self._teller = Teller(bundle.manifest.name, self.variant, sink)
         self._free_since = 0.0
         self.tally = Tally()
@@ -226,6 +224,10 @@ class ModelService:
     def _gathered(self) -> int:
         """How many could go with the next batch."""
         return len(self._arrivals) + self._core.lanes.count
+
+    def _is_behind(self) -> bool:
+        """Whether what has been read or has ended is still to be decided about or told."""
+        return self._gather.pending() or self._desk.telling
 
     def _looked_up(self, ticket: Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
         """Answer with what is known, or else compute it."""

@@ -22,9 +22,9 @@ __all__ = ["STEP", "Plan", "Rules", "check_lane", "check_models", "default_lane"
 
 # What is hardly faster is no step: it would cost memory and accuracy, and carry no load.
 STEP = 1.05
-# How far engines step back for a server that shares their cores: at 5 it gets three fourths of a core that both want.
-# Under a load of bursts on one core that halved the time of refusals at p99 (docs/scheduling.md).
-_NICE = 5
+# How far engines step back for a server that shares their cores: at 10 it gets nine tenths of a core that both want.
+# With 5, after a long turn it waited some milliseconds until it was owed the core again (docs/decisions/0025).
+_NICE = 10
 
 
 class Rules(Value, frozen=True):
