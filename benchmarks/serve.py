@@ -49,6 +49,12 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--native", type=Path, default=NATIVE, help="the compiled tree; without one it takes no part")
+    parser.add_argument(
+        "--python",
+        type=Path,
+        default=Path(sys.executable),
+        help="another interpreter for hasten's servers, with its packages  [default: the one that runs this]",
+    )
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
     given.rounds = given.rounds or (6 if given.short else 12)
@@ -72,7 +78,7 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     """All servers at once, a burst for each in every case of every round."""
     models = (SMALL, LARGE)
     bundles = [write_bundle(model, work / model.name) for model in models]
-    servers = {name: stack.enter_context(serving(name, bundles, work, given.native)) for name in taking_part(given)}
+    servers = {name: stack.enter_context(serving(name, bundles, work, given)) for name in taking_part(given)}
     races = [Race(case) for case in CASES if any(word in case.name for word in given.cases)]
     turns = [(race, name) for race in races for name in race.case.servers if name in servers]
     asked = {(race.case.name, name): loads(race.case, name, given.connections) for race, name in turns}
@@ -95,14 +101,18 @@ def taking_part(given: argparse.Namespace) -> list[str]:
     return [name for name in given.servers if given.native.is_dir() or name not in (COMPILED, COMPILED_LOCAL)]
 
 
-def serving(name: str, bundles: Sequence[Path], work: Path, native: Path) -> AbstractContextManager[Server]:
+def serving(
+    name: str, bundles: Sequence[Path], work: Path, given: argparse.Namespace
+) -> AbstractContextManager[Server]:
     """A server by its name, pinned to its core."""
     if name in OURS:
         folder = work / name.replace(", ", "-").replace(" ", "-")
         folder.mkdir()
         config = '[workers]\nisolation = "none"\n' if name in (LOCAL, COMPILED_LOCAL) else ""
-        source = native if name in (COMPILED, COMPILED_LOCAL) else hasten.SOURCE
-        return hasten.running(bundles, folder, name=name, core=SERVER_CORE, config=config, source=source)
+        source = given.native if name in (COMPILED, COMPILED_LOCAL) else hasten.SOURCE
+        return hasten.running(
+            bundles, folder, name=name, core=SERVER_CORE, config=config, source=source, python=given.python
+        )
     if name == "triton":
         return triton.running((SMALL, LARGE), work, core=SERVER_CORE)
     if name == "MLServer":
@@ -129,7 +139,7 @@ def against_engine(name: str, work: Path, given: argparse.Namespace, rng: np.ran
         for side in ("hasten", *([COMPILED] if given.native.is_dir() else [])):
             (folder := work / f"{name}-{side[8:] or 'plain'}").mkdir()
             source = given.native if side == COMPILED else hasten.SOURCE
-            up = hasten.running([model.bundle], folder, core=SERVER_CORE, source=source)
+            up = hasten.running([model.bundle], folder, core=SERVER_CORE, source=source, python=given.python)
             servers[side] = stack.enter_context(up)
             model.load.run(servers[side].http, 1, LOAD_CORE, work)
         for _ in range(given.rounds):
