@@ -150,6 +150,12 @@ def test_a_burst_is_remembered_for_a_while(sleeps: Sleeps) -> None:
     assert found[-1] == LONGEST_MS
 
 
+def test_the_work_of_an_hour_without_refusals_is_soon_forgotten(sleeps: Sleeps) -> None:
+    found = slept_ms(sleeps, [3_600_000.0, *[0.0] * 130])
+    assert found[0] == 1
+    assert found[-1] == LONGEST_MS
+
+
 def test_without_engines_there_is_nobody_to_sleep_for(sleeps: Sleeps) -> None:
     async def run() -> None:
         lull([]).plan(1)

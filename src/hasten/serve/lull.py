@@ -33,7 +33,7 @@ _KEPT = 0.99
 class Lull:
     """`descriptors` are those on which engines answer, of all that there are now: without any there is nobody to spare.
     `pending` says whether anybody waits for a decision or for what came of it, `worked` how many seconds of processor
-    time the event loop has used. Lives on the event loop, which it holds.
+    time the event loop has used; no sleep is longer than `longest_ms`. Lives on the event loop, which it holds.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Lull:
         descriptors = self._descriptors()
         if not descriptors or self._pending():
             return
-        work_ms = (self._worked() - self._woke) * 1e3
+        # More would make no difference; and before the first refusal after an hour lies the work of that hour.
+        work_ms = min((self._worked() - self._woke) * 1e3, self._longest_ms + FREE_MS)
         self._most_ms = max(work_ms, _KEPT * self._most_ms)
         # Not select(), which knows no descriptor above 1023.
         engines = select.poll()
