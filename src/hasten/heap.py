@@ -1,9 +1,9 @@
 """The garbage collector, kept away from what lives already.
 
-A full pass walks over every object that could be part of a cycle: 12 to 20 ms in a server that has just started, 13 to 95
-in a process that has searched and simulated (docs/decisions/0036). Nothing else happens in that process meanwhile, so
-that whoever is served or measured by it waits. What lives when a server is ready, or a load begins, mostly lives to the
-end.
+A full pass walks over every object that could be part of a cycle: 12 to 20 ms in a server that has just started, 13 to
+95 in a process that has searched and simulated (docs/decisions/0036). Nothing else happens in that process meanwhile,
+so that whoever is served or measured by it waits. What lives when a server is ready, or a load begins, mostly lives to
+the end.
 """
 
 from __future__ import annotations
