@@ -166,9 +166,14 @@ def test_ctrl_c_keeps_finished_trials_and_resume_uses_them(make_linear: Callable
     make_linear("m.onnx", features=64)
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32))
     command = ["optimize", "m.onnx", "--data", "d.npz", "--out", "b", "--budget", "20s", "--no-rehearse"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hasten.cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    # As from a terminal: where these tests run in the background, a shell has them ignore it, and so what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hasten.cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     for line in process.stderr:
         if line.strip().startswith("reference:"):

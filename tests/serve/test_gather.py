@@ -57,10 +57,10 @@ def test_after_a_decision_the_next_is_planned_anew() -> None:
 def test_what_is_planned_and_not_decided_is_pending() -> None:
     async def run() -> list[bool]:
         gather = Gather(lambda: None, lambda: 1, enough=100, turns=1)
-        found = [gather.pending()]
+        found = [gather.pending]
         gather.plan()
         for _ in range(4):
-            found.append(gather.pending())
+            found.append(gather.pending)
             await asyncio.sleep(0)
         return found
 

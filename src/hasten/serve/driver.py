@@ -227,7 +227,7 @@ class ModelService:
 
     def _is_behind(self) -> bool:
         """Whether what has been read or has ended is still to be decided about or told."""
-        return self._gather.pending() or self._desk.telling
+        return self._gather.pending or self._desk.telling
 
     def _looked_up(self, ticket: Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
         """Answer with what is known, or else compute it."""

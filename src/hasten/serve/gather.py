@@ -32,6 +32,7 @@ class Gather:
         """Whether anything is put off beyond the turn in which it was planned."""
         return self._turns > 0
 
+    @property
     def pending(self) -> bool:
         """Whether a decision is still to come."""
         return self._planned

@@ -21,7 +21,7 @@ __all__ = ["FREE_MS", "LONGEST_MS", "MANY", "Lull"]
 LONGEST_MS = 3
 """How long a sleep may be. Polling counts in whole milliseconds."""
 FREE_MS = 1.2
-"""Work between two sleeps that shortens none: with the longest sleep it is what a refusal may take."""
+"""Work between two sleeps that shortens none: with the longest sleep it is what a refusal may take, in milliseconds."""
 MANY = 4
 """So many refusals have shared the wake-up of their turn well enough."""
 # A refusal is told in the turn after its decision, and transports write at the end of that.
@@ -31,9 +31,10 @@ _KEPT = 0.99
 
 
 class Lull:
-    """`descriptors` are those on which engines answer, of all that there are now: without any there is nobody to spare.
-    `pending` says whether anybody waits for a decision or for what came of it, `worked` how many seconds of processor
-    time the event loop has used; no sleep is longer than `longest_ms`. Lives on the event loop, which it holds.
+    """Sleeps after refusals, for as long as bursts leave room. `descriptors` are those on which engines answer, of all
+    that there are now: without any there is nobody to spare. `pending` says whether anybody waits for a decision or for
+    what came of it, `worked` how many seconds of processor time the event loop has used; no sleep is longer than
+    `longest_ms`. Lives on the event loop, which it holds.
     """
 
     def __init__(
