@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hasten.spec.measurement import Figure, unmeasured
@@ -286,6 +286,7 @@ COUNTS = st.integers(0, 20)
 
 
 @given(COUNTS, COUNTS, st.integers(100, 2000), st.floats(0.002, 0.05))
+@example(0, 0, 1985, 0.046875)
 def test_more_that_is_lost_is_less_likely_to_be_proven(gained: int, extra: int, samples: int, bound: float) -> None:
     lost = gained + extra
     fewer, more = (chance_to_prove(gained, count, 500, samples, bound) for count in (lost, lost + 1))

@@ -234,10 +234,12 @@ def chance_to_prove(gained: int, lost: int, seen: int, samples: int, bound: floa
 
     half, ratio = (gained + lost) / 2, seen / (seen + samples)
     shapes = min(gained, half) + 0.5, max(lost, half) + 0.5
-    ups, downs = (range(int(nbinom.ppf(1 - 1e-6, shape, ratio)) + 1) for shape in shapes)
+    ups = range(int(nbinom.ppf(1 - 1e-6, shapes[0], ratio)) + 1)
     chance = 0.0
     for up, chance_up in zip(ups, nbinom.pmf(ups, shapes[0], ratio), strict=True):
-        # More that is lost proves less, so that what proves it comes first.
+        # More that is lost proves less, so that what proves it comes first; all that can be lost is looked at, because
+        # a cut elsewhere for each count would not fall with it.
+        downs = range(max(samples - up, 0) + 1)
         proving = bisect_left(downs, True, key=lambda down, up=up: not _proves(up, down, samples, bound))
         chance += float(chance_up * nbinom.cdf(proving - 1, shapes[1], ratio))
     return chance
