@@ -71,6 +71,11 @@ class MessageReader:
         """How many bytes wait for the rest of their message, or to be asked for."""
         return self._have
 
+    @property
+    def missing(self) -> int:
+        """How many bytes are still to come of what has begun, as far as is known: a message, or the length of one."""
+        return max(0, self._need - self._have)
+
     def feed(self, data: bytes) -> bool:
         """Take bytes as they come; say whether `look` or `next` could find something in them."""
         size = len(data)

@@ -204,6 +204,40 @@ def test_a_streaming_client_is_held_back_while_its_requests_are_under_way() -> N
     play(scene, limits=GrpcLimits(stream_ahead=2, window=2**16))
 
 
+def test_messages_that_arrive_in_turns_are_all_put_together() -> None:
+    """As Go's and nghttp2's clients send them: a frame of each. All of them begin before any is whole."""
+
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        await client.ask(framed(b""))  # which lets it know the windows
+        parts = [bytes([number]) * 15_000 for number in range(20)]
+        streams = [client.begin() for _ in range(50)]
+        for part in parts:
+            for stream in streams:
+                last = part is parts[-1]
+                head = framed(b"", size=sum(map(len, parts))) if part is parts[0] else b""
+                client.http.send_data(stream, head + part, end_stream=last)
+                client.flush()
+        for stream in streams:
+            assert (await client.reply(stream)).message == b"".join(parts)
+
+    # Half of a window is more than any stream has sent when all together have sent what used to be the connection's.
+    play(scene, limits=GrpcLimits(window=2**19))
+
+
+def test_uploads_that_are_given_up_leave_the_connection_its_window() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        for _ in range(40):
+            stream = client.begin()
+            client.http.send_data(stream, framed(bytes(30_000), size=MESSAGE_LIMIT))
+            client.flush()
+            assert not client.http.queued_body_size(stream)
+            client.http.reset_stream(stream, ngh2.ErrorCode.CANCEL)
+            await client.ask(framed(b""))
+        assert client.http.remote_window_size > 2**19
+
+    play(scene, limits=GrpcLimits(window=2**16, streams=8))
+
+
 def test_unfinished_messages_of_all_clients_together_are_bounded() -> None:
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         streams = [client.begin() for _ in range(3)]

@@ -161,11 +161,11 @@ class Connection(asyncio.BufferedProtocol):
                 stream, data, ended = event.stream_id, event.data, event.end_stream
                 call = calls.get(stream)
                 if call is None or call.done:
-                    # Nobody reads it; the connection's window must not shrink all the same.
+                    # As in `_drop`.
                     self._acknowledge(stream, len(data))
                     continue
                 call.unread += (size := len(data))
-                if call.reader.feed(data) or ended or call.unread >= hub.acknowledge_at:
+                if call.reader.feed(data) or ended or (call.unread >= hub.acknowledge_at and self._is_tight(call)):
                     self._read(call, ended)
                     held = not call.reader.buffered or hub.account(call)
                 else:
@@ -268,6 +268,13 @@ class Connection(asyncio.BufferedProtocol):
             # Not from here: this may be in the middle of an answer.
             self._loop.call_soon(self.resume, call)
 
+    def _is_tight(self, call: Call) -> bool:
+        """Whether the stream's window is too small for the rest of a message: otherwise its client needs no word."""
+        try:
+            return call.reader.missing > self._http.stream_local_window_size(call.id)
+        except ngh2.StreamProtocolError:
+            return False  # its end has come in the same bytes
+
     def _acknowledge(self, stream: int, size: int) -> None:
         if size:
             try:
@@ -279,6 +286,9 @@ class Connection(asyncio.BufferedProtocol):
         call = self._calls.pop(stream, None)
         if call is not None:
             self._held.discard(call)
+            if call.unread and self._writer.transport is not None:
+                # Nobody will read it; the connection's window must not shrink all the same.
+                self._acknowledge(stream, call.unread)
             if not call.done:
                 self._writer.settle(call)
         if not self._calls:

@@ -26,6 +26,8 @@ _CROSSING_S = 0.1
 _MEMORABLE = 2048
 # Bytes that are read at a time: as many as a processor's cache holds beside other things.
 _ROOM = 256 * 1024
+# Of a connection (RFC 9113 section 6.9.1).
+_MOST_WINDOW = 2**31 - 1
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -49,6 +51,10 @@ class Hub:
         self.limits = limits = limits or GrpcLimits()
         self.message_limit = message_limit
         self.acknowledge_at = limits.window // 2
+        # Streams have windows of their own, and all clients together a bound for what is unfinished. The window that
+        # they share must never run out: with parts of many messages in it, none would ever be whole. Twice all streams,
+        # because libnghttp2 tells of what was read when that is half of a window.
+        self._line_window = min(2 * limits.streams * limits.window, _MOST_WINDOW)
         self.guard = guard or Guard()
         self.refused = refused or _nobody
         self.draining = False
@@ -101,8 +107,7 @@ class Hub:
         """Return the protocol state of a new connection, its greeting ready to be sent."""
         http = ngh2.Connection(ngh2.Role.SERVER, self._config)
         http.initiate_connection(self._settings)
-        # One client alone may use the line to the full; RFC 9113 begins with 64 KiB.
-        http.set_local_window_size(4 * self.limits.window)
+        http.set_local_window_size(self._line_window)
         return http
 
     def admit(self, connection: Connection) -> bool:
