@@ -192,6 +192,19 @@ def test_every_element_type_comes_back_bit_for_bit_or_is_refused_in_words(
     np.testing.assert_array_equal(y, x)
 
 
+# The models of other engines have a fixed, small shape.
+@pytest.mark.parametrize(
+    ("name", "dtype"), [one for one in TYPED if one not in CANNOT and "onnx" in engines.get(one[0]).formats]
+)
+def test_large_answers_of_every_element_type_stay_right_run_after_run(name: str, dtype: DType, tmp_path: Path) -> None:
+    """Where answers go in shared memory is known from the second run on."""
+    x = np.tile(sample_of(dtype), (70_000, 1))
+    with load_isolated(copy_of(name, tmp_path, dtype), Target(engine=name, threads=1)) as session:
+        for run in range(3):
+            turned = np.ascontiguousarray(np.roll(x, run, axis=0))
+            np.testing.assert_array_equal(answer(session, turned), turned)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "onnx" in engines.get(name).formats])
 @pytest.mark.parametrize(("shape", "x"), [((), np.float32(3)), (("n",), np.arange(3.0)), (("a", 1, "b", "c"), None)])
 def test_any_number_of_axes_is_carried(name: str, shape: tuple[int | str, ...], x: Any, tmp_path: Path) -> None:

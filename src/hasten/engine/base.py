@@ -106,6 +106,18 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class WritesInto(Protocol):
+    """What a session offers beside `Session` where its runtime can write outputs to memory that it is given."""
+
+    def run_into(self, inputs: Tensors, places: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+        """Run one batch and write all outputs to `places`: contiguous arrays by name, of the types and shapes that
+        outputs had for inputs of these shapes before. Returns False where that did not succeed, whatever the reason;
+        what is in `places` then means nothing.
+        """
+        ...
+
+
 class Engine(Protocol):
     """A runtime that executes models.
 

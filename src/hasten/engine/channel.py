@@ -8,6 +8,7 @@ until the next frame is asked for, or, where the reader has areas to spare, for 
 
 from __future__ import annotations
 
+import mmap
 import select
 import socket
 import struct
@@ -55,9 +56,13 @@ class Channel:
         """The descriptor that becomes readable when a frame is there, or the other side is gone."""
         return self._socket.fileno()
 
+    def room(self, size: int) -> mmap.mmap:
+        """Where the next frame that is sent will begin. Raises `MemoryError` where there is no room for it."""
+        return self._ours[self._granted].room(size)
+
     def send(self, layout: Layout) -> None:
         """Write a frame and tell the other side. Raises `Closed`, or `MemoryError` where there is no room for it."""
-        layout.write(self._ours[self._granted].room(layout.size))
+        layout.write(self.room(layout.size))
         try:
             # Never blocks: one word waits at most, since each side answers before it is asked again.
             self._socket.send(_WORD.pack(layout.size, self._granted, self._free()))

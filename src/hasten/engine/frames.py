@@ -42,16 +42,26 @@ class Frame:
     there while they live.
     """
 
-    __slots__ = ("args", "lasts", "op", "tensors")
+    __slots__ = ("_layout", "args", "lasts", "op", "tensors")
 
-    def __init__(self, op: str, args: dict[str, Any] | None = None, tensors: Tensors | None = None) -> None:
+    def __init__(
+        self,
+        op: str,
+        args: dict[str, Any] | None = None,
+        tensors: Tensors | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        """`layout` is that of this very frame, where its tensors lie in their places already."""
         self.op = op
         self.args = args or {}
         self.tensors: Tensors = tensors or {}
         self.lasts = False
+        self._layout = layout
 
     def layout(self) -> Layout:
         """Return how this frame lies in memory."""
+        if self._layout is not None:
+            return self._layout
         return Layout(self.op, self.args, {name: (array,) for name, array in self.tensors.items()})
 
 
@@ -96,6 +106,16 @@ class Layout:
                 memory[start : start + size] = content
             elif size:
                 _fill(np.ndarray(shape, dtype, memory, start), content)
+
+    def places(self, memory: Any) -> dict[str, Array] | None:
+        """Return where the tensors go in this buffer, for somebody else to fill: `write` leaves them alone from then
+        on. None where one is of strings or empty, which nobody could fill.
+        """
+        if any(isinstance(content, bytes) or not head[3] for _, head, content in self._places):
+            return None
+        filled = {name: np.ndarray(shape, dtype, memory, at) for at, (name, dtype, shape, _), _ in self._places}
+        self._places = []
+        return filled
 
     def to_bytes(self) -> bytearray:
         """Return the frame on its own."""

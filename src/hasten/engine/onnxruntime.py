@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hasten.engine.onnxruntime_options import caller_core, provider_options, pro
 from hasten.engine.onnxruntime_precision import read_back
 from hasten.engine.onnxruntime_profile import operators_of, tensors_made
 from hasten.engine.onnxruntime_providers import PROVIDERS, Provider, probe_provider
-from hasten.engine.onnxruntime_values import Binding, from_runtime, run_typed, spec_of, to_runtime
+from hasten.engine.onnxruntime_values import Binding, from_runtime, run_into, run_typed, spec_of, to_runtime
 from hasten.engine.pool import Pool
 from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.profile import Observation
@@ -144,6 +145,18 @@ class OnnxRuntimeSession:
                 with denormals(True):
                     values = self._values(place, inputs)
         return dict(zip(self._names, values, strict=True))
+
+    def run_into(self, inputs: Tensors, places: Tensors) -> bool:
+        """Run one batch and write its outputs to `places`; see `hasten.engine.base.WritesInto`."""
+        flush = self._target.runtime.flush_denormals
+        try:
+            self._fit.check(inputs)
+            with self._pool.take() as place, denormals(True) if flush else nullcontext():
+                run_into(place.session if isinstance(place, Binding) else place, self._signature, inputs, places)
+        except Exception:
+            # `run` meets the same, and says what it is.
+            return False
+        return True
 
     def close(self) -> None:
         """Drop the sessions; the runtime frees their arenas with them."""

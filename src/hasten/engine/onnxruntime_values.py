@@ -12,7 +12,7 @@ from hasten.errors import EngineLoadError, EngineRunError
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import NUMPY_NAMES, DType, TensorSpec
 
-__all__ = ["Binding", "from_runtime", "run_typed", "spec_of", "to_runtime"]
+__all__ = ["Binding", "from_runtime", "run_into", "run_typed", "spec_of", "to_runtime"]
 
 _DTYPES: dict[str, DType] = {
     "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
@@ -64,6 +64,18 @@ def run_typed(session: Any, signature: Signature, inputs: Tensors) -> list[_Arra
     return [_array(value, spec) for value, spec in zip(values, signature.outputs, strict=True)]
 
 
+def run_into(session: Any, signature: Signature, inputs: Tensors, places: Tensors) -> None:
+    """Run with outputs bound to `places`. The runtime's own errors come through, also where a shape is another one."""
+    binding: Any = session.io_binding()
+    # Values share the memory of their arrays, so that both are held until the run is over.
+    held = [(spec.name, *_value(inputs[spec.name], spec)) for spec in signature.inputs]
+    for name, value, _ in held:
+        binding.bind_ortvalue_input(name, value)
+    for spec in signature.outputs:
+        _bind_output(binding, spec, places[spec.name])
+    session.run_with_iobinding(binding)
+
+
 class Binding:
     """The buffers of one caller: outputs are written where they were allocated before.
 
@@ -73,7 +85,7 @@ class Binding:
     """
 
     def __init__(self, session: Any, signature: Signature) -> None:
-        self._session = session
+        self.session = session
         self._signature = signature
         self._binding: Any = session.io_binding()
         self._shapes: tuple[tuple[int, ...], ...] = ()
@@ -117,7 +129,7 @@ class Binding:
                 # Anew for each run: what the last one allocated would be taken for a buffer of this one.
                 self._binding.bind_output(spec.name)
         try:
-            self._session.run_with_iobinding(self._binding)
+            self.session.run_with_iobinding(self._binding)
         finally:
             self._binding.clear_binding_inputs()
         return self._copies()
@@ -130,10 +142,8 @@ class Binding:
             shape = [dim if isinstance(dim, int) else sizes.get(dim, -1) for dim in spec.shape]
             if spec.name in self._broken or min(shape, default=1) < 1:
                 continue
-            buffer = np.empty(shape, NUMPY_NAMES[spec.dtype])
-            kind = _BFLOAT16 if spec.dtype == "BF16" else buffer.dtype.type
-            self._binding.bind_output(spec.name, "cpu", 0, kind, shape, buffer.ctypes.data)
-            self._buffers[spec.name] = buffer
+            buffer = self._buffers[spec.name] = np.empty(shape, NUMPY_NAMES[spec.dtype])
+            _bind_output(self._binding, spec, buffer)
 
     def _copies(self) -> list[_Array]:
         # In the order in which they were bound: those with a buffer first.
@@ -144,6 +154,11 @@ class Binding:
             self._buffers[spec.name].copy() if spec.name in self._buffers else found[spec.name]
             for spec in self._signature.outputs
         ]
+
+
+def _bind_output(binding: Any, spec: TensorSpec, array: _Array) -> None:
+    kind = _BFLOAT16 if spec.dtype == "BF16" else array.dtype.type
+    binding.bind_output(spec.name, "cpu", 0, kind, array.shape, array.ctypes.data)
 
 
 def _sizes(signature: Signature, inputs: Tensors) -> dict[str, int]:

@@ -25,6 +25,7 @@ from hasten.engine.confine import confine, follow, ran_out_of_memory
 from hasten.engine.frames import Frame
 from hasten.engine.host import pin_caller, staying_on
 from hasten.engine.memory import peak_memory_mb
+from hasten.engine.placing import Placing
 from hasten.engine.process import HELLO, OUTPUTS, SETTLE_S
 from hasten.engine.race import race
 from hasten.errors import EngineError, EngineLoadError, EngineRunError, HastenError, MissingError
@@ -35,11 +36,13 @@ __all__ = ["Worker", "main"]
 
 class Worker:
     """Answers one frame at a time. Holds a session for each variant that was loaded (one, "", where nobody names any),
-    and samples that were put to be run many times.
+    and samples that were put to be run many times. `room` gives the memory that its next answer will be written to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Callable[[int], Any] | None = None) -> None:
+        self._room = room
         self._sessions: dict[str, Session] = {}
+        self._placing: dict[str, Placing] = {}
         # Whose session the calling thread was pinned for.
         self._pinned = ""
         self._samples: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
@@ -78,6 +81,7 @@ class Worker:
         with staying_on(self._cores):
             session = self._sessions[name] = engine.load(Path(frame.args["model"]), target)
         elapsed_ms = (time.perf_counter() - started) * 1e3
+        self._placing[name] = Placing(session, self._room)
         self._pin(name)
         signature = msgspec.to_builtins(session.signature)
         return Frame(
@@ -94,7 +98,9 @@ class Worker:
         return Frame("kept")
 
     def _run(self, frame: Frame) -> Frame:
-        return Frame("ran", tensors=self._loaded(frame.args.get("variant", "")).run(frame.tensors))
+        name: str = frame.args.get("variant", "")
+        self._loaded(name)
+        return self._placing[name].run(frame.tensors)
 
     def _time(self, frame: Frame) -> Frame:
         """Run the given slots in order and time each. Before that they run untimed: the first `warmup` of them, if any,
@@ -171,7 +177,7 @@ def _failure(error: HastenError, code: str) -> Frame:
 def main() -> None:
     """Serve frames until the other side is gone."""
     channel = _channel()
-    worker = Worker()
+    worker = Worker(channel.room)
     while True:
         try:
             answer = worker.answer(channel.wait())
