@@ -263,12 +263,12 @@ class Writer:
 
     def _pour(self, stream: int, part: bytes | memoryview) -> None:
         """Send a large part piece by piece, each on its way before the next: the binding copies a whole part twice more
-        otherwise. What the client's window has no room for waits as ever.
+        otherwise. The last one leaves with what follows. What the client's window has no room for waits as ever.
         """
         view = memoryview(part)
         for at in range(0, len(view), _PIECE):
             self._http.send_data(stream, view[at : at + _PIECE])
-            if not self._paused and self.transport is not None:
+            if at + _PIECE < len(view) and not self._paused and self.transport is not None:
                 data = self._http.data_to_send()
                 if data:
                     self.transport.write(data)
