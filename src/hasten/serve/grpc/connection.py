@@ -253,7 +253,8 @@ class Connection(asyncio.BufferedProtocol):
             # A bug of ours: the client gets the protocol's error, the log gets the traceback.
             self._writer.refuse(call, RequestError("The server failed on this request.", code="internal"))
             self._loop.call_exception_handler({"message": "A gRPC method failed.", "exception": error})
-        if call.unread and (call.has_room or call.done):
+        # A stream that has ended needs no window: what it sent is acknowledged when it is gone.
+        if call.unread and not ended and (call.has_room or call.done):
             self._acknowledge(call.id, call.unread)
             call.unread = 0
         if call.backlog is not None and not call.done and not call.has_room:
