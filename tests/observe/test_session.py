@@ -28,6 +28,20 @@ def test_an_observer_that_fails_keeps_the_others_from_nothing() -> None:
     assert heard == [SERVED, SERVED]
 
 
+def test_an_observer_is_spared_what_it_is_deaf_to() -> None:
+    class Deaf(list[Event]):
+        deaf = frozenset({Served})
+
+        def __call__(self, event: Event) -> None:
+            self.append(event)
+
+    deaf, heard = Deaf(), list[Event]()
+    tell = tee([deaf, heard.append])
+    for event in (SERVED, DIED, SERVED):
+        tell(event)
+    assert (deaf, heard) == ([DIED], [SERVED, DIED, SERVED])
+
+
 def test_metrics_and_log_hear_the_same_events_and_the_log_ends_with_the_block(tmp_path: Path) -> None:
     with observing(str(tmp_path / "log"), log_requests=True) as observation:
         observation.sink(SERVED)

@@ -35,7 +35,7 @@ class Office:
 
     def come(self, id_: int = 1, *outputs: str, answer: Any = None) -> Ticket:
         request = Request(model="m", inputs={"x": np.zeros((1, 2), np.float32)}, outputs=outputs)
-        return self.desk.take(id_, request, answer or self.heard.append, Origin(0.0), 0.0)
+        return self.desk.take(id_, request, answer or self.heard.append, Origin(0.0), 0.0, 1)
 
     def answer(self, ticket: Ticket, closed: str = "idle") -> None:
         ticket.ran = Batch(1, closed, 0.0, 0.0, "best", started=0.0, finished=0.0)

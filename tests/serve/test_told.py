@@ -34,7 +34,7 @@ def ask(value: float = 1.0, **fields: Any) -> Request:
 def told_of(arrived: float, batch: Batch, monkeypatch: pytest.MonkeyPatch, now: float = 10.0) -> Served:
     told: list[Event] = []
     monkeypatch.setattr(TOLD.time, "monotonic", lambda: now)
-    Teller("tiny", "v", told.append).served(ask(), Origin(arrived - 0.5), arrived, batch, now - 0.25)
+    Teller("tiny", "v", told.append).served(1, Origin(arrived - 0.5), arrived, batch, now - 0.25)
     [event] = told
     assert isinstance(event, Served)
     return event
@@ -93,13 +93,13 @@ def test_an_answer_that_its_transport_could_not_carry_is_a_refusal() -> None:
     told: list[Event] = []
     origin = Origin(1.0, request_id="abc")
     origin.error = RequestError("NaN is not JSON.", code="invalid")
-    Teller("tiny", "v", told.append).served(ask(), origin, 1.0, Batch(1, "full", 1.0, 1.0), 2.0)
+    Teller("tiny", "v", told.append).served(1, origin, 1.0, Batch(1, "full", 1.0, 1.0), 2.0)
     assert [(type(event), event.request_id) for event in told if isinstance(event, Refused)] == [(Refused, "abc")]
 
 
 def test_where_nobody_listens_nothing_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TOLD, "Served", None)
-    Teller("tiny", "v", None).served(ask(), Origin(1.0), 1.0, Batch(1, "full", 1.0, 1.0), 2.0)
+    Teller("tiny", "v", None).served(1, Origin(1.0), 1.0, Batch(1, "full", 1.0, 1.0), 2.0)
 
 
 @pytest.mark.parametrize("bad", [None, "", "x" * 129, "a b", "a\nb", 'a"b', "ä", "\x1b[2J"])

@@ -168,6 +168,28 @@ def test_a_model_that_was_loaded_anew_has_its_requests_checked_anew() -> None:
     assert grpc(grpc_codec, message(b"12345678"), ONE)[0] == "invalid"
 
 
+@given(st.lists(st.tuples(st.sampled_from(["json", "binary", "grpc"]), st.integers(1, 3)), min_size=2, max_size=8))
+def test_requests_of_one_form_differ_in_nothing_but_data(several: list[tuple[str, int]]) -> None:
+    http_codec, grpc_codec = OipHttp(), OipGrpc()
+    shapes: dict[Any, Any] = {}
+    for kind, rows in several:
+        described = {**X, "shape": [rows, 2]}
+        if kind == "grpc":
+            inputs = [pb.ModelInferRequest.InferInputTensor(**described)]
+            made = pb.ModelInferRequest(model_name="m", inputs=inputs, raw_input_contents=[bytes(8 * rows)])
+            body = made.SerializeToString()
+            request = grpc_codec.read(body, ONE, grpc_codec.parse(body))
+        elif kind == "json":
+            text = json.dumps({"inputs": [{**described, "data": [0.5] * (2 * rows)}]}).encode()
+            request = http_codec.decode("m", "1", {}, text, ONE)
+        else:
+            body, headers = binary(bytes(8 * rows), {**described, "parameters": {"binary_data_size": 8 * rows}})
+            request = http_codec.decode("m", "1", headers, body, ONE)
+        found = [(name, array.dtype, array.shape) for name, array in request.inputs.items()]
+        if request.form is not None:
+            assert shapes.setdefault(request.form, found) == found
+
+
 ALIKE = st.sampled_from([True, 1, 1.0, False, 0, 0.0, -0.0, "1", "True", "0.0"])
 
 

@@ -18,7 +18,7 @@ __all__ = ["Exporter", "Sink", "exporters", "tee"]
 
 
 class Sink(Protocol):
-    """Hears events until it is closed."""
+    """Hears events until it is closed. It is spared those whose class is in its attribute `deaf`, where it has one."""
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -50,11 +50,18 @@ exporters: Registry[Exporter] = Registry(
 
 
 def tee(observers: Sequence[Hears]) -> Hears:
-    """Return one that tells all of them, in order, also after one that failed; its error is raised in the end."""
+    """Return one that tells all of them, in order, also after one that failed; its error is raised in the end. None is
+    told of events of the classes in its attribute `deaf`.
+    """
+    hearing: dict[type[Event], Sequence[Hears]] = {}
 
     def tell(event: Event) -> None:
+        kind = type(event)
+        hearers = hearing.get(kind)
+        if hearers is None:
+            hearers = hearing[kind] = [one for one in observers if kind not in getattr(one, "deaf", ())]
         failure: Exception | None = None
-        for observer in observers:
+        for observer in hearers:
             try:
                 observer(event)
             except Exception as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hasten.observe.records import Record, as_line, of_event, of_logging
 from hasten.observe.writer import Writer
-from hasten.spec.event import Event, Served
+from hasten.spec.event import Event, Ran, Served
 
 __all__ = ["Log", "logging_to"]
 
@@ -25,14 +25,13 @@ class Log:
     def __init__(self, path: Path | None, *, all_levels: bool = True, requests: bool = False) -> None:
         self._all_levels = all_levels or requests
         self._requests = requests
+        # Most events by far, and not one of them has a record.
+        self.deaf: frozenset[type[Event]] = frozenset() if requests else frozenset({Served, Ran})
         self._writer = Writer(path)
         self.lost = self._writer.lost
 
     def __call__(self, event: Event) -> None:
         """Write the event's record, where it has one."""
-        if type(event) is Served and not self._requests:
-            # Most events by far, and not one of them has a record then.
-            return
         record = of_event(event, requests=self._requests)
         if record is not None:
             self.put(record)

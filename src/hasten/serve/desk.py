@@ -44,17 +44,16 @@ class Desk:
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def take(self, id_: int, request: Request, answer: Answer, origin: Origin, now: float) -> Ticket:
-        """Take a request in: `answer` is called once with what came of it."""
+    def take(self, id_: int, request: Request, answer: Answer, origin: Origin, now: float, rows: int) -> Ticket:
+        """Take a request of so many rows in: `answer` is called once with what came of it."""
         if not self.waiting:
             self.empty.clear()
-        ticket = self.waiting[id_] = Ticket(id_, request, answer, now, origin)
+        ticket = self.waiting[id_] = Ticket(id_, request, answer, now, origin, rows)
         return ticket
 
     def set_alarm(self, ticket: Ticket, in_s: float) -> None:
         """Answer on time also while the request runs; the core sees to it that it does not start too late."""
-        error = RequestError("The deadline passed.", code="deadline")
-        ticket.alarm = asyncio.get_running_loop().call_later(in_s, self.settle, ticket.id, error)
+        ticket.alarm = asyncio.get_running_loop().call_later(in_s, self._expire, ticket.id)
 
     def settle(self, id_: int, result: Tensors | RequestError, now: float | None = None) -> None:
         """Note what came of a request. Callers are told all together, after the engine got its next batch."""
@@ -69,7 +68,7 @@ class Desk:
             self._tally.fail(result.code, total_s)
         else:
             assert ticket.ran is not None
-            self._tally.answer(ticket.request.rows, total_s, ticket.ran.started - ticket.arrived)
+            self._tally.answer(ticket.rows, total_s, ticket.ran.started - ticket.arrived)
         if not self._settled:
             asyncio.get_running_loop().call_soon(self.deliver)
         self._settled.append(ticket)
@@ -107,6 +106,9 @@ class Desk:
             self._look_round()
         return True
 
+    def _expire(self, id_: int) -> None:
+        self.settle(id_, RequestError("The deadline passed.", code="deadline"))
+
     def _look_round(self) -> None:
         if not self.waiting:
             self.empty.set()
@@ -125,7 +127,7 @@ class Desk:
             self._teller.refused(ticket.origin, result)
         else:
             assert ticket.ran is not None
-            self._teller.served(ticket.request, ticket.origin, ticket.arrived, ticket.ran, begun)
+            self._teller.served(ticket.rows, ticket.origin, ticket.arrived, ticket.ran, begun)
 
     def _response(self, ticket: Ticket, outputs: Tensors) -> Response:
         request = ticket.request

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
 
@@ -53,6 +53,7 @@ from hasten.serve.told import NEWS, Batch, Teller
 from hasten.serve.waker import Waker
 from hasten.spec.event import Gauges, Lane, Sink
 from hasten.spec.request import Parameter, Request, Response
+from hasten.wire.known import Memory
 
 __all__ = ["Answer", "ModelService"]
 
@@ -96,6 +97,7 @@ class ModelService:
         self._has_levels = self._core.has_levels
         self._level = 0
         self._ids = itertools.count()
+        self._forms: Memory[Hashable, tuple[int, Hashable]] = Memory()
         self._arrivals: list[Arrived] = []
         self._ended: list[Event] = []
         self._gather = Gather(
@@ -169,27 +171,38 @@ class ModelService:
         """
         id_, now = next(self._ids), time.monotonic()
         origin = origin or Origin(now)
-        ticket = self._desk.take(id_, request, answer, origin, now)
+        rows, key = self._form(request)
+        ticket = self._desk.take(id_, request, answer, origin, now, rows)
         try:
-            arrival = self._arrival(id_, request, origin, now)
+            arrival = self._arrival(id_, request, origin, now, rows, key)
         except RequestError as error:
             self._desk.settle(id_, error)
             return functools.partial(self._cancel, ticket)
-        if arrival.deadline is not None:
-            self._desk.set_alarm(ticket, arrival.deadline - now)
         if self._answers is not None and self._open:
+            if arrival.deadline is not None:
+                self._desk.set_alarm(ticket, arrival.deadline - now)
             self._answers.look(request, functools.partial(self._looked_up, ticket, arrival))
         else:
             self._arrive(arrival)
         return functools.partial(self._cancel, ticket)
 
-    def _arrival(self, id_: int, request: Request, origin: Origin, now: float) -> Arrived:
+    def _form(self, request: Request) -> tuple[int, Hashable]:
+        """How many rows a request has, and with which others they can be stacked."""
+        form = request.form
+        known = None if form is None else self._forms.get(form)
+        if known is None:
+            known = request.rows, shape_key(request.inputs)
+            if form is not None:
+                self._forms.keep(form, known)
+        return known
+
+    def _arrival(self, id_: int, request: Request, origin: Origin, now: float, rows: int, key: Hashable) -> Arrived:
         """What the scheduler is told of a request. Raises `RequestError` for a lane that it may not have."""
         caller = origin.caller
         lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
         within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
         deadline = None if within_s is None else now + within_s
-        return Arrived(id_, request.rows, shape_key(request.inputs), deadline, lane, caller.tenant)
+        return Arrived(id_, rows, key, deadline, lane, caller.tenant)
 
     def turn_away(self, request: Request, origin: Origin) -> RequestError | None:
         """Refuse a request whose data have not arrived, where the scheduler refuses it as things stand: `request` has
@@ -199,7 +212,7 @@ class ModelService:
             return None
         now = time.monotonic()
         try:
-            arrival = self._arrival(next(self._ids), request, origin, now)
+            arrival = self._arrival(next(self._ids), request, origin, now, *self._form(request))
         except RequestError:
             return None
         refused: RequestError | None = None
@@ -239,7 +252,7 @@ class ModelService:
             self._arrive(arrival)
             return
         at = ticket.arrived
-        ticket.ran = Batch(ticket.request.rows, CACHE, at, at, self.variant, started=at, finished=at)
+        ticket.ran = Batch(ticket.rows, CACHE, at, at, self.variant, started=at, finished=at)
         self._desk.settle(ticket.id, outputs)
 
     async def infer(self, request: Request) -> Response:
@@ -290,6 +303,11 @@ class ModelService:
                 self._free_since = now
             commands = self._core.arrive(arrivals, now, ended)
             self._carry_out(commands)
+            # Only who was not refused needs an alarm.
+            for event in arrivals:
+                ticket = waiting.get(event.id)
+                if event.deadline is not None and ticket is not None and ticket.alarm is None:
+                    self._desk.set_alarm(ticket, event.deadline - now)
             self._let_gather(commands)
 
     def _let_gather(self, commands: Sequence[Command]) -> None:

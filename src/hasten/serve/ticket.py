@@ -19,13 +19,14 @@ Answer = Callable[[Response | RequestError], None]
 
 
 class Ticket(Struct, eq=False):
-    """A request, its `answer` to call, and what that will be called with once it is `settled`."""
+    """A request of so many `rows`, its `answer` to call, and what that will be called with once it is `settled`."""
 
     id: int
     request: Request
     answer: Answer
     arrived: float
     origin: Origin
+    rows: int
     ran: Batch | None = None
     alarm: asyncio.TimerHandle | None = None
     settled: Tensors | RequestError | None = None

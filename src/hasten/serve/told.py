@@ -16,7 +16,6 @@ from hasten.serve.events import EngineDown, EngineLost, EngineUp
 from hasten.serve.events import Event as Happening
 from hasten.serve.origin import Origin
 from hasten.spec.event import Cached, Event, LevelChanged, Ran, Refused, Served, Sink, WorkerChanged
-from hasten.spec.request import Request
 
 __all__ = ["NEWS", "Batch", "Teller", "emit", "refusal_event"]
 
@@ -52,8 +51,8 @@ class Teller:
         self._sink = sink
         self._started: set[int] = set()
 
-    def served(self, request: Request, origin: Origin, arrived: float, ran: Batch, answering: float) -> None:
-        """An answer has just been written, which took from `answering` until now.
+    def served(self, rows: int, origin: Origin, arrived: float, ran: Batch, answering: float) -> None:
+        """An answer to so many rows has just been written, which took from `answering` until now.
 
         Of the wait before the engine, what passed while an instance was free went into waiting for company.
         """
@@ -75,7 +74,7 @@ class Teller:
             batch=ran.requests,
             queue_s=queue_s if queue_s > 0.0 else 0.0,
             engine_s=ran.finished - started,
-            rows=request.rows,
+            rows=rows,
             closed=ran.closed,
             wire_s=decode_s + now - answering,
             decode_s=decode_s,

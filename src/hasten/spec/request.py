@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hasten.spec.values import Value
@@ -21,7 +21,8 @@ class Request(Value, frozen=True):
     """Inputs by name; `outputs` are the wanted names, empty for all.
 
     `binary_outputs` names what the answer sends as raw bytes; `priority` 1 is highest, 0 is the server's default;
-    `timeout_us` bounds the time from arrival to answer, 0 for none.
+    `timeout_us` bounds the time from arrival to answer, 0 for none. Requests of one `form` have inputs of the same
+    names, types and shapes; None where a codec did not look for that.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Request(Value, frozen=True):
     binary_outputs: frozenset[str] = frozenset()
     priority: int = 0
     timeout_us: int = 0
+    form: Hashable = None
 
     @property
     def rows(self) -> int:

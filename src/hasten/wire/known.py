@@ -100,6 +100,7 @@ class Template:
             binary_outputs=self._binary,
             priority=self._priority,
             timeout_us=self._timeout_us,
+            form=self,
         )
 
     def hollow(self) -> Request:
