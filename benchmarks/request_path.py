@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from hasten.serve.driver import ModelService
+    from hasten.serve.service import ModelService
 
 FLOATS, CLIENTS, BLOCKS = 128, 8, 6
 VALUES = np.linspace(0, 1, FLOATS, dtype=np.float32)[None]
@@ -191,15 +191,15 @@ async def _measure(case: str, folder: Path, requests: int) -> None:
 
     from hasten.bundle.read import open_bundle
     from hasten.observe.prometheus import Metrics
-    from hasten.serve.driver import ModelService
     from hasten.serve.repository import Repository
+    from hasten.serve.service import ModelService
 
     metrics = Metrics()
     made: list[ModelService] = []
 
     def make(bundle: Any) -> ModelService:
         service = ModelService(bundle, sink=metrics, isolation="none")
-        for instance in service._instances.all:
+        for instance in service.driver.instances.all:
             instance._runner = AtOnce()
         made.append(service)
         return service

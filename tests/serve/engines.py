@@ -14,7 +14,7 @@ import numpy as np
 
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
-from hasten.serve.driver import ModelService
+from hasten.serve.service import ModelService
 from hasten.spec.measurement import Figure
 from hasten.spec.request import Request
 from hasten.spec.serving import Serving
@@ -97,7 +97,7 @@ async def code_of(service: ModelService, request: Request) -> str:
 
 async def back(service: ModelService) -> None:
     """Let the loop run until all of a service's engines are up again, which takes at most five seconds."""
-    await until(lambda: service._instances.up == service.policy.instances, within(5.0))
+    await until(lambda: service.driver.instances.up == service.policy.instances, within(5.0))
 
 
 def within(seconds: float) -> float:

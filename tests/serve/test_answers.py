@@ -18,8 +18,8 @@ from hasten.serve.answers import Answers
 from hasten.serve.batch import Tensors
 from hasten.serve.cache import key_of
 from hasten.serve.config import ModelTable
-from hasten.serve.driver import ModelService
 from hasten.serve.plan import Rules
+from hasten.serve.service import ModelService
 from hasten.serve.told import Teller
 from hasten.spec.event import Cached, Event
 from hasten.spec.request import Request, Response

@@ -194,7 +194,7 @@ def test_a_client_that_leaves_while_its_long_body_is_decoded_is_forgotten(server
         with connection(server) as stream:
             stream.sendall(b"POST %b HTTP/1.1\r\nHost: localhost\r\n" % INFER.encode())
             stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-    wait_until(lambda: not server.services["tiny"]._desk.waiting)
+    wait_until(lambda: not server.services["tiny"].driver.desk.waiting)
     assert call(server, "POST", INFER, json_body(X))[0] == 200
     assert server.services["tiny"].tally.answered - before <= 6
 
@@ -329,9 +329,9 @@ def test_a_client_that_leaves_frees_its_place_in_the_queue(bundle: Bundle) -> No
                 first.sendall(one)
                 second.sendall(one)
                 wait_until(lambda: call(running, "POST", INFER, body)[0] == 429)
-            wait_until(lambda: not running.services["tiny"]._desk.waiting)
+            wait_until(lambda: not running.services["tiny"].driver.desk.waiting)
             keeper.start()
-            wait_until(lambda: len(running.services["tiny"]._desk.waiting) == 1)
+            wait_until(lambda: len(running.services["tiny"].driver.desk.waiting) == 1)
         finally:
             engine.resume()
         keeper.join()

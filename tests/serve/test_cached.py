@@ -15,8 +15,8 @@ from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
 from hasten.serve.config import ModelTable, Scheduling
 from hasten.serve.core import Command, Core, Dispatch
-from hasten.serve.driver import ModelService
 from hasten.serve.plan import Rules
+from hasten.serve.service import ModelService
 from hasten.spec.event import Cached, Event, Ran, Served
 from hasten.spec.request import Request, Response
 
@@ -99,7 +99,7 @@ def test_what_a_cheaper_variant_computed_is_not_kept(bundle: Bundle) -> None:
     ladder = with_variants(bundle, {"reference": (9.0, 0.9), "cheap": (3.0, 0.8)})
 
     async def body(service: ModelService) -> None:
-        service._core = Cheaply(service._core)  # type: ignore[assignment]  # it stands in for the core
+        service.driver.core = Cheaply(service.driver.core)  # type: ignore[assignment]  # it stands in for the core
         answers = [await service.infer(ask(1)) for _ in range(2)]
         assert [answer.parameters["variant"] for answer in answers] == ["cheap"] * 2
 

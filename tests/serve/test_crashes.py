@@ -20,7 +20,7 @@ from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.engine.isolate import IsolatedSession
 from hasten.errors import EngineCrashed, EngineError, EngineLoadError, RequestError
-from hasten.serve.driver import ModelService
+from hasten.serve.service import ModelService
 from hasten.spec.request import Request
 from hasten.spec.target import Target
 from hasten.spec.variant import REFERENCE
@@ -46,7 +46,7 @@ def test_a_crash_under_load_fails_what_was_in_flight_and_nothing_else(bundle: Bu
         async with running(fake(bundle, poison=deed)) as service, running(bundle) as other:
             stop = asyncio.Event()
             loads = [asyncio.ensure_future(load_on(one, stop)) for one in (service, other)]
-            [instance] = service._instances.all
+            [instance] = service.driver.instances.all
             for crash in (1, 2):
                 assert await code_of(service, ask(POISON)) == "unavailable"
                 assert not service.ready
@@ -93,7 +93,7 @@ def test_an_engine_that_never_starts_again_is_tried_ever_more_seldom(bundle: Bun
 
     async def body() -> None:
         async with running(mine) as service, running(bundle) as other:
-            [instance] = service._instances.all
+            [instance] = service.driver.instances.all
             mine.model_path(REFERENCE).write_bytes(b"")
             assert service.engine_pid is not None
             os.kill(service.engine_pid, signal.SIGKILL)

@@ -13,13 +13,12 @@ from tests.serve.engines import ask, running
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import RequestError
-from hasten.serve import driver
 from hasten.serve.config import LaneTable, ModelTable
 from hasten.serve.core import Drain
-from hasten.serve.driver import ModelService
 from hasten.serve.lull import Lull
 from hasten.serve.origin import Origin
 from hasten.serve.plan import Plan, Rules
+from hasten.serve.service import ModelService
 from hasten.spec.event import Event, Ran, Refused, Served
 from hasten.spec.request import Request, Response
 
@@ -46,7 +45,7 @@ def test_whoever_leaves_in_the_turn_of_the_loop_in_which_it_came_takes_no_place(
         async with running(bundle, sink=told.append) as service:
             service.submit(ask(0), lambda _: None)()
             await service.infer(ask(1))
-            assert not len(service._core.lanes)
+            assert not len(service.driver.core.lanes)
 
     in_a_loop(body)
     assert [event.batch for event in told if isinstance(event, Served)] == [1]
@@ -58,7 +57,7 @@ def test_what_comes_while_the_engine_is_busy_runs_as_one_batch(bundle: Bundle, e
     async def body() -> None:
         async with running(bundle, sink=told.append) as service:
             first = asyncio.ensure_future(service.infer(ask(0)))
-            while not service._core.is_busy():
+            while not service.driver.core.is_busy():
                 await asyncio.sleep(0)
             others = [service.infer(ask(i, rows=1 + i % 2)) for i in range(1, 5)]
             answers = await asyncio.gather(first, *others)
@@ -75,44 +74,13 @@ def test_a_full_queue_refuses_and_what_was_accepted_is_answered(bundle: Bundle) 
     async def body() -> None:
         async with running(bundle, rules=Rules(queue_capacity=2)) as service:
             first = asyncio.ensure_future(service.infer(ask(0)))
-            while not service._core.is_busy():
+            while not service.driver.core.is_busy():
                 await asyncio.sleep(0)
             others = [service.infer(ask(i)) for i in range(1, 9)]
             answers = await asyncio.gather(first, *others, return_exceptions=True)
             kinds = [answer.code if isinstance(answer, RequestError) else type(answer) for answer in answers]
             # Two wait; two more run at once where the engine is done with the first by then.
             assert kinds in ([Response] * n + ["overloaded"] * (9 - n) for n in (3, 5))
-
-    in_a_loop(body)
-
-
-def test_a_caller_that_gives_up_frees_its_place(bundle: Bundle) -> None:
-    async def body() -> None:
-        async with running(bundle, rules=Rules(queue_capacity=1)) as service:
-            first = asyncio.ensure_future(service.infer(ask(1)))
-            second = asyncio.ensure_future(service.infer(ask(2)))
-            await asyncio.sleep(0)  # both are in: one runs, one waits
-            second.cancel()
-            await asyncio.wait([second])
-            third = asyncio.ensure_future(service.infer(ask(3)))
-            assert isinstance(await first, Response)
-            assert isinstance(await third, Response)
-            assert second.cancelled()
-
-    in_a_loop(body)
-
-
-def test_draining_answers_what_is_under_way_and_refuses_the_rest(bundle: Bundle) -> None:
-    async def body() -> None:
-        async with running(bundle) as service:
-            under_way = [asyncio.ensure_future(service.infer(ask(i))) for i in range(3)]
-            await asyncio.sleep(0)  # all three are in
-            await service.drain()
-            assert all(isinstance(task.result(), Response) for task in under_way)
-            with pytest.raises(RequestError) as caught:
-                await service.infer(ask(9))
-            assert caught.value.code == "unavailable"
-            assert not service.ready
 
     in_a_loop(body)
 
@@ -162,7 +130,7 @@ def test_an_answer_behind_which_nobody_waits_goes_before_the_books_and_after_the
     async def body() -> None:
         async with running(bundle, sink=told) as service:
             service.submit(ask(0), lambda _: happened.append("answer"))
-            while not service._core.is_busy():
+            while not service.driver.core.is_busy():
                 await asyncio.sleep(0)
             service.submit(ask(1), lambda _: happened.append("answer"))
             await service.drain()
@@ -181,7 +149,7 @@ def test_a_timer_that_fires_early_is_set_again(bundle: Bundle, monkeypatch: pyte
         with pytest.raises(RequestError, match="deadline"):
             await service.infer(ask(1, timeout_us=50_000))
         async with asyncio.timeout(10):
-            while len(service._core.lanes):
+            while len(service.driver.core.lanes):
                 await asyncio.sleep(0)
         await service.close()
 
@@ -279,21 +247,6 @@ def test_refusals_gather_while_engines_that_share_the_servers_core_are_busy(
     assert plans == ([1] if planned else [])
 
 
-@pytest.mark.parametrize(("nice", "wishes"), [(5, 1), (0, 0)])
-def test_a_server_whose_engines_step_back_comes_first_on_their_core(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, nice: int, wishes: int
-) -> None:
-    wished: list[None] = []
-    monkeypatch.setattr(driver, "come_first", lambda: wished.append(None))
-
-    async def body() -> None:
-        async with running(bundle, limits=WorkerLimits(nice=nice)) as service:
-            await service.infer(ask(0))
-
-    in_a_loop(body)
-    assert len(wished) == wishes
-
-
 @pytest.mark.parametrize(("one_core", "batches"), [(True, [1, 5]), (False, [1, 2, 3])])
 def test_on_a_lone_core_what_ends_a_batch_brings_goes_with_what_waits(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, one_core: bool, batches: list[int]
@@ -314,15 +267,15 @@ def test_on_a_lone_core_what_ends_a_batch_brings_goes_with_what_waits(
             os.kill(service.engine_pid, signal.SIGSTOP)
             try:
                 service.submit(ask(0), answered)
-                while not service._core.is_busy():
+                while not service.driver.core.is_busy():
                     await asyncio.sleep(0)
                 for i in range(2):
                     service.submit(ask(i), lambda _: None)
-                while len(service._core.lanes) < 2:
+                while len(service.driver.core.lanes) < 2:
                     await asyncio.sleep(0)
             finally:
                 os.kill(service.engine_pid, signal.SIGCONT)
-            await service._desk.empty.wait()
+            await service.driver.desk.empty.wait()
 
     in_a_loop(body)
     assert [event.requests for event in told if isinstance(event, Ran)] == batches
@@ -339,10 +292,10 @@ def test_what_would_be_refused_is_refused_before_its_data_are_there_and_counted_
             os.kill(service.engine_pid, signal.SIGSTOP)
             try:
                 first = asyncio.ensure_future(service.infer(ask(0)))
-                while not service._core.is_busy():
+                while not service.driver.core.is_busy():
                     await asyncio.sleep(0)
                 second = asyncio.ensure_future(service.infer(ask(1)))
-                while not service._core.lanes.count:
+                while not service.driver.core.lanes.count:
                     await asyncio.sleep(0)
                 refused = service.turn_away(ask(2), Origin(0.0))
                 assert refused is not None and (refused.code, refused.message) == ("overloaded", "The queue is full.")
@@ -359,7 +312,7 @@ def test_what_may_be_answered_from_the_cache_is_not_refused_unseen(bundle: Bundl
     async def body() -> None:
         rules = Rules(queue_capacity=1, models={"tiny": ModelTable(cache_bytes=1000)})
         async with running(bundle, rules=rules) as service:
-            service._core.handle(Drain(), 0.0)
+            service.driver.core.handle(Drain(), 0.0)
             assert service.turn_away(ask(2), Origin(0.0)) is None
 
     in_a_loop(body)

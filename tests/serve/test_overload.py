@@ -27,9 +27,9 @@ from hasten.observe.prometheus import Metrics
 from hasten.serve import warmup
 from hasten.serve.access import Access, Caller, Scope
 from hasten.serve.config import LaneTable, ModelTable, Scheduling
-from hasten.serve.driver import ModelService
 from hasten.serve.plan import Rules
 from hasten.serve.server import Front, Options, Running, serve_bundle
+from hasten.serve.service import ModelService
 from hasten.serve.telemetry import Telemetry
 from hasten.spec.event import Event, LevelChanged, Ran, Served
 from hasten.spec.variant import REFERENCE
@@ -77,7 +77,7 @@ class World:
 
     @property
     def waiting(self) -> int:
-        return len(self.service._core.lanes)
+        return len(self.service.driver.core.lanes)
 
     @contextmanager
     def held(self) -> Generator[Future[Reply]]:
@@ -87,7 +87,7 @@ class World:
         os.kill(pid, signal.SIGSTOP)
         try:
             first = self.ask()
-            wait_until(self.service._core.is_busy)
+            wait_until(self.service.driver.core.is_busy)
             yield first
         finally:
             with suppress(ProcessLookupError):
@@ -272,7 +272,7 @@ def test_a_tenant_fills_its_own_places_only_and_its_token_bounds_its_urgency(bun
         assert world.ask(token=tokens["same"], lane="critical").result(WITHIN_S).status == "403"
         os.kill(pid, signal.SIGSTOP)
         running = world.ask(token=tokens["two"])
-        wait_until(world.service._core.is_busy)
+        wait_until(world.service.driver.core.is_busy)
         waiting = [*world.ask_many(1, token=tokens["one"]), *world.ask_many(1, token=tokens["same"])]
         refused = world.ask(token=tokens["one"]).result(WITHIN_S)
         assert (refused.status, refused.message) == ("429", "Too many requests of this tenant are waiting.")

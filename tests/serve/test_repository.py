@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from hasten.bundle.read import Bundle
-from hasten.serve.driver import ModelService
 from hasten.serve.repository import Repository
+from hasten.serve.service import ModelService
 
 
 def test_whoever_wants_to_know_hears_when_all_are_up_and_when_others_are(bundle: Bundle) -> None:

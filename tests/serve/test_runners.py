@@ -20,8 +20,8 @@ from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
 from hasten.errors import EngineCrashed, EngineError, EngineLoadError
 from hasten.serve import warmup
-from hasten.serve.driver import ModelService
 from hasten.serve.plan import Rules
+from hasten.serve.service import ModelService
 from hasten.spec.request import Request, Response
 from hasten.spec.variant import REFERENCE
 
@@ -126,7 +126,7 @@ def test_an_input_that_no_engine_can_be_given_fails_alone(bundle: Bundle, isolat
 def test_an_engine_without_memory_left_is_replaced_and_its_batch_may_come_again(bundle: Bundle, isolation: str) -> None:
     async def body() -> None:
         async with running(fake(bundle, poison="memory"), isolation=isolation) as service:
-            [instance] = service._instances.all
+            [instance] = service.driver.instances.all
             assert await code_of(service, ask(POISON)) == "unavailable"
             assert not service.ready
             assert await code_of(service, ask(1)) == "ok"
@@ -160,7 +160,7 @@ def test_many_short_batches_in_a_row_are_no_hang(bundle: Bundle, isolation: str)
             started = time.monotonic()
             while time.monotonic() - started < 0.8:
                 assert await code_of(service, ask(1)) == "ok"
-            assert service._instances.all[0].restarts == 0
+            assert service.driver.instances.all[0].restarts == 0
 
     asyncio.run(body())
 

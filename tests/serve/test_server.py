@@ -357,7 +357,7 @@ def hit_by_its_death(server: Running) -> Reply:
     service = server.services["tiny"]
     with frozen_engine(server), ThreadPoolExecutor(1) as pool:
         hit = pool.submit(infer, server)
-        wait_until(lambda: service._core.is_busy())
+        wait_until(lambda: service.driver.core.is_busy())
         os.kill(engine_pid(server), signal.SIGKILL)
         return hit.result()
 

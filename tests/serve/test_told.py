@@ -16,9 +16,9 @@ import pytest
 from hasten.bundle.read import Bundle
 from hasten.errors import RequestError
 from hasten.serve.core import Arrived, Core, Dispatch, Drain, EngineDown, EngineLost, EngineUp, Finished, Policy, Tick
-from hasten.serve.driver import ModelService
 from hasten.serve.origin import Origin, new_request_id, request_id
 from hasten.serve.plan import Rules
+from hasten.serve.service import ModelService
 from hasten.serve.told import Batch, Teller
 from hasten.spec.event import Event, Ran, Refused, Served, WorkerChanged
 from hasten.spec.request import Request
@@ -139,7 +139,7 @@ def test_every_request_ends_in_exactly_one_event(bundle: Bundle) -> None:
         assert service.engine_pid is not None
         os.kill(service.engine_pid, signal.SIGSTOP)
         first = asyncio.ensure_future(service.infer(ask()))
-        while not service._core.is_busy():
+        while not service.driver.core.is_busy():
             await asyncio.sleep(0)
         left = service.submit(ask(), lambda _: None)
         late = service.submit(ask(timeout_us=1), lambda _: None)
@@ -172,10 +172,10 @@ def test_gauges_say_what_waits_and_how_much_work_that_is(bundle: Bundle) -> None
         assert service.engine_pid is not None
         os.kill(service.engine_pid, signal.SIGSTOP)
         first = asyncio.ensure_future(service.infer(ask()))
-        while not service._core.is_busy():
+        while not service.driver.core.is_busy():
             await asyncio.sleep(0)
         answers = [first, *(asyncio.ensure_future(service.infer(ask(i))) for i in range(3))]
-        while not len(service._core.lanes):
+        while not len(service.driver.core.lanes):
             await asyncio.sleep(0)
         busy = service.gauges()
         os.kill(service.engine_pid, signal.SIGCONT)

@@ -1,6 +1,7 @@
 """Carries the core's commands out: the desk where callers wait on one side, engines on the other.
 
-All of it runs on the event loop; an engine calls back when it is done with a batch.
+All of it runs on the event loop; an engine calls back when it is done with a batch. Without coroutines, so that it can
+be compiled (docs/decisions/0024): what is awaited stands in `hasten.serve.service`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ import itertools
 import time
 from collections.abc import Callable, Hashable, Sequence
 
-import msgspec
-
 from hasten.bundle.read import Bundle
 from hasten.engine.confine import WorkerLimits
-from hasten.engine.precedence import come_first
 from hasten.errors import EngineCrashed, EngineRunError, RequestError
 from hasten.serve.answers import Answers
 from hasten.serve.batch import Outcome, Tensors, result_of, shape_key
@@ -32,7 +30,6 @@ from hasten.serve.core import (
     EngineUp,
     Event,
     Finished,
-    Policy,
     Refuse,
     StartInstance,
     StopInstance,
@@ -45,17 +42,17 @@ from hasten.serve.instance import Instance
 from hasten.serve.instances import Instances
 from hasten.serve.lull import Lull
 from hasten.serve.origin import Origin
-from hasten.serve.plan import Plan, Rules, plan_of
+from hasten.serve.plan import Plan
 from hasten.serve.pool import Isolation, Loading
 from hasten.serve.tally import Tally
 from hasten.serve.ticket import Answer, Ticket
 from hasten.serve.told import NEWS, Batch, Teller
 from hasten.serve.waker import Waker
-from hasten.spec.event import Gauges, Lane, Sink
-from hasten.spec.request import Parameter, Request, Response
+from hasten.spec.event import Sink
+from hasten.spec.request import Parameter, Request
 from hasten.wire.known import Memory
 
-__all__ = ["Answer", "ModelService"]
+__all__ = ["Driver"]
 
 # For how many turns of the loop arrivals may gather where the server has the only core.
 _TURNS = 4
@@ -63,104 +60,59 @@ _TURNS = 4
 _FREEING = frozenset[type[Event]]({Finished, EngineUp})
 
 
-class ModelService:
-    """One bundle being served. Start it on a running event loop; `submit` calls back, `infer` awaits the answer.
+class Driver:
+    """The middle of one model's service. Requests are taken while it `is_open`.
 
-    `rules` are the operator's. `isolation` "process" gives each engine instance a process of its own within `limits`;
-    "none" runs them in this one.
+    `plan` is what the bundle and the operator want. `isolation` "process" gives each engine instance a process of its
+    own within `limits`; "none" runs them in this one.
     """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        rules: Rules | None = None,
-        sink: Sink | None = None,
-        isolation: Isolation = "process",
-        limits: WorkerLimits | None = None,
+        self, bundle: Bundle, plan: Plan, sink: Sink | None, isolation: Isolation, limits: WorkerLimits
     ) -> None:
-        self.bundle = bundle
-        self.plan: Plan = plan_of(bundle, rules or Rules())
-        policy = self.plan.policy
-        self._core = Core(policy, engine_up=False, table=self.plan.table)
-        loading = Loading(bundle, self.plan.variants, self.plan.serving, policy.max_batch)
-        limits = limits or WorkerLimits()
-        if limits.nice is None:
-            limits = msgspec.structs.replace(limits, nice=self.plan.nice)
-        self._instances = Instances(
+        self._plan = plan
+        self._first = plan.variants[0]
+        policy = plan.policy
+        self.core = Core(policy, engine_up=False, table=plan.table)
+        loading = Loading(bundle, plan.variants, plan.serving, policy.max_batch)
+        self.instances = Instances(
             lambda number: Instance(loading, number, self._handle, isolation=isolation, limits=limits), policy.scale[1]
         )
-        self._choice = LaneChoice(policy.lanes, self.plan.default_lane)
+        self._choice = LaneChoice(policy.lanes, plan.default_lane)
         # Of requests that name no deadline of their own.
         self._within_s = {lane.name: lane.deadline_s for lane in policy.lanes}
         # Nobody asks for the level where there is only one.
-        self._has_levels = self._core.has_levels
+        self._has_levels = self.core.has_levels
         self._level = 0
         self._ids = itertools.count()
         self._forms: Memory[Hashable, tuple[int, Hashable]] = Memory()
         self._arrivals: list[Arrived] = []
         self._ended: list[Event] = []
         self._gather = Gather(
-            self._admit, self._gathered, enough=policy.max_batch, turns=_TURNS if self.plan.one_core else 0
+            self._admit, self._gathered, enough=policy.max_batch, turns=_TURNS if plan.one_core else 0
         )
         # Engines that step back leave the server no core of its own.
-        self._shares = bool(limits.nice)
-        shared = isolation == "process" and self._shares
-        self._lull = Lull(self._instances.descriptors, self._is_behind) if shared else None
-        self._teller = Teller(bundle.manifest.name, self.variant, sink)
+        shared = isolation == "process" and bool(limits.nice)
+        self._lull = Lull(self.instances.descriptors, self._is_behind) if shared else None
+        self._teller = Teller(bundle.manifest.name, self._first, sink)
         self._free_since = 0.0
         self.tally = Tally()
-        self._desk = _desk_of(bundle, self.plan, self.tally, self._teller)
-        self._open = False
+        self.desk = _desk_of(bundle, plan, self.tally, self._teller)
+        self.is_open = False
         self._waker = Waker(lambda: self._handle(Tick()))
-        kept = self.plan.cache_bytes
-        names = tuple(spec.name for spec in bundle.manifest.signature.outputs)
-        self._answers = Answers(kept, names, self._teller) if kept else None
+        kept = plan.cache_bytes
+        names = tuple([spec.name for spec in bundle.manifest.signature.outputs])
+        self.answers = Answers(kept, names, self._teller) if kept else None
 
-    @property
-    def ready(self) -> bool:
-        """Whether requests are taken and an instance is up."""
-        return self._open and self._instances.up > 0
+    def drain(self) -> None:
+        """Tell the core of what has arrived, and that nothing more is to be taken."""
+        self._admit()
+        self._handle(Drain())
 
-    @property
-    def variant(self) -> str:
-        """The variant that serves at normal load."""
-        return self.plan.variants[0]
-
-    @property
-    def policy(self) -> Policy:
-        """The bounds of its queue and batches."""
-        return self._core.policy
-
-    @property
-    def engine_pid(self) -> int | None:
-        """Process id of the first engine instance, where it has one of its own."""
-        return self._instances.all[0].pid
-
-    async def start(self) -> None:
-        """Load, warm up, become ready. Raises `EngineError` where the bundle does not load here."""
-        if self._shares:
-            come_first()
-        await self._instances.start(self.policy.instances)
-        self._open = True
-
-    def gauges(self) -> Gauges:
-        """How it stands at this moment."""
-        waiting = self._core.lanes
-        return Gauges(
-            model=self.bundle.manifest.name,
-            variant=self.variant,
-            ready=self.ready,
-            instances=self._core.wanted,
-            instances_up=self._instances.up,
-            level=self._core.level,
-            cache_bytes=0 if self._answers is None else self._answers.bytes,
-            capacity=self.policy.queue_capacity,
-            lanes=tuple(
-                Lane(lane=lane.name, requests=waiting.length(number), work_s=waiting.work(number))
-                for number, lane in enumerate(self.policy.lanes)
-            ),
-        )
+    def stop(self) -> None:
+        """Decide about nothing more: whatever still comes is refused instead of sent to an engine that is gone."""
+        self.core.draining = True
+        self._waker.cancel()
 
     def submit(self, request: Request, answer: Answer, origin: Origin | None = None) -> Callable[[], None]:
         """Queue a request; `answer` is called once with what came of it, never before this returns, and not at all
@@ -172,16 +124,16 @@ class ModelService:
         id_, now = next(self._ids), time.monotonic()
         origin = origin or Origin(now)
         rows, key = self._form(request)
-        ticket = self._desk.take(id_, request, answer, origin, now, rows)
+        ticket = self.desk.take(id_, request, answer, origin, now, rows)
         try:
             arrival = self._arrival(id_, request, origin, now, rows, key)
         except RequestError as error:
-            self._desk.settle(id_, error)
+            self.desk.settle(id_, error)
             return functools.partial(self._cancel, ticket)
-        if self._answers is not None and self._open:
+        if self.answers is not None and self.is_open:
             if arrival.deadline is not None:
-                self._desk.set_alarm(ticket, arrival.deadline - now)
-            self._answers.look(request, functools.partial(self._looked_up, ticket, arrival))
+                self.desk.set_alarm(ticket, arrival.deadline - now)
+            self.answers.look(request, functools.partial(self._looked_up, ticket, arrival))
         else:
             self._arrive(arrival)
         return functools.partial(self._cancel, ticket)
@@ -208,7 +160,7 @@ class ModelService:
         """Refuse a request whose data have not arrived, where the scheduler refuses it as things stand: `request` has
         empty arrays of its shapes. None where it may be taken, or another error will be found.
         """
-        if self._answers is not None or not self._open:
+        if self.answers is not None or not self.is_open:
             return None
         now = time.monotonic()
         try:
@@ -217,7 +169,7 @@ class ModelService:
             return None
         refused: RequestError | None = None
         others: list[Command] = []
-        commands = self._core.handle(Announced(arrival), now)
+        commands = self.core.handle(Announced(arrival), now)
         for command in commands:
             if isinstance(command, Refuse) and command.id == arrival.id:
                 refused = _refusal(command)
@@ -236,15 +188,15 @@ class ModelService:
 
     def _gathered(self) -> int:
         """How many could go with the next batch."""
-        return len(self._arrivals) + self._core.lanes.count
+        return len(self._arrivals) + self.core.lanes.count
 
     def _is_behind(self) -> bool:
         """Whether what has been read or has ended is still to be decided about or told."""
-        return self._gather.pending or self._desk.telling
+        return self._gather.pending or self.desk.telling
 
     def _looked_up(self, ticket: Ticket, arrival: Arrived, key: bytes, outputs: Tensors | None) -> None:
         """Answer with what is known, or else compute it."""
-        if ticket.id not in self._desk.waiting:
+        if ticket.id not in self.desk.waiting:
             # It had no time to wait for that.
             return
         ticket.key = key
@@ -252,67 +204,31 @@ class ModelService:
             self._arrive(arrival)
             return
         at = ticket.arrived
-        ticket.ran = Batch(ticket.rows, CACHE, at, at, self.variant, started=at, finished=at)
-        self._desk.settle(ticket.id, outputs)
-
-    async def infer(self, request: Request) -> Response:
-        """Queue a request and await its answer. Raises `RequestError`; a cancelled caller frees its place."""
-        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-
-        def answer(result: Response | RequestError) -> None:
-            if isinstance(result, RequestError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        cancel = self.submit(request, answer)
-        try:
-            return await future
-        finally:
-            cancel()
-
-    async def drain(self) -> None:
-        """Refuse what comes, finish what waits and runs."""
-        self._open = False
-        if self._answers is not None:
-            await self._answers.settle()
-        self._admit()
-        self._handle(Drain())
-        await self._desk.empty.wait()
-
-    async def close(self) -> None:
-        """End the engine, at once even where it hangs. Call `drain` first to lose nothing."""
-        self._open = False
-        # Whatever still comes is refused instead of sent to an engine that is gone.
-        self._core.draining = True
-        self._waker.cancel()
-        await self._instances.close()
-        if self._answers is not None:
-            self._answers.close()
-        self._desk.settle_all(RequestError("The server stopped.", code="unavailable"))
+        ticket.ran = Batch(ticket.rows, CACHE, at, at, self._first, started=at, finished=at)
+        self.desk.settle(ticket.id, outputs)
 
     def _admit(self) -> None:
         """Tell the core of all that arrived and ended meanwhile, so that it can go as one batch."""
         # Who left at once is not told of.
-        waiting = self._desk.waiting
+        waiting = self.desk.waiting
         arrivals = [event for event in self._arrivals if event.id in waiting]
         ended, self._arrivals, self._ended = self._ended, [], []
         if arrivals or ended:
             now = time.monotonic()
-            if ended and not self._core.free:
+            if ended and not self.core.free:
                 self._free_since = now
-            commands = self._core.arrive(arrivals, now, ended)
+            commands = self.core.arrive(arrivals, now, ended)
             self._carry_out(commands)
             # Only who was not refused needs an alarm.
             for event in arrivals:
                 ticket = waiting.get(event.id)
                 if event.deadline is not None and ticket is not None and ticket.alarm is None:
-                    self._desk.set_alarm(ticket, event.deadline - now)
+                    self.desk.set_alarm(ticket, event.deadline - now)
             self._let_gather(commands)
 
     def _let_gather(self, commands: Sequence[Command]) -> None:
         """Where somebody was refused and no engine is free, more may come before the next turn."""
-        if self._lull is None or self._core.free:
+        if self._lull is None or self.core.free:
             return
         refused = sum([isinstance(command, Refuse) for command in commands])
         if refused:
@@ -320,18 +236,18 @@ class ModelService:
 
     def _handle(self, event: Event) -> None:
         now, kind = time.monotonic(), type(event)
-        if kind in _FREEING and not self._core.free:
+        if kind in _FREEING and not self.core.free:
             self._free_since = now
-        self._carry_out(self._core.handle(event, now))
+        self._carry_out(self.core.handle(event, now))
         if kind in NEWS:
             self._teller.happened(event)
 
     def _carry_out(self, commands: Sequence[Command]) -> None:
         for command in commands:
             self._do(command)
-        if self._has_levels and self._core.level != self._level:
-            self._teller.moved(self._level, self._core.level, self.plan.variants)
-            self._level = self._core.level
+        if self._has_levels and self.core.level != self._level:
+            self._teller.moved(self._level, self.core.level, self._plan.variants)
+            self._level = self.core.level
 
     def _do(self, command: Command) -> None:
         match command:
@@ -339,24 +255,24 @@ class ModelService:
                 now = time.monotonic()
                 self._run(ids, number, Batch(rows, closed, now, self._free_since, variant, started=now))
             case Refuse(id_):
-                self._desk.settle(id_, _refusal(command))
+                self.desk.settle(id_, _refusal(command))
             case Wake(at):
                 self._waker.at(at)
             case StartInstance(number):
-                self._instances.begin(number)
+                self.instances.begin(number)
             case StopInstance(number):
-                self._instances.end(number)
+                self.instances.end(number)
 
     def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:
         # A client that left after the dispatch still has its rows computed: the batch is already on its way.
-        waiting = self._desk.waiting
+        waiting = self.desk.waiting
         batch = [waiting[id_] for id_ in ids if id_ in waiting]
         if not batch:
             asyncio.get_running_loop().call_soon(self._handle, Finished(0.0, number))
             return
         ran.requests = len(batch)
         inputs = [ticket.request.inputs for ticket in batch]
-        self._instances.run(number, ran.variant, inputs, lambda results: self._ran(batch, number, ran, results))
+        self.instances.run(number, ran.variant, inputs, lambda results: self._ran(batch, number, ran, results))
 
     def _ran(self, batch: list[Ticket], number: int, ran: Batch, results: Sequence[Outcome] | EngineCrashed) -> None:
         """Answer a batch. Only what was running fails where the engine died."""
@@ -367,15 +283,15 @@ class ModelService:
             ticket.ran = ran
             settled = result_of(result)
             # An answer is kept also where its client did not wait for it.
-            if ticket.key and ran.variant == self.variant and not isinstance(settled, RequestError):
-                assert self._answers is not None
-                self._answers.keep(ticket.key, ticket.request, settled)
-            self._desk.settle(ticket.id, settled, now)
-        if not self._desk.waiting:
+            if ticket.key and ran.variant == self._first and not isinstance(settled, RequestError):
+                assert self.answers is not None
+                self.answers.keep(ticket.key, ticket.request, settled)
+            self.desk.settle(ticket.id, settled, now)
+        if not self.desk.waiting:
             # Nobody waits for the engine: those who are answered go first.
-            self._desk.deliver()
+            self.desk.deliver()
         # Before any observer is told: one that fails must not keep the engine.
-        up = self._instances.all[number].up
+        up = self.instances.all[number].up
         seconds = ran.finished - ran.started
         if up and self._gather.waits:
             self._ended.append(Finished(seconds, number))
@@ -388,7 +304,7 @@ class ModelService:
         self._teller.ran(ran, number, failed=not answered)
 
     def _cancel(self, ticket: Ticket) -> None:
-        if self._desk.leave(ticket):
+        if self.desk.leave(ticket):
             self._handle(Cancelled(ticket.id))
 
 

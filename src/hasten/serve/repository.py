@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hasten.bundle.read import Bundle, open_bundle
 from hasten.errors import HastenError, RequestError, UsageError
-from hasten.serve.driver import ModelService
+from hasten.serve.service import ModelService
 
 __all__ = ["Repository"]
 

@@ -24,7 +24,6 @@ from hasten.engine.confine import WorkerLimits
 from hasten.engine.memory import keep_freed_memory
 from hasten.errors import MissingError, UsageError
 from hasten.serve.access import Access
-from hasten.serve.driver import ModelService
 from hasten.serve.grpc.limits import GrpcLimits
 from hasten.serve.guard import Guard
 from hasten.serve.http.limits import HttpLimits
@@ -33,6 +32,7 @@ from hasten.serve.plan import Rules, check_models, warnings_of
 from hasten.serve.pool import Isolation
 from hasten.serve.rate import Rate
 from hasten.serve.repository import Repository
+from hasten.serve.service import ModelService
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.tls import HANDSHAKE_S
 from hasten.serve.unread import MOST_UNREAD, Unread

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from hasten.errors import RequestError
 from hasten.serve.access import Operation
 from hasten.serve.changes import Change, Changes, check_parameters
-from hasten.serve.driver import ModelService
 from hasten.serve.grpc.call import Call, Message, Method
 from hasten.serve.grpc.stream import Stream
 from hasten.serve.guard import Guard
 from hasten.serve.origin import Origin, request_id
 from hasten.serve.repository import Repository
+from hasten.serve.service import ModelService
 from hasten.serve.told import emit, refusal_event
 from hasten.serve.unread import Unread
 from hasten.spec.event import UNKNOWN_MODEL, Sink

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
 from hasten.serve.access import REPOSITORY_CONTROL, Operation
-from hasten.serve.driver import ModelService
 from hasten.serve.guard import Guard
 from hasten.serve.http.inference import Inference, origin_of
 from hasten.serve.http.management import Management
@@ -15,6 +14,7 @@ from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, json_
 from hasten.serve.http.routes import MethodNotAllowed, Route, resolve
 from hasten.serve.http.scrape import Scrape
 from hasten.serve.repository import Repository
+from hasten.serve.service import ModelService
 from hasten.serve.telemetry import Telemetry
 from hasten.serve.told import emit, refusal_event
 from hasten.serve.unread import Unread

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hasten.errors import RequestError
 from hasten.serve.bugs import internal
-from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, Handler, HttpRequest, Reply, refusal
 from hasten.serve.origin import Origin
+from hasten.serve.service import ModelService
 from hasten.serve.unread import Unread
 from hasten.spec.request import Request, Response
 from hasten.wire.base import LANE_HEADER

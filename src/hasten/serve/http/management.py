@@ -9,9 +9,9 @@ import msgspec
 
 from hasten.errors import RequestError
 from hasten.serve.changes import Change, Changes, check_parameters
-from hasten.serve.driver import ModelService
 from hasten.serve.http.message import Cancel, HttpRequest, Reply, json_answer, refusal
 from hasten.serve.repository import Repository
+from hasten.serve.service import ModelService
 from hasten.spec.event import Sink
 
 __all__ = ["Management", "model_config"]
