@@ -19,6 +19,7 @@ from hasten.serve.lull import Lull
 from hasten.serve.origin import Origin
 from hasten.serve.plan import Plan, Rules
 from hasten.serve.service import ModelService
+from hasten.spec.compiled import is_compiled
 from hasten.spec.event import Event, Ran, Refused, Served
 from hasten.spec.request import Request, Response
 
@@ -226,6 +227,7 @@ def test_a_receiver_that_fails_costs_nobody_else_an_answer(bundle: Bundle) -> No
     assert [type(complaint["exception"]) for complaint in complaints] == [ZeroDivisionError]
 
 
+@pytest.mark.skipif(is_compiled(), reason="what is compiled calls its own classes past any stand-in")
 @pytest.mark.parametrize(("nice", "planned"), [(5, True), (0, False)])
 def test_refusals_gather_while_engines_that_share_the_servers_core_are_busy(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, nice: int, planned: bool
