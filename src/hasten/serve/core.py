@@ -176,7 +176,7 @@ class Core:
         self.lanes.add(request)
         if request.tenant:
             self._door.entered(request.tenant)
-        self.outcomes.move(number, "arriving", "admit")
+        self.outcomes.admit(number)
 
     def _announced(self, event: Announced, now: float) -> None:
         if self._is_hopeless(event.request, now):

@@ -130,12 +130,10 @@ class Lanes:
             return None
         due, number, request = entry
         lane, key, rows = self._lanes[request.lane], request.key, request.rows
-        place = due, number
-        order = lane.order
+        order, line = lane.order, lane.lines[key]
         # Most leave from the front.
-        del order[0 if order[0] is entry else bisect_left(order, place)]
-        line = lane.lines[key]
-        del line[0 if line[0] is entry else bisect_left(line, place)]
+        del order[0 if order[0] is entry else bisect_left(order, (due, number))]
+        del line[0 if line[0] is entry else bisect_left(line, (due, number))]
         if not line:
             del lane.lines[key]
         if request.limit != math.inf:

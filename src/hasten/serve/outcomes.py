@@ -36,6 +36,8 @@ class Outcomes:
         # By state, one count for each lane; the last one is that of unknown lanes.
         self._counts: dict[State, list[int]] = {state: [0] * (lanes + 1) for state in get_args(State)}
         self.refusals: Counter[tuple[int, str]] = Counter()
+        # Where most requests go first.
+        self._admitted = self._counts[REQUEST["arriving", "admit"]]
 
     @property
     def states(self) -> dict[tuple[int, State], int]:
@@ -53,6 +55,10 @@ class Outcomes:
         if state != "arriving":
             self._counts[state][lane] -= 1
         self._counts[REQUEST[state, happening]][lane] += 1
+
+    def admit(self, lane: int) -> None:
+        """A request that arrives is admitted: the same as `move`, for what happens most often."""
+        self._admitted[lane] += 1
 
     def move_all(self, batch: Sequence[Waiting], state: State, happening: Happening) -> None:
         """The requests of a batch changed state."""

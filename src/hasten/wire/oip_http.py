@@ -73,7 +73,7 @@ _Sent = tuple[str, DType, tuple[int, ...], int | None]
 
 class _Frame:
     """The JSON of an answer but for the data of its outputs, which come between the `pieces`. `fixed` are the headers
-    and `lines` the same for HTTP/1.1, where all data are in blobs, so that the JSON is always the same.
+    and `lines` the same for HTTP/1.1, empty where the JSON has another length each time and a header tells it.
     """
 
     __slots__ = ("fixed", "lines", "pieces")
@@ -93,11 +93,11 @@ class _Frame:
         self.pieces.append(text + b"]}")
         binary = any(size is not None for *_, size in shapes)
         self.fixed = {"content-type": BINARY if binary else JSON}
-        self.lines = ""
         if binary:
             self.fixed[HEADER_LENGTH] = str(sum(map(len, self.pieces)))
-            if len(self.pieces) == 1:
-                self.lines = "".join(f"{name}: {value}\r\n" for name, value in self.fixed.items())
+        self.lines = ""
+        if not binary or len(self.pieces) == 1:
+            self.lines = "".join(f"{name}: {value}\r\n" for name, value in self.fixed.items())
 
     def head(self, texts: list[bytes]) -> bytes:
         """The JSON with its data."""
@@ -221,7 +221,8 @@ class OipHttp:
         if encoding is not None:
             return _compressed([frame.head(texts), *blobs], frame.headers(texts), encoding)
         if frame.lines:
-            return Encoded(parts=[frame.pieces[0], *blobs], headers=frame.fixed, lines=frame.lines)
+            head = frame.head(texts) if texts else frame.pieces[0]
+            return Encoded(parts=[head, *blobs], headers=frame.fixed, lines=frame.lines)
         return Encoded(parts=[frame.head(texts), *blobs], headers=frame.headers(texts))
 
     def _frame(self, response: Response, shapes: list[_Sent]) -> _Frame:
