@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test wheel bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test wheel bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean native-unit
 
 setup: $(STAMP)
 
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/hasten demo
 
-test: check unit
+test: check unit native-unit
 
 check: setup
 	$(BIN)/ruff check .
@@ -86,14 +86,21 @@ $(NATIVE)/.compiled: $(STAMP) native.py $(SOURCES)
 	$(BIN)/python native.py $(NATIVE)
 	touch $@
 
-# A wheel with the compiled request path, for this platform and Python, in dist/.
+# The wheels of a release, in dist/: one in plain Python for any platform, and one with the compiled request path for this platform and
+# Python, which pip prefers where it fits.
 wheel: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native]'
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 	HASTEN_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
 # What tests of serving say of the source, the compiled one must pass too.
 native-test: zoo native
 	PYTHONPATH=$(NATIVE) HASTEN_NATIVE=1 $(BIN)/python -m pytest -n $(JOBS) tests/test_native.py tests/serve tests/wire tests/observe tests/spec
+
+# The same wherever it can be compiled: a release has it.
+native-unit: zoo
+	@if $(BIN)/python native.py --able; then $(MAKE) native-test; \
+	else echo "There is no C compiler, or no Python.h: the compiled request path is not tested here."; fi
 
 bench-path: zoo native
 	$(BIN)/python benchmarks/request_path.py plain=src native=$(NATIVE)

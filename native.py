@@ -1,16 +1,19 @@
 """Compile the server's request path from its own source: `python native.py FOLDER` (or `make native`).
+`python native.py --able` succeeds where that is possible: with a C compiler and Python's headers.
 
 FOLDER becomes a copy of src/ with C extensions beside the modules named here, made by mypyc, so that
 `PYTHONPATH=FOLDER` runs them and src/ stays what it was: where an extension is missing, the same module is interpreted.
 A copy, because an extension beside a source that is being edited would go on hiding it. Needs mypyc and a C compiler.
-An experiment: wheels hold it on request only (hatch_build.py). Why, what it gains and what not: docs/decisions/0024.
+`make wheel` makes wheels with and without it (hatch_build.py). Why, what it gains and what not: docs/decisions/0024.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parent
@@ -25,6 +28,12 @@ hasten/serve/grpc/writer hasten/serve/http/connection hasten/serve/http/frontend
 hasten/serve/http/message hasten/serve/http/reader hasten/spec/compiled hasten/wire/grpc_framing hasten/wire/known
 hasten/wire/oip_grpc hasten/wire/oip_http hasten/wire/oip_rules hasten/wire/protobuf hasten/wire/tensors
 """.split()  # noqa: SIM905  # as a list of strings it would take a page
+
+
+def is_able() -> bool:
+    """Whether there are a C compiler, the one that Python was built with, and Python's headers."""
+    [compiler, *_] = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    return shutil.which(compiler) is not None and (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
 
 
 def compiled(folder: Path) -> None:
@@ -53,4 +62,6 @@ def compiled(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--able":
+        sys.exit(not is_able())
     compiled(Path(sys.argv[1]).resolve())

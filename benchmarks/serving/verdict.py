@@ -40,7 +40,11 @@ class Race:
     @property
     def met(self) -> bool:
         """Whether the typical round reaches the bar over the best peer."""
-        value = self._over_best.value
+        return self.reaches("hasten")
+
+    def reaches(self, ours: str) -> bool:
+        """The same for another of our servers."""
+        value = self.ratio(self.best, ours=ours).value
         return value is not None and value >= self.case.bar
 
     @property
@@ -87,6 +91,11 @@ class RealRace:
     def met(self) -> bool:
         """Whether the typical round reaches the bar."""
         return self.share.value is not None and self.share.value >= REAL_BAR
+
+    @property
+    def met_compiled(self) -> bool:
+        """The same with the request path compiled."""
+        return self.share_compiled.value is not None and self.share_compiled.value >= REAL_BAR
 
     def __str__(self) -> str:
         verdict = "met" if self.met else "missed"

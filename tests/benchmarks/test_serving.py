@@ -73,7 +73,15 @@ def test_what_is_our_own_is_no_peer_and_can_be_compared_apart() -> None:
     assert one.ratio("triton", ours=COMPILED).value == pytest.approx(4.2)
 
 
+def test_the_compiled_path_is_held_to_the_same_bar() -> None:
+    one = race(150, 100)
+    one.found[COMPILED] = [Burst(1.4 * burst.rate, 0.5, 1.0, 5.0) for burst in one.found["hasten"]]
+    assert not one.met
+    assert one.reaches(COMPILED)
+
+
 @pytest.mark.parametrize(("server", "met"), [(94.0, True), (92.0, False)])
 def test_a_real_model_is_held_against_its_engine(server: float, met: bool) -> None:
-    real = RealRace("m", {}, server=[server] * 8, engine=[100.0] * 8)
+    real = RealRace("m", {}, server=[server] * 8, engine=[100.0] * 8, compiled=[server] * 8)
     assert real.met is met
+    assert real.met_compiled is met
