@@ -47,10 +47,11 @@ class Placing:
             places = layout.places(self._room(layout.size))
             if places is not None and self._writes.run_into(inputs, places):
                 return Frame("ran", layout=layout)
-            # Once is enough: shapes that depend on data are no good guess.
-            self._expected[shapes] = None
         outputs = self._session.run(inputs)
-        if shapes not in self._expected:
+        if expected is not None:
+            # The inputs were good and the guess was not: shapes that depend on data are no good guess again.
+            self._expected[shapes] = None
+        elif shapes not in self._expected:
             if len(self._expected) >= _MOST:
                 self._expected.clear()
             large = sum([array.nbytes for array in outputs.values()]) > _LARGE_BYTES

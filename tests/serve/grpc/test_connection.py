@@ -205,7 +205,7 @@ def test_a_streaming_client_is_held_back_while_its_requests_are_under_way() -> N
 
 
 def test_messages_that_arrive_in_turns_are_all_put_together() -> None:
-    """As Go's and nghttp2's clients send them: a frame of each. All of them begin before any is whole."""
+    """As nghttp2's load generator sends them: a frame of each. All of them begin before any is whole."""
 
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         await client.ask(framed(b""))  # which lets it know the windows
