@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,48 @@ def test_a_large_answer_waits_for_a_client_with_a_small_window_and_holds_nobody_
         assert (await client.ask(framed(b"on"))).message == b"on"
         reply = await client.read(stream)
         assert (reply.status, reply.message) == (0, body)
+
+    play(scene, window=2**16)
+
+
+class Overheard(asyncio.Transport):
+    """Notes how often the system is called to write."""
+
+    def __init__(self, inner: asyncio.Transport) -> None:
+        self.inner = inner
+        self.calls: list[int] = []
+
+    def write(self, data: bytes) -> None:
+        self.writelines([data])
+
+    def writelines(self, list_of_data: Iterable[bytes]) -> None:
+        pieces = list(list_of_data)
+        self.calls.append(sum(map(len, pieces)))
+        self.inner.writelines(pieces)
+
+
+@pytest.mark.parametrize(("size", "calls"), [(600_000, 1), (2**20 + 1, 2)])
+def test_a_large_answer_leaves_by_one_call_for_each_mebibyte(size: int, calls: int) -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        stream = client.call(framed(b""), HOLD)
+        await client.until_held(backend)
+        [connection] = hub._connections
+        connection._writer.transport = heard = Overheard(connection._writer.transport)
+        backend.held[0].reply([bytes(size)])
+        connection._writer.transport = heard.inner
+        assert len(heard.calls) == calls and sum(heard.calls) > size
+        assert (await client.reply(stream)).message == bytes(size)
+
+    play(scene, window=2**24)
+
+
+def test_a_large_answer_that_a_client_resets_disturbs_nobody_else() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        stream = client.call(framed(bytes(700_000)))
+        await client.until(lambda: len(client.replies[stream].body) > 0)
+        client.http.reset_stream(stream)
+        reply = await client.ask(framed(bytes(60_000)))
+        assert (reply.status, reply.message) == (0, bytes(60_000))
 
     play(scene, window=2**16)
 
