@@ -20,7 +20,10 @@ def world(make_world: Any) -> Any:
 
 
 def is_straight(client: Any) -> bool:
-    return isinstance(client.protocol, asyncio.BufferedProtocol)
+    """Whether the next bytes go to where they stay."""
+    if isinstance(client.protocol, asyncio.Protocol):
+        return False
+    return client.protocol.get_buffer(-1) is not client.protocol._room
 
 
 @settings(max_examples=40, deadline=None)
@@ -48,6 +51,35 @@ def test_the_rest_of_a_long_body_is_received_straight(world: Any, ask: Any, answ
     assert world.application.seen == [] and world.hub.buffered == len(LONG) - 1
     client.receive(sent[-1:] + ask("/echo", b"next"))
     assert [answer.body for answer in answers(client.written)] == [LONG, b"next"]
+
+
+@pytest.mark.parametrize("first", [1000, 2**20], ids=["in parts", "whole"])
+def test_of_the_next_long_body_only_the_beginning_is_copied(world: Any, ask: Any, answers: Any, first: int) -> None:
+    client = world.connect()
+    data, copied = ask("/echo", LONG), list[int]()
+    client.receive(data[:first])
+    client.receive(data[first:])
+    while data:
+        room = client.protocol.get_buffer(-1)
+        part, data = data[: len(room)], data[len(room) :]
+        room[: len(part)] = part
+        copied += [len(part)] * (not is_straight(client))
+        client.protocol.buffer_updated(len(part))
+    assert [answer.body for answer in answers(client.written)] == [LONG, LONG]
+    assert copied == [len(world.hub.room)]
+
+
+@pytest.mark.parametrize("first", [1000, 2**20], ids=["in parts", "whole"])
+def test_after_a_short_request_the_transport_finds_the_memory_again(
+    world: Any, ask: Any, answers: Any, first: int
+) -> None:
+    client = world.connect()
+    own = client.protocol
+    for body in (LONG, b"a", LONG, LONG, b"b", b"c"):
+        client.receive(ask("/echo", body)[:first])
+        client.receive(ask("/echo", body)[first:])
+        assert (client.protocol is own) == (len(body) < 2)
+    assert [answer.body for answer in answers(client.written)] == [LONG, b"a", LONG, LONG, b"b", b"c"]
 
 
 def test_a_long_body_may_wait_behind_other_answers(world: Any, ask: Any, answers: Any) -> None:

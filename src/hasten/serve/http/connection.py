@@ -28,12 +28,16 @@ __all__ = ["Connection"]
 _BETWEEN = (Phase.IDLE, Phase.REST)
 
 
-class _Straight(asyncio.BufferedProtocol):
-    """A connection while a long body arrives."""
+class _Measured(asyncio.BufferedProtocol):
+    """A connection whose client sends long bodies, from the first of them to the next short request: it reads no more
+    at a time than is to be copied, and a long body straight to where it stays. A short request costs more this way.
+    """
 
-    def __init__(self, connection: Connection, reader: Reader) -> None:
+    def __init__(self, connection: Connection, reader: Reader, room: memoryview) -> None:
         self._connection = connection
         self._reader = reader
+        # Where all such connections read: what is read is taken before anybody else reads.
+        self._room = room
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -49,11 +53,17 @@ class _Straight(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
-        return self._reader.room()
+        return self._reader.room() if self._reader.straight else self._room
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many went there."""
-        self._reader.fill(nbytes)
+        reader = self._reader
+        if reader.straight:
+            reader.fill(nbytes)
+            return
+        reader.feed(bytes(self._room[:nbytes]))
+        if not reader.straight:
+            self._connection.turn_back()
 
 
 class Connection(asyncio.Protocol):
@@ -74,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._advancing = False
         self._body_wanted = False
         self._reading = True
+        self._measured = False
         self._writable = True
         # What of this connection is in the hub's count of unread bytes.
         self._counted = 0
@@ -193,10 +204,17 @@ class Connection(asyncio.Protocol):
         if self._current is None and not self._waiting:
             self._idle_by = self._hub.now + self._limits.idle_s
 
-    def turn_straight(self, straight: bool) -> None:
-        """Let bytes of a long body go straight to where they stay, or come here again."""
+    def long_expected(self) -> None:
+        """Say where bytes go from now on."""
+        if not self._measured and not self._transport.is_closing():
+            self._measured = True
+            self._transport.set_protocol(_Measured(self, self._reader, self._hub.room))
+
+    def turn_back(self) -> None:
+        """Let the transport find memory for them again."""
         if not self._transport.is_closing():
-            self._transport.set_protocol(_Straight(self, self._reader) if straight else self)
+            self._measured = False
+            self._transport.set_protocol(self)
 
     # Answering.
 

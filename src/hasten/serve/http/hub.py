@@ -12,6 +12,7 @@ from hasten.errors import RequestError
 from hasten.serve.http.connection import Connection
 from hasten.serve.http.limits import HttpLimits
 from hasten.serve.http.message import Handler, HttpRequest
+from hasten.serve.http.reader import ROOM
 from hasten.serve.unread import Unread
 
 __all__ = ["Application", "Hub"]
@@ -35,7 +36,8 @@ class Application(Protocol):
 class Hub:
     """What the connections of one server share. `now` is a clock that moves with each sweep, which is enough for
     deadlines and costs a request nothing. `body_limit` in bytes; `buffered` counts bodies that are held, `unread` the
-    bytes of answers that clients have not read. `refused` is told of each request that is refused at once.
+    bytes of answers that clients have not read. `refused` is told of each request that is refused at once. `room` is
+    where those read whose clients send long bodies.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Hub:
         self.refused = refused or _nobody
         self.unread = unread or Unread()
         self.draining = False
+        self.room = memoryview(bytearray(ROOM))
         self.buffered = 0
         self.date = ""
         self._clock = clock

@@ -31,12 +31,14 @@ from hasten.wire.base import invalid
 if TYPE_CHECKING:
     from hasten.serve.http.hub import Hub
 
-__all__ = ["Phase", "Reader", "Receiver"]
+__all__ = ["ROOM", "Phase", "Reader", "Receiver"]
 
 # A refused request with a body up to this size is read to its end, and the connection lives on.
 _SWALLOWED = 64 * 2**10
 # From how many bytes that are still to come a body is received straight.
-_LONG = 64 * 2**10
+_LONG = 32 * 2**10
+# Bytes that are read at a time where a long body may follow: what of it is to be copied (0019).
+ROOM = 32 * 2**10
 # Where the rest of refused bodies goes, a piece at a time, whoever sends it: nobody reads it.
 _NOWHERE = memoryview(bytearray(128 * 2**10))
 # A header up to this size is remembered.
@@ -94,13 +96,15 @@ class Receiver(Protocol):
         """The rest of the body of a request that has arrived before, refused, has gone by."""
         ...
 
-    def turn_straight(self, straight: bool) -> None:
-        """From now on bytes go to `Reader.room`, and `Reader.fill` hears of them; or to `Reader.feed` again."""
+    def long_expected(self) -> None:
+        """This client sends long bodies: ask where its bytes go from now on."""
         ...
 
 
 class Reader:
-    """The incoming half of a connection. `deadline` is when the request that is arriving is late."""
+    """The incoming half of a connection. `deadline` is when the request that is arriving is late. While it is
+    `straight`, bytes go to `room`, and `fill` hears of them; otherwise `feed` takes them.
+    """
 
     def __init__(self, hub: Hub, receiver: Receiver) -> None:
         self._hub = hub
@@ -109,6 +113,7 @@ class Reader:
         self.peer = NOBODY
         self._parser: Any = httptools.HttpRequestParser(self)
         self.phase = Phase.IDLE
+        self.straight = False
         self.deadline = hub.now + self._limits.header_s
         self._count = 0
         self._url = b""
@@ -204,14 +209,18 @@ class Reader:
             body[at : at + len(part)] = part
             at += len(part)
         self._parts = []
-        self._receiver.turn_straight(True)
+        self._turn_straight()
 
     def _let_go_by(self, request: HttpRequest, refuser: Handler) -> None:
         self._hub.buffered -= self._size
         self._left, lasts = self._announced - self._size, self._parser.should_keep_alive()
         self._restart(Phase.REST)
-        self._receiver.turn_straight(True)
+        self._turn_straight()
         self._receiver.arrived(Exchange(request, refuser, last=not lasts))
+
+    def _turn_straight(self) -> None:
+        self.straight = True
+        self._receiver.long_expected()
 
     def room(self) -> memoryview:
         """Where the next bytes of the body go: as many as are missing, and no more."""
@@ -234,7 +243,7 @@ class Reader:
             # The old one still waits for the body.
             self._parser = httptools.HttpRequestParser(self)
             self._body = None
-            self._receiver.turn_straight(False)
+            self.straight = False
             self._complete(body.toreadonly(), last=not lasts)
 
     def _pass_by(self, count: int) -> None:
@@ -242,7 +251,7 @@ class Reader:
         self._left -= count
         if not self._left and self.phase is Phase.REST:
             self._parser = httptools.HttpRequestParser(self)
-            self._receiver.turn_straight(False)
+            self.straight = False
             self._restart(Phase.IDLE)
             self._receiver.rest_over()
 
@@ -260,14 +269,11 @@ class Reader:
 
     def stop(self) -> None:
         """Look at nothing more, and drop what has arrived of a request."""
-        resting = self.phase is Phase.REST
         self.phase = Phase.DEAF
         self.deadline = math.inf
         self._hub.buffered -= self._size
         self._parts, self._size, self._announced = [], 0, 0
-        if self._body is not None or resting:
-            self._body = None
-            self._receiver.turn_straight(False)
+        self._body, self.straight = None, False
 
     def part(self) -> None:
         """Let go of the parser: the two know each other, and only the garbage collector would part them."""
@@ -366,6 +372,9 @@ class Reader:
         request, handler = self._request, self._handler
         assert request is not None and handler is not None
         request.body = body
+        if self._announced >= _LONG + ROOM:
+            # It may have come whole, and was copied then: the next one need not be.
+            self._receiver.long_expected()
         self._restart(Phase.IDLE)
         self._receiver.arrived(Exchange(request, handler, last))
 
