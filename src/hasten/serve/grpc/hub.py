@@ -25,7 +25,7 @@ _SWEEP_S = 1.0
 _CROSSING_S = 0.1
 _MEMORABLE = 2048
 # Bytes that are read at a time: as many as a processor's cache holds beside other things.
-_ROOM = 256 * 1024
+_ROOM = 128 * 1024
 # Of a connection (RFC 9113 section 6.9.1).
 _MOST_WINDOW = 2**31 - 1
 
