@@ -28,6 +28,8 @@ from typing import Any
 import httptools
 import numpy as np
 
+from hasten.engine.memory import keep_freed_memory
+
 __all__ = ["CONNECTIONS", "Log", "Message", "closed", "send"]
 
 # Below what a server takes (1000), so that it is the queue that refuses and not the door of the house.
@@ -37,6 +39,7 @@ _SPIN_S, _LEAST_POLL_S = 0.002, 0.001
 # With so few under way the core of the generator has nothing else to do.
 _FEW = 2
 _CHUNK = 2**18
+_KEPT = 2**26
 _VARIANT = re.compile(rb'"variant":\s?"([^"]*)"')
 _ERROR = re.compile(rb'"error":\s?"((?:[^"\\]|\\.)*)"')
 
@@ -286,8 +289,10 @@ def main(folder: Path) -> None:
     plan, arrays = json.loads((folder / "plan.json").read_text()), np.load(folder / "plan.npz")
     messages = [(folder / f"message-{number}").read_bytes() for number in range(plan["messages"])]
     loop = _Loop(plan, messages, arrays["due"].tolist(), arrays["which"].tolist())
-    # A pause of the collector would be taken for the server's; nothing here needs it.
+    # A pause of the collector would be taken for the server's; nothing here needs it. Nor should the kernel clear the
+    # same pages for each piece of an answer.
     gc.disable()
+    keep_freed_memory(_KEPT)
     loop.run()
     words = [word.decode(errors="replace") for word in loop.words]
     (folder / "words.json").write_text(json.dumps(words))

@@ -269,8 +269,12 @@ class Connection(asyncio.Protocol):
             extra += "connection: close\r\n"
         elif request.old:
             extra += "connection: keep-alive\r\n"
-        for piece in render(status, answer, extra, bodiless=request.method == "HEAD"):
-            self._transport.write(piece)
+        pieces = render(status, answer, extra, bodiless=request.method == "HEAD")
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        else:
+            # By one call of the system: each wakes the client.
+            self._transport.writelines(pieces)
         if not self._writable:
             self._count()
         if last:

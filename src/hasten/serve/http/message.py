@@ -65,7 +65,7 @@ def refusal(error: RequestError) -> tuple[int, Encoded]:
 
 
 def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) -> list[bytes | memoryview]:
-    """Return the answer's bytes in pieces to write one after another. `extra` are further header lines; an answer to
+    """Return the answer's bytes in pieces to write together. `extra` are further header lines; an answer to
     HEAD is `bodiless`: it tells the length and sends nothing.
     """
     size = sum([len(part) for part in answer.parts])
