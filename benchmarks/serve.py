@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from hasten.measure.circumstances import Machine, circumstances
-from servers import hasten, litserve, mlserver, triton
+from servers import bentoml, hasten, litserve, mlserver, rayserve, triton
 from servers.identity import LARGE, SMALL, write_bundle
 from servers.process import Server
 from serving.cases import CASES, COMPILED, COMPILED_LOCAL, LOCAL, OURS, SERVERS, Case, check, loads
@@ -117,7 +117,8 @@ def serving(
         return triton.running((SMALL, LARGE), work, core=SERVER_CORE)
     if name == "MLServer":
         return mlserver.running(SMALL, work, core=SERVER_CORE)
-    return litserve.running(work, core=SERVER_CORE)
+    alone = {"LitServe": litserve, "BentoML": bentoml, "Ray Serve": rayserve}[name]
+    return alone.running(work, core=SERVER_CORE)
 
 
 def burst(case: Case, server: Server, load: HttpLoad | GrpcLoad, seconds: float, work: Path) -> Burst:

@@ -24,7 +24,9 @@ LOCAL = "hasten, no isolation"
 COMPILED = "hasten, compiled"
 COMPILED_LOCAL = "hasten, compiled, no isolation"
 OURS = ("hasten", LOCAL, COMPILED, COMPILED_LOCAL)
-SERVERS = (*OURS, "triton", "MLServer", "LitServe")
+# Peers that speak nothing but JSON of their own making.
+OWN_JSON = ("LitServe", "BentoML", "Ray Serve")
+SERVERS = (*OURS, "triton", "MLServer", *OWN_JSON)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -41,7 +43,7 @@ class Case:
 
 CASES = (
     Case("HTTP, 128 floats, binary", "binary", SMALL, (*OURS, "triton"), 2.0),
-    Case("HTTP, 128 floats, JSON", "json", SMALL, (*OURS, "triton", "MLServer", "LitServe"), 2.0),
+    Case("HTTP, 128 floats, JSON", "json", SMALL, (*OURS, "triton", "MLServer", *OWN_JSON), 2.0),
     Case("gRPC, 128 floats", "grpc", SMALL, (*OURS, "triton", "MLServer"), 1.2),
     Case("HTTP, 600 KB, binary", "binary", LARGE, (*OURS, "triton"), 2.0),
     Case("gRPC, 600 KB", "grpc", LARGE, (*OURS, "triton"), 1.2),
@@ -59,7 +61,7 @@ def loads(case: Case, server: str, connections: int) -> HttpLoad | GrpcLoad:
         message = pb.ModelInferRequest(model_name=case.model.name, inputs=[spec], raw_input_contents=[x.tobytes()])
         framed = message.SerializeToString()
         return GrpcLoad(METHOD, struct.pack(">BI", 0, len(framed)) + framed, connections)
-    if server == "LitServe":
+    if server in OWN_JSON:
         return HttpLoad("/predict", json.dumps({"x": x[0].tolist()}).encode(), JSON, connections)
     path, spec = f"/v2/models/{case.model.name}/infer", {"name": tensor.taken, "datatype": "FP32", "shape": shape}
     if case.kind == "json":
