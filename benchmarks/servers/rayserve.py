@@ -1,4 +1,4 @@
-"""Ray Serve before an identity, in an environment of its own. It speaks what its deployments do, here JSON over HTTP."""
+"""Ray Serve before an identity, in an environment of its own. It speaks what a deployment does, here JSON over HTTP."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import contextlib
 import struct
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,6 +94,14 @@ def test_a_damaged_frame_is_an_error_of_the_worker_and_nothing_else(data: st.Dat
     memory[data.draw(st.integers(0, len(memory) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(EngineCrashed):
         assert isinstance(read_frame(memory).op, str)
+
+
+@pytest.mark.parametrize("name", [",i2", "i4,i4", "<M8[s]", "O", "<i3", "", "(2,)<i2", "<V6"])
+def test_an_element_type_that_no_frame_has_is_an_error_of_the_worker(name: str) -> None:
+    head = msgspec.msgpack.encode(("run", {}, [("x", name, (3,), 6)]))
+    memory = bytearray(struct.pack("<I", len(head)) + head).ljust(256, b"\0")
+    with pytest.raises(EngineCrashed, match="cannot be read"):
+        read_frame(memory)
 
 
 @pytest.mark.parametrize(

@@ -158,10 +158,14 @@ def _start(end: int, size: int) -> int:
     return -(-end // _ALIGN) * _ALIGN if size else end
 
 
-@functools.lru_cache(64)
+# All numbers that a frame carries, by what their type is called there. numpy itself would read more into a name than a
+# type, and not only with errors of its own: ",i2" is a SyntaxError.
+_NUMBERS = {name: np.dtype(name) for name in (np.dtype(code).newbyteorder("<").str for code in "?bBhHiIlLqQefdgFDG")}
+
+
 def _known(name: str) -> np.dtype[Any]:
-    dtype = np.dtype(name)
-    if dtype.kind not in "biufc":
+    dtype = _NUMBERS.get(name)
+    if dtype is None:
         raise ValueError(f"the element type {name!r} is not known")
     return dtype
 
