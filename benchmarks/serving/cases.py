@@ -20,7 +20,7 @@ __all__ = ["CASES", "COMPILED", "COMPILED_LOCAL", "LOCAL", "OURS", "SERVERS", "C
 
 # hasten with its engines in the server's process: for information, no peer.
 LOCAL = "hasten, no isolation"
-# Its request path compiled (make native): for information too, since nothing that is released is.
+# Its request path compiled (make native), as in the wheel for one platform: no peer either.
 COMPILED = "hasten, compiled"
 COMPILED_LOCAL = "hasten, compiled, no isolation"
 OURS = ("hasten", LOCAL, COMPILED, COMPILED_LOCAL)
