@@ -47,7 +47,7 @@ APART = """\
 - Triton {triton} from the wheel of nvidia-pytriton {wheel}: Python backend, dynamic batching, one instance.
 - MLServer {mlserver}, `parallel_workers` 0: small tensors, over HTTP in JSON, since it takes no binary tensors there.
 - LitServe {litserve}, BentoML {bentoml} and Ray Serve {ray}: JSON of their own, HTTP only; one worker or replica each.
-  At rest the processes of Ray take 9 % of the core, which all share.
+  The processes of Ray work at rest, too, on the core that all share.
 """
 
 

@@ -223,9 +223,7 @@ class Writer:
             # In pieces: what grows to the size of all large answers would be copied many times over.
             while data := http.data_to_send(_TAKE):
                 wrote = True
-                self._taken.append(data)
-                if len(self._taken) >= _AT_ONCE:
-                    self._write()
+                self._take(data)
                 if len(data) < _TAKE or self._paused:
                     break
         except ngh2.NGH2Error:
@@ -279,9 +277,12 @@ class Writer:
         for at in range(0, len(view), _PIECE):
             self._http.send_data(stream, view[at : at + _PIECE])
             if not self._paused and (data := self._http.data_to_send()):
-                self._taken.append(data)
-                if len(self._taken) >= _AT_ONCE:
-                    self._write()
+                self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self._taken.append(data)
+        if len(self._taken) >= _AT_ONCE:
+            self._write()
 
     def _leave(self) -> None:
         """Write a large message now, while the caches hold it; others once per turn."""

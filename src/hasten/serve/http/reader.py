@@ -102,9 +102,7 @@ class Receiver(Protocol):
 
 
 class Reader:
-    """The incoming half of a connection. `deadline` is when the request that is arriving is late. While it is
-    `straight`, bytes go to `room`, and `fill` hears of them; otherwise `feed` takes them.
-    """
+    """The incoming half of a connection. `deadline` is when the request that is arriving is late."""
 
     def __init__(self, hub: Hub, receiver: Receiver) -> None:
         self._hub = hub
@@ -113,7 +111,6 @@ class Reader:
         self.peer = NOBODY
         self._parser: Any = httptools.HttpRequestParser(self)
         self.phase = Phase.IDLE
-        self.straight = False
         self.deadline = hub.now + self._limits.header_s
         self._count = 0
         self._url = b""
@@ -209,18 +206,19 @@ class Reader:
             body[at : at + len(part)] = part
             at += len(part)
         self._parts = []
-        self._turn_straight()
+        self._receiver.long_expected()
 
     def _let_go_by(self, request: HttpRequest, refuser: Handler) -> None:
         self._hub.buffered -= self._size
         self._left, lasts = self._announced - self._size, self._parser.should_keep_alive()
         self._restart(Phase.REST)
-        self._turn_straight()
+        self._receiver.long_expected()
         self._receiver.arrived(Exchange(request, refuser, last=not lasts))
 
-    def _turn_straight(self) -> None:
-        self.straight = True
-        self._receiver.long_expected()
+    @property
+    def straight(self) -> bool:
+        """Whether bytes go to `room`, and `fill` hears of them; otherwise `feed` takes them."""
+        return self._body is not None or self.phase is Phase.REST
 
     def room(self) -> memoryview:
         """Where the next bytes of the body go: as many as are missing, and no more."""
@@ -243,7 +241,6 @@ class Reader:
             # The old one still waits for the body.
             self._parser = httptools.HttpRequestParser(self)
             self._body = None
-            self.straight = False
             self._complete(body.toreadonly(), last=not lasts)
 
     def _pass_by(self, count: int) -> None:
@@ -251,7 +248,6 @@ class Reader:
         self._left -= count
         if not self._left and self.phase is Phase.REST:
             self._parser = httptools.HttpRequestParser(self)
-            self.straight = False
             self._restart(Phase.IDLE)
             self._receiver.rest_over()
 
@@ -273,7 +269,7 @@ class Reader:
         self.deadline = math.inf
         self._hub.buffered -= self._size
         self._parts, self._size, self._announced = [], 0, 0
-        self._body, self.straight = None, False
+        self._body = None
 
     def part(self) -> None:
         """Let go of the parser: the two know each other, and only the garbage collector would part them."""
