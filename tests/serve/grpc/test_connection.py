@@ -238,6 +238,21 @@ def test_uploads_that_are_given_up_leave_the_connection_its_window() -> None:
     play(scene, limits=GrpcLimits(window=2**16, streams=8))
 
 
+def test_a_message_that_is_refused_while_its_end_has_come_already_costs_no_other_call() -> None:
+    async def scene(client: Client, backend: Backend, hub: Hub) -> None:
+        held = client.call(framed(b"on"), HOLD)
+        await client.until_held(backend)
+        for _ in range(40):
+            stream = client.begin()
+            client.http.send_data(stream, framed(bytes(40_000), size=MESSAGE_LIMIT + 1), end_stream=True)
+            assert (await client.reply(stream)).status == GRPC_STATUS["too_large"]
+        backend.held[0].reply([b"on"])
+        assert (await client.reply(held)).message == b"on"
+        assert client.http.remote_window_size > 2**19
+
+    play(scene, limits=GrpcLimits(window=2**16, streams=8))
+
+
 def test_unfinished_messages_of_all_clients_together_are_bounded() -> None:
     async def scene(client: Client, backend: Backend, hub: Hub) -> None:
         streams = [client.begin() for _ in range(3)]

@@ -254,9 +254,8 @@ class Connection(asyncio.BufferedProtocol):
             self._writer.refuse(call, RequestError("The server failed on this request.", code="internal"))
             self._loop.call_exception_handler({"message": "A gRPC method failed.", "exception": error})
         # A stream that has ended needs no window: what it sent is acknowledged when it is gone.
-        if call.unread and not ended and (call.has_room or call.done):
-            self._acknowledge(call.id, call.unread)
-            call.unread = 0
+        if not ended and (call.has_room or call.done):
+            self._acknowledge_all(call)
         if call.backlog is not None and not call.done and not call.has_room:
             self._held.add(call)
         if call.counted or call.reader.buffered:
@@ -276,6 +275,11 @@ class Connection(asyncio.BufferedProtocol):
         except ngh2.StreamProtocolError:
             return False  # its end has come in the same bytes
 
+    def _acknowledge_all(self, call: Call) -> None:
+        """Once: a refusal may take the stream away while it is still being read."""
+        size, call.unread = call.unread, 0
+        self._acknowledge(call.id, size)
+
     def _acknowledge(self, stream: int, size: int) -> None:
         if size:
             try:
@@ -287,9 +291,9 @@ class Connection(asyncio.BufferedProtocol):
         call = self._calls.pop(stream, None)
         if call is not None:
             self._held.discard(call)
-            if call.unread and self._writer.transport is not None:
+            if self._writer.transport is not None:
                 # Nobody will read it; the connection's window must not shrink all the same.
-                self._acknowledge(stream, call.unread)
+                self._acknowledge_all(call)
             if not call.done:
                 self._writer.settle(call)
         if not self._calls:
