@@ -75,9 +75,10 @@ conformance: setup
 bench-serve: zoo native
 	$(BIN)/python benchmarks/serve.py $(SERVE)
 
-# The request path compiled from its own source, in build/native (docs/decisions/0024); needs a C compiler and a few minutes.
+# The request path compiled from its own source, in build/native (docs/decisions/0024); needs compilers for C and C++, and a few
+# minutes.
 NATIVE := build/native
-SOURCES := $(shell find src -name '*.py')
+SOURCES := $(shell find src -name '*.py' -o -name '*.cpp')
 
 native: $(NATIVE)/.compiled
 
@@ -100,7 +101,7 @@ native-test: zoo native
 # The same wherever it can be compiled: a release has it.
 native-unit: zoo
 	@if $(BIN)/python native.py --able; then $(MAKE) native-test; \
-	else echo "There is no C compiler, or no Python.h: the compiled request path is not tested here."; fi
+	else echo "There is no compiler for C or for C++, or no Python.h: the compiled request path is not tested here."; fi
 
 bench-path: zoo native
 	$(BIN)/python benchmarks/request_path.py plain=src native=$(NATIVE)

@@ -1,7 +1,7 @@
 """Wheels with a compiled request path: HASTEN_COMPILE=1 for the builder. Others are plain; `make wheel` makes both.
 
-Such a wheel is for one platform and one Python, and holds every source as well. It takes a C compiler and some minutes;
-what is compiled, and what that gives and does not, stand in native.py and docs/decisions/0024.
+Such a wheel is for one platform and one Python, and holds every source as well. It takes compilers for C and C++, and
+some minutes; what is compiled, and what that gives and does not, stand in native.py and docs/decisions/0024.
 """
 
 from __future__ import annotations

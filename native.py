@@ -1,9 +1,10 @@
 """Compile the server's request path from its own source: `python native.py FOLDER` (or `make native`).
-`python native.py --able` succeeds where that is possible: with a C compiler and Python's headers.
+`python native.py --able` succeeds where that is possible: with compilers for C and C++, and Python's headers.
 
-FOLDER becomes a copy of src/ with C extensions beside the modules named here, made by mypyc, so that
-`PYTHONPATH=FOLDER` runs them and src/ stays what it was: where an extension is missing, the same module is interpreted.
-A copy, because an extension beside a source that is being edited would go on hiding it. Needs mypyc and a C compiler.
+FOLDER becomes a copy of src/ with C extensions beside the modules named here, made by mypyc, and with what is written
+in C++, so that `PYTHONPATH=FOLDER` runs them and src/ stays what it was: where an extension is missing, the same module
+is interpreted, or done without. A copy, because an extension beside a source that is edited would go on hiding it.
+Needs mypyc and these compilers.
 `make wheel` makes wheels with and without it (hatch_build.py). Why, what it gains and what not: docs/decisions/0024.
 """
 
@@ -28,12 +29,17 @@ hasten/serve/grpc/writer hasten/serve/http/connection hasten/serve/http/frontend
 hasten/serve/http/message hasten/serve/http/reader hasten/spec/compiled hasten/wire/grpc_framing hasten/wire/known
 hasten/wire/oip_grpc hasten/wire/oip_http hasten/wire/oip_rules hasten/wire/protobuf hasten/wire/tensors
 """.split()  # noqa: SIM905  # as a list of strings it would take a page
+# What is written in C++: each has a Python that does without.
+WRITTEN = ("hasten/wire/numerals",)
+# Who compiles, by the variables of Python's build, and what is taken where it names none.
+COMPILERS = {"CC": "cc", "CXX": "c++"}
 
 
 def is_able() -> bool:
-    """Whether there are a C compiler, the one that Python was built with, and Python's headers."""
-    [compiler, *_] = shlex.split(sysconfig.get_config_var("CC") or "cc")
-    return shutil.which(compiler) is not None and (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
+    """Whether there are compilers for C and C++, those that Python was built with, and Python's headers."""
+    compilers = [shlex.split(sysconfig.get_config_var(name) or other)[0] for name, other in COMPILERS.items()]
+    headers = Path(sysconfig.get_paths()["include"])
+    return all(map(shutil.which, compilers)) and (headers / "Python.h").exists()
 
 
 def compiled(folder: Path) -> None:
@@ -43,7 +49,7 @@ def compiled(folder: Path) -> None:
     os.chdir(folder)
     # mypy follows imports from the working folder.
     from mypyc.build import mypycify
-    from setuptools import Distribution
+    from setuptools import Distribution, Extension
 
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(folder.parent / "mypy-cache")]
     extensions = mypycify(
@@ -53,6 +59,9 @@ def compiled(folder: Path) -> None:
         group_name="hasten",
         target_dir=str(folder.parent / "native-c"),
     )
+    for module in WRITTEN:
+        name, flags = module.replace("/", "."), ["-std=c++17", "-O2"]
+        extensions.append(Extension(name, [f"{module}.cpp"], language="c++", extra_compile_args=flags))
     distribution = Distribution({"name": "hasten", "ext_modules": extensions})
     command = distribution.get_command_obj("build_ext")
     command.inplace = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import runpy
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from hasten.spec.compiled import is_compiled
 
 ROOT = Path(__file__).parent.parent
-MODULES: list[str] = runpy.run_path(str(ROOT / "native.py"))["MODULES"]
+NATIVE = runpy.run_path(str(ROOT / "native.py"))
+MODULES: list[str] = NATIVE["MODULES"]
+WRITTEN: list[str] = [module.replace("/", ".") for module in NATIVE["WRITTEN"]]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -37,3 +40,9 @@ def test_no_module_is_named_twice() -> None:
 
 def test_what_runs_is_what_was_asked_for() -> None:
     assert is_compiled() == (os.environ.get("HASTEN_NATIVE") == "1")
+
+
+@pytest.mark.parametrize("module", WRITTEN)
+def test_what_is_written_in_cpp_is_there_with_the_compiled_path_only(module: str) -> None:
+    there = importlib.util.find_spec(module) is not None
+    assert there == (os.environ.get("HASTEN_NATIVE") == "1")

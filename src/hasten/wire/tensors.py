@@ -20,8 +20,8 @@ from hasten.spec.tensor import DTYPE_SIZES, NUMPY_NAMES, DType
 from hasten.wire.base import Limits, invalid
 
 __all__ = [
-    "checked_shape", "from_bytes", "from_flat_text", "from_json", "from_json_text", "hollow", "to_bytes",
-    "to_json", "to_json_text", "view_of",
+    "checked_shape", "from_bytes", "from_flat_list", "from_flat_text", "from_json", "from_json_text", "hollow",
+    "to_bytes", "to_json", "to_json_text", "view_of",
 ]  # fmt: skip
 
 
@@ -34,7 +34,17 @@ def _optional_orjson() -> Any:
     return orjson
 
 
+def _optional_numerals() -> Any:
+    """What reads flat lists of numbers without an object for each: compiled, or None."""
+    try:
+        from hasten.wire import numerals  # pyright: ignore[reportMissingModuleSource]
+    except ImportError:
+        return None
+    return numerals
+
+
 _orjson = _optional_orjson()
+_numerals = _optional_numerals()
 Array: TypeAlias = np.ndarray[Any, Any]
 _LENGTH = struct.Struct("<I")
 # Made once: making a dtype takes longer than reading a small tensor.
@@ -43,6 +53,11 @@ _LITTLE: dict[DType, np.dtype[Any]] = {
 }
 # The struct module's letters: it refuses what is too large for its type, as JSON's numbers must be.
 _FLOATS: dict[DType, str] = {"FP16": "e", "FP32": "f", "FP64": "d"}
+# By the same letters, what is read without an object for each number, where that is compiled.
+_STRAIGHT: dict[DType, str] = {
+    "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
+    "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
+}  # fmt: skip
 _FLAT_FLOATS = msgspec.json.Decoder(list[float]).decode
 _FLAT_INTEGERS = msgspec.json.Decoder(list[int]).decode
 _INTEGERS = frozenset(dtype for dtype in NUMPY_NAMES if dtype.lstrip("U").startswith("INT"))
@@ -122,6 +137,19 @@ def from_flat_text(
     name: str, dtype: DType, shape: tuple[int, ...], text: bytes | memoryview | msgspec.Raw
 ) -> Array | None:
     """The same for a flat list of numbers; None for anything else. Never nests, so that no depth has to be bounded."""
+    if _numerals is not None:
+        letter = _STRAIGHT.get(dtype)
+        if letter is not None:
+            packed: bytes | None = _numerals.read(text, letter, math.prod(shape))
+            if packed is not None:
+                return view_of(dtype, shape, packed)
+    return from_flat_list(name, dtype, shape, text)
+
+
+def from_flat_list(
+    name: str, dtype: DType, shape: tuple[int, ...], text: bytes | memoryview | msgspec.Raw
+) -> Array | None:
+    """The same by way of a list of Python's numbers, as it is done where nothing is compiled; it says what is wrong."""
     if dtype not in _FLOATS and dtype not in _INTEGERS:
         return None
     try:
