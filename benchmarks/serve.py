@@ -1,9 +1,9 @@
 """hasten beside its peers, over HTTP and gRPC, and beside its own engine. Writes docs/serving_benchmarks.md.
 
-One command: make bench-serve; with SERVE=--short it is a quick look. All servers run at once, pinned to the first
-core; the load comes from the second (wrk and h2load, Debian's packages). Each round gives every server one burst in
-every case, in random order; a ratio is paired by round. Answers are checked before the clock runs. Exit status 1 where
-a bar is missed.
+One command: make bench-serve; with SERVE=--short it is a quick look. All servers are pinned to the first core, where
+one at a time runs and the others stand still; the load comes from the second (wrk and h2load, Debian's packages). Each
+round gives every server one burst in every case, in random order; a ratio is paired by round. Answers are checked
+before the clock runs. Exit status 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from hasten.measure.circumstances import Machine, circumstances
 from servers import bentoml, hasten, litserve, mlserver, rayserve, triton
 from servers.identity import LARGE, SMALL, write_bundle
-from servers.process import Server
+from servers.process import Server, stopped
 from serving.cases import CASES, COMPILED, COMPILED_LOCAL, LOCAL, OURS, SERVERS, Case, check, loads
 from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
 from serving.page import page
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack: ExitStack) -> list[Race]:
-    """All servers at once, a burst for each in every case of every round."""
+    """A burst for each server in every case of every round, while the others stand still."""
     models = (SMALL, LARGE)
     bundles = [write_bundle(model, work / model.name) for model in models]
     servers = {name: stack.enter_context(serving(name, bundles, work, given)) for name in taking_part(given)}
@@ -90,7 +90,8 @@ def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack
     for number in range(given.rounds):
         for index in rng.permutation(len(turns)):
             race, name = turns[index]
-            found = burst(race.case, servers[name], asked[race.case.name, name], given.seconds, work)
+            with stopped(server for other, server in servers.items() if other != name):
+                found = burst(race.case, servers[name], asked[race.case.name, name], given.seconds, work)
             race.found[name].append(found)
         print(f"round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
     return races

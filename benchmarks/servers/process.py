@@ -10,14 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-__all__ = ["Server", "free_ports", "launched"]
+__all__ = ["Server", "free_ports", "launched", "stopped"]
 
 READY_WITHIN_S = 90.0
 
@@ -37,8 +37,27 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor time of the server and its children so far."""
-        times = [one.cpu_times() for one in [self.process, *self.process.children(recursive=True)]]
+        times = [one.cpu_times() for one in self.processes()]
         return sum(time.user + time.system for time in times)
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and what it has started, and so on."""
+        return [self.process, *self.process.children(recursive=True)]
+
+
+@contextmanager
+def stopped(servers: Iterable[Server]) -> Generator[None]:
+    """Servers stand still meanwhile, with all their processes."""
+    processes = [one for server in servers for one in server.processes()]
+    try:
+        for one in processes:
+            with suppress(psutil.NoSuchProcess):
+                one.suspend()
+        yield
+    finally:
+        for one in processes:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
 
 
 def free_ports(count: int) -> list[int]:
