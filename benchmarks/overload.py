@@ -31,12 +31,13 @@ from hasten.spec.variant import REFERENCE
 from overloading import subjects
 from overloading.alone import alone
 from overloading.arriving import KINDS, LEAD_IN_S, drawn
+from overloading.bare import bare
 from overloading.outcome import Outcome, accuracy, outcome, recovery_s
 from overloading.page import page
 from overloading.plots import draw
 from overloading.sender import Message, closed, send
 from overloading.subjects import BATCH, MIX, lanes_of, serve_toml, subject
-from overloading.verdict import ADAPTIVE, LADDER_LOAD, TELLING, Cell, Found, Setting, bars
+from overloading.verdict import ADAPTIVE, LADDER_LOAD, TELLING, Cell, Found, Lone, Setting, bars
 from servers import hasten, triton, triton_onnx
 from servers.bundle import MODEL
 from servers.process import Server
@@ -57,7 +58,7 @@ SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 10.0))
 # Turns of all settings at each load, of so many seconds, after so many of warming up; and a queue that is full soon and
 # empty soon after.
 TURNS, TURN_S, WARM_S, TURN_CAPACITY = 6, 2.0, 2.0, 32
-# Turns of server and engine, and lone requests in each.
+# Turns of server, engine and bare socket, and lone requests in each.
 LONE_TURNS, LONE = 6, 20
 # A step run must be long enough for the level to come back.
 STEP_S, CALM_S = 36.0, Policy().settle_s
@@ -187,14 +188,24 @@ class _Judge:
         gap_s = 4 / found.capacity
         # The first of a turn wakes whoever has rested for longer; it is not counted.
         due = np.arange(LONE + 1) * gap_s
+        bundle = self._subject.bundle
+
+        def asked_ms(server: Server) -> float:
+            log = send(server.http, self._subject.messages, due, np.ones(LONE + 1, int), LOAD_CORE, self._work)
+            return float(np.median((log.done - log.sent)[1:])) * 1e3
+
         with (
-            self._hasten(self._subject.bundle, serve_toml([])) as server,
-            alone(self._subject.bundle, SERVER_CORE) as engine,
+            self._hasten(bundle, serve_toml([])) as server,
+            bare(bundle, SERVER_CORE, self._work) as socket,
+            alone(bundle, SERVER_CORE) as engine,
         ):
+            sides: dict[str, Callable[[], float]] = {
+                "server": lambda: asked_ms(server),
+                "bare": lambda: asked_ms(socket),
+                "engine": lambda: engine.p50_ms(LONE + 1, gap_s),
+            }
             for _ in range(LONE_TURNS):
-                log = send(server.http, self._subject.messages, due, np.ones(LONE + 1, int), LOAD_CORE, self._work)
-                server_ms = float(np.median((log.done - log.sent)[1:])) * 1e3
-                found.lone.append((server_ms, engine.p50_ms(LONE + 1, gap_s)))
+                found.lone.append(Lone(**{side: sides[side]() for side in self._permuted(list(sides))}))
 
     def _batcher(self, found: Found) -> None:
         """All settings at all loads, which are always five. Their servers are all there, one under load at a time."""

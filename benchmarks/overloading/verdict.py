@@ -20,7 +20,7 @@ from hasten.stats.change import share
 from hasten.stats.ratio import speedup
 from overloading.outcome import Outcome
 
-__all__ = ["TELLING", "Bar", "Cell", "Found", "Setting", "bars"]
+__all__ = ["TELLING", "Bar", "Cell", "Found", "Lone", "Setting", "bars"]
 
 GOODPUT, CRITICAL, BACKGROUND, REFUSED_MS, LADDER, RECOVERY_S, LONE_MS, BATCHER = (
     0.95,
@@ -62,6 +62,17 @@ class Setting:
 ADAPTIVE = Setting(0, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Lone:
+    """A lone request in ms, the median of a turn: through the server, to the engine behind a bare socket, and in the
+    engine alone.
+    """
+
+    server: float
+    bare: float
+    engine: float
+
+
 @dataclass(slots=True)
 class Found:
     """All of one model. Lists grow by one entry a round, those of `lone` and `batcher` with each turn of it; `crowd` is
@@ -76,7 +87,7 @@ class Found:
     runs: dict[Cell, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
     crowd: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
     batcher: dict[tuple[Setting, float], list[float]] = field(default_factory=lambda: defaultdict(list))
-    lone: list[tuple[float, float]] = field(default_factory=list)
+    lone: list[Lone] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     top_accuracy: float = math.nan
     recovery: list[float] = field(default_factory=list)
@@ -235,11 +246,11 @@ def _ladder(found: Found) -> list[Bar]:
 def _lone(found: Found) -> Bar:
     if not found.lone:
         return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", "not measured", None)
-    more = middle(server - engine for server, engine in found.lone)
-    server, engine = (middle(pair[side] for pair in found.lone) for side in (0, 1))
-    each = [one - other for one, other in found.lone]
+    each = [one.server - one.engine for one in found.lone]
+    more, bare = middle(each), middle(one.bare - one.engine for one in found.lone)
+    server, engine = middle(one.server for one in found.lone), middle(one.engine for one in found.lone)
     words = f"{more:+.2f} ms ({min(each):+.2f} to {max(each):+.2f} in {len(each)} runs): "
-    words += f"{server:.2f} ms, engine {engine:.2f} ms"
+    words += f"{server:.2f} ms, engine {engine:.2f} ms, behind a bare socket {bare:+.2f} ms"
     return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", words, more <= LONE_MS)
 
 

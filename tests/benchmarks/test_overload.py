@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import socket
 import threading
 from collections.abc import Generator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +16,14 @@ import pytest
 from hasten.serve.admit import REASONS
 from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
+from overloading import bare
 from overloading.arriving import KINDS, LEAD_IN_S, Arrivals, drawn, mmpp
 from overloading.outcome import Outcome, accuracy, outcome, recovery_s, steady
 from overloading.page import page
 from overloading.plots import draw
 from overloading.sender import Log, Message, _Loop
 from overloading.subjects import NAMES, lanes_of
-from overloading.verdict import ADAPTIVE, Bar, Cell, Found, Setting, bars
+from overloading.verdict import ADAPTIVE, Bar, Cell, Found, Lone, Setting, bars
 from servers.triton_onnx import config
 
 DEADLINES = (0.1, 0.2, 10.0)
@@ -148,7 +150,7 @@ def found_of(**changed: float) -> Found:
     found.runs[Cell("hasten, ladder", "poisson", 1.5)] = [ran(150.0, good=int(given["ladder"]))]
     found.crowd["hasten"] = [ran(100.0, good=int(given["good"]))]
     found.accuracy, found.top_accuracy, found.recovery = [0.89], 0.9, [9.0, given["back"]]
-    found.lone = [(given["lone"], 10.0)] * 3
+    found.lone = [Lone(server=given["lone"], bare=10.5, engine=10.0)] * 3
     for setting, rate in ((ADAPTIVE, given["own"]), (Setting(1, 0.0), 60.0), (Setting(8, 5.0), 100.0)):
         found.batcher[setting, 3.0] = [rate] * 3
     return found
@@ -319,3 +321,30 @@ def test_the_closed_loop_sends_again_when_it_was_answered_and_on_the_same_connec
     assert len(opened) == 2
     assert len(loop.due) > 2
     assert set(loop.status) == {200}
+
+
+def test_a_bare_socket_takes_a_request_that_comes_in_pieces() -> None:
+    inputs = {"a": np.arange(3, dtype=np.int64), "b": np.ones((1, 2), np.float32)}
+    body = b'{"inputs":[]}' + b"".join(array.tobytes() for array in inputs.values())
+    head = b"POST /x HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+    # Of such sockets each piece is received by itself.
+    here, there = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    room = bytearray(1000)
+    with there:
+        with here:
+            for piece in (head[:30], head[30:] + body[:5], body[5:]):
+                here.sendall(piece)
+            size = bare.received(there, room)
+        assert bare.received(there, bytearray(10)) == 0
+    assert size == len(head) + len(body)
+    taken = bare.inputs_in(memoryview(room)[:size], {name: np.empty_like(array) for name, array in inputs.items()})
+    assert all(np.array_equal(taken[name], array) for name, array in inputs.items())
+
+
+def test_a_bare_socket_sends_arrays_one_after_another() -> None:
+    arrays = [np.arange(3, dtype=np.int64), np.ones((1, 2), np.float32)]
+    here, there = socket.socketpair()
+    with here, there:
+        bare.answer(there, arrays)
+        expected = b"HTTP/1.1 200 OK\r\ncontent-length: 32\r\n\r\n" + arrays[0].tobytes() + arrays[1].tobytes()
+        assert here.recv(1000) == expected
