@@ -27,8 +27,9 @@ INTRODUCTION = """\
 Written by `make bench-overload`. A server runs pinned to the first core together with its engine (onnxruntime, f32,
 one thread, at most {batch} rows a batch){compiled}; requests of one row come over HTTP from the second core, in an
 open loop: each is sent when it is due, whatever became of those before, and its time counts from then. {rounds}
-round(s) of {seconds:g} s a run, after a lead-in of {lead_in:g} s{took}; figures are medians over rounds, shares of
-requests are over all rounds with Wilson intervals. Load and goodput are multiples of the capacity: what this server
+round(s) of {seconds:g} s a run, after a lead-in of {lead_in:g} s{took}; hasten's loads take three turns each (with
+--short one). Figures are medians over rounds and turns, shares of requests are over all of them with Wilson
+intervals. Load and goodput are multiples of the capacity: what this server
 carries in a closed loop of {callers} callers. Of the batcher, the best fixed setting is looked for on every other turn
 and judged on the turns between, since the luckiest of several would be ahead of itself; *open* is a bar that the value
 misses and the interval reaches.
