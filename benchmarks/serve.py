@@ -127,7 +127,10 @@ def burst(case: Case, server: Server, load: HttpLoad | GrpcLoad, seconds: float,
     port = server.grpc if case.kind == "grpc" else server.http
     assert port is not None
     before = server.cpu_s()
-    found, count = load.run(port, seconds, LOAD_CORE, work)
+    try:
+        found, count = load.run(port, seconds, LOAD_CORE, work)
+    except SystemExit as error:
+        sys.exit(f"{error}\n{server.last_words()}")
     spent = server.cpu_s() - before
     return replace(found, cpu_us=spent / count * 1e6 if count else math.inf)
 

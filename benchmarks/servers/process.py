@@ -30,6 +30,13 @@ class Server:
     process: psutil.Process
     http: int
     grpc: int | None = None
+    log: Path | None = None
+
+    def last_words(self) -> str:
+        """How it is, and the end of what it said."""
+        state = self.process.status() if self.process.is_running() else "gone"
+        said = self.log.read_text(errors="replace")[-2000:] if self.log else ""
+        return f"{self.name} is {state}; its last words:\n{said}"
 
     @property
     def url(self) -> str:
@@ -87,9 +94,9 @@ def launched(
         process = subprocess.Popen(
             [*pinned, *command], stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
         )
-        server = Server(name, psutil.Process(process.pid), http, grpc)
+        server = Server(name, psutil.Process(process.pid), http, grpc, log)
         try:
-            _wait(server, ready, process, log)
+            _wait(server, ready, process)
             yield server
         finally:
             _end(process, server.process)
@@ -99,7 +106,7 @@ def _taskset() -> str:
     return shutil.which("taskset") or sys.exit("taskset is missing: install it with apt-get install util-linux")
 
 
-def _wait(server: Server, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(server: Server, path: str, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
         try:
@@ -108,7 +115,7 @@ def _wait(server: Server, path: str, process: subprocess.Popen[bytes], log: Path
                     return
         except (OSError, urllib.error.URLError):
             time.sleep(0.2)
-    sys.exit(f"{server.name} did not start; its last words:\n{log.read_text(errors='replace')[-2000:]}")
+    sys.exit(f"{server.name} did not start: {server.last_words()}")
 
 
 def _end(process: subprocess.Popen[bytes], seen: psutil.Process) -> None:
