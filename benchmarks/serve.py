@@ -49,12 +49,6 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
     parser.add_argument("--native", type=Path, default=NATIVE, help="the compiled tree; without one it takes no part")
-    parser.add_argument(
-        "--python",
-        type=Path,
-        default=Path(sys.executable),
-        help="another interpreter for hasten's servers, with its packages  [default: the one that runs this]",
-    )
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
     given.rounds = given.rounds or (6 if given.short else 12)
@@ -111,9 +105,7 @@ def serving(
         folder.mkdir()
         config = '[workers]\nisolation = "none"\n' if name in (LOCAL, COMPILED_LOCAL) else ""
         source = given.native if name in (COMPILED, COMPILED_LOCAL) else hasten.SOURCE
-        return hasten.running(
-            bundles, folder, name=name, core=SERVER_CORE, config=config, source=source, python=given.python
-        )
+        return hasten.running(bundles, folder, name=name, core=SERVER_CORE, config=config, source=source)
     if name == "triton":
         return triton.running((SMALL, LARGE), work, core=SERVER_CORE)
     if name == "MLServer":
@@ -144,7 +136,7 @@ def against_engine(name: str, work: Path, given: argparse.Namespace, rng: np.ran
         for side in ("hasten", *([COMPILED] if given.native.is_dir() else [])):
             (folder := work / f"{name}-{side[8:] or 'plain'}").mkdir()
             source = given.native if side == COMPILED else hasten.SOURCE
-            up = hasten.running([model.bundle], folder, core=SERVER_CORE, source=source, python=given.python)
+            up = hasten.running([model.bundle], folder, core=SERVER_CORE, source=source)
             servers[side] = stack.enter_context(up)
             model.load.run(servers[side].http, 1, LOAD_CORE, work)
         for _ in range(given.rounds):

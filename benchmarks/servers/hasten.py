@@ -24,13 +24,12 @@ def running(
     more: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
     source: Path = SOURCE,
-    python: Path = Path(sys.executable),
 ) -> Generator[Server]:
     """Serve bundles over HTTP and gRPC; `config` is the text of a serve.toml, `more` are further flags, `source` the
-    tree that runs, `python` who runs it.
+    tree that runs.
     """
     http, grpc = free_ports(2)
-    command = [str(python), "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0", *more]
+    command = [sys.executable, "-m", "hasten.cli", "serve", *map(str, bundles), "--drain-delay", "0", *more]
     if config:
         (work / "serve.toml").write_text(config)
         command += ["--config", str(work / "serve.toml")]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from hasten.engine.host import environment
 from hasten.spec.measurement import Figure
@@ -77,16 +76,10 @@ def page(
         f"- {here.processor}, {here.cores_logical} logical cores{', virtual' if here.virtual else ''}, {here.system}, "
         f"Python {here.python}, onnxruntime {version('onnxruntime')}, uvloop {version('uvloop')}.",
         *(f"- {name.replace('_', ' ')}: {_said(figure)}" for name, figure in around.items()),
-        f"- hasten's servers run on Python {_version_of(given.python)}.",
+        f"- All that is Python runs on {' '.join(sys.version.split())}.",
         *([f"- {given.note}"] if given.note else []),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _version_of(python: Path) -> str:
-    """What an interpreter says of itself."""
-    asked = [str(python), "-c", "import sys; print(' '.join(sys.version.split()))"]
-    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _verdicts(races: Sequence[Race], reals: Sequence[RealRace]) -> list[str]:
