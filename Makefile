@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test wheel bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean native-unit
+.PHONY: setup demo test check unit zoo bench bench-search bench-calibration bench-turns bench-pages bench-memory bench-optimize bench-loadgen bench-workers bench-serve conformance soak native native-test wheel bench-core bench-path bench-overload overload-sim techniques zoo-base proto docs format clean native-unit
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ bench-calibration: zoo
 
 bench-turns: zoo
 	$(BIN)/python benchmarks/turns.py
+
+bench-pages: zoo
+	$(BIN)/python benchmarks/huge_pages.py
 
 bench-memory: zoo
 	$(BIN)/python benchmarks/memory.py

@@ -20,6 +20,7 @@ from hasten.errors import EngineError, EngineRunError
 from hasten.spec.target import Target
 
 Make = Callable[..., Path]
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 ROW = {"x": np.ones((1, 4), np.float32)}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -31,12 +32,20 @@ def fake(**options: str) -> Target:
 def test_secrets_stay_with_the_service() -> None:
     given = {"PATH": "p", "OMP_NUM_THREADS": "2", "LC_ALL": "C", "PYTHONPATH": "x", "LD_LIBRARY_PATH": "l"}
     secrets = {"AWS_SECRET_ACCESS_KEY": "s", "HF_TOKEN": "t", "HASTEN_TOKEN": "u", "DATABASE_URL": "v", "MYPATH": "w"}
-    assert environment({**given, **secrets}) == given
+    assert environment({**given, **secrets}) == {**given, **HUGE_PAGES}
 
 
 def test_what_an_engine_needs_besides_can_be_named() -> None:
     given = {"PATH": "p", "MY_LICENSE": "1", "OTHER": "2", "HASTEN_WORKER_ENV": "MY_LICENSE, NOWHERE"}
-    assert environment(given) == {"PATH": "p", "MY_LICENSE": "1"}
+    assert environment(given) == {"PATH": "p", "MY_LICENSE": "1", **HUGE_PAGES}
+
+
+def test_the_heap_asks_for_huge_pages_unless_somebody_decided_about_them() -> None:
+    assert environment({}) == HUGE_PAGES
+    more = environment({"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"})
+    assert more == {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
+    refused = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    assert environment(refused) == refused
 
 
 @linux
