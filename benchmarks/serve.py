@@ -9,12 +9,12 @@ before the clock runs. Exit status 1 where a bar is missed.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ import numpy as np
 from hasten.measure.circumstances import Machine, circumstances
 from servers import bentoml, hasten, litserve, mlserver, rayserve, triton
 from servers.identity import LARGE, SMALL, write_bundle
-from servers.process import Server, stopped
-from serving.cases import CASES, COMPILED, COMPILED_LOCAL, LOCAL, OURS, SERVERS, Case, check, loads
-from serving.load import Burst, GrpcLoad, HttpLoad, require_tools
+from servers.process import Server
+from serving.cases import CASES, COMPILED, COMPILED_LOCAL, LOCAL, OURS, SERVERS, loads
+from serving.entrants import Entrants
+from serving.load import require_tools
 from serving.page import page
 from serving.real import MODELS, REAL_LONGER, in_process, mean_batch, real
 from serving.verdict import Race, RealRace
@@ -56,39 +57,33 @@ def main() -> int:
     require_tools()
     machine = Machine()
     before = machine.snapshot()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         work, rng = Path(folder), np.random.default_rng(0)
-        races = peers(work, given, rng, stack)
-        stack.pop_all().close()
+        races, falls = peers(work, given, rng)
         reals = [against_engine(name, work, given, rng) for name in given.models]
     around = circumstances(before, machine.snapshot())
-    given.out.write_text(page(races, reals, around, given))
+    given.out.write_text(page(races, reals, around, falls, given))
     for line in (*map(str, races), *map(str, reals)):
         print(line)
     return 0 if all(race.met for race in (*races, *reals)) else 1
 
 
-def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator, stack: ExitStack) -> list[Race]:
-    """A burst for each server in every case of every round, while the others stand still."""
-    models = (SMALL, LARGE)
-    bundles = [write_bundle(model, work / model.name) for model in models]
-    servers = {name: stack.enter_context(serving(name, bundles, work, given)) for name in taking_part(given)}
+def peers(work: Path, given: argparse.Namespace, rng: np.random.Generator) -> tuple[list[Race], Counter[str]]:
+    """A burst for each server in every case of every round; also how often each had to be started anew."""
+    bundles = [write_bundle(model, work / model.name) for model in (SMALL, LARGE)]
     races = [Race(case) for case in CASES if any(word in case.name for word in given.cases)]
-    turns = [(race, name) for race in races for name in race.case.servers if name in servers]
-    asked = {(race.case.name, name): loads(race.case, name, given.connections) for race, name in turns}
-    for race, name in turns:
-        load = asked[race.case.name, name]
-        print(f"warming up {name}: {race.case.name}", file=sys.stderr, flush=True)
-        check(race.case, servers[name], load)
-        burst(race.case, servers[name], load, 1, work)
-    for number in range(given.rounds):
-        for index in rng.permutation(len(turns)):
-            race, name = turns[index]
-            with stopped(server for other, server in servers.items() if other != name):
-                found = burst(race.case, servers[name], asked[race.case.name, name], given.seconds, work)
-            race.found[name].append(found)
-        print(f"round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
-    return races
+    names = taking_part(given) if races else []
+    with Entrants(partial(serving, bundles=bundles, given=given), names, work, LOAD_CORE) as entrants:
+        turns = [(race, name) for race in races for name in race.case.servers if name in names]
+        for race, name in turns:
+            print(f"warming up {name}: {race.case.name}", file=sys.stderr, flush=True)
+            entrants.warm_up(race.case, name, loads(race.case, name, given.connections))
+        for number in range(given.rounds):
+            for index in rng.permutation(len(turns)):
+                race, name = turns[index]
+                race.found[name].append(entrants.ask(race.case, name, given.seconds))
+            print(f"round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
+    return races, entrants.falls
 
 
 def taking_part(given: argparse.Namespace) -> list[str]:
@@ -97,34 +92,19 @@ def taking_part(given: argparse.Namespace) -> list[str]:
 
 
 def serving(
-    name: str, bundles: Sequence[Path], work: Path, given: argparse.Namespace
+    name: str, work: Path, *, bundles: Sequence[Path], given: argparse.Namespace
 ) -> AbstractContextManager[Server]:
     """A server by its name, pinned to its core."""
     if name in OURS:
-        folder = work / name.replace(", ", "-").replace(" ", "-")
-        folder.mkdir()
         config = '[workers]\nisolation = "none"\n' if name in (LOCAL, COMPILED_LOCAL) else ""
         source = given.native if name in (COMPILED, COMPILED_LOCAL) else hasten.SOURCE
-        return hasten.running(bundles, folder, name=name, core=SERVER_CORE, config=config, source=source)
+        return hasten.running(bundles, work, name=name, core=SERVER_CORE, config=config, source=source)
     if name == "triton":
         return triton.running((SMALL, LARGE), work, core=SERVER_CORE)
     if name == "MLServer":
         return mlserver.running(SMALL, work, core=SERVER_CORE)
     alone = {"LitServe": litserve, "BentoML": bentoml, "Ray Serve": rayserve}[name]
     return alone.running(work, core=SERVER_CORE)
-
-
-def burst(case: Case, server: Server, load: HttpLoad | GrpcLoad, seconds: float, work: Path) -> Burst:
-    """One burst, with the processor time that the server and its workers spent on each request."""
-    port = server.grpc if case.kind == "grpc" else server.http
-    assert port is not None
-    before = server.cpu_s()
-    try:
-        found, count = load.run(port, seconds, LOAD_CORE, work)
-    except SystemExit as error:
-        sys.exit(f"{error}\n{server.last_words()}")
-    spent = server.cpu_s() - before
-    return replace(found, cpu_us=spent / count * 1e6 if count else math.inf)
 
 
 def against_engine(name: str, work: Path, given: argparse.Namespace, rng: np.random.Generator) -> RealRace:

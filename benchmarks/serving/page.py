@@ -53,9 +53,13 @@ APART = """\
 
 
 def page(
-    races: Sequence[Race], reals: Sequence[RealRace], around: Mapping[str, Figure], given: argparse.Namespace
+    races: Sequence[Race],
+    reals: Sequence[RealRace],
+    around: Mapping[str, Figure],
+    falls: Mapping[str, int],
+    given: argparse.Namespace,
 ) -> str:
-    """The page, in Markdown."""
+    """The page, in Markdown. `falls` says how often a peer was started anew."""
     here = environment()
     lines = [
         *INTRODUCTION.format(**vars(given)).splitlines(),
@@ -71,6 +75,10 @@ def page(
             bentoml=bentoml.VERSION,
             ray=rayserve.VERSION,
         ).splitlines(),
+        *(
+            f"- Bursts that {name} did not survive, played again by a new one: {count}."
+            for name, count in falls.items()
+        ),
         "",
         "## Circumstances",
         f"- {here.processor}, {here.cores_logical} logical cores{', virtual' if here.virtual else ''}, {here.system}, "
