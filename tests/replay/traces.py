@@ -8,7 +8,7 @@ difference before it is committed.
 from __future__ import annotations
 
 import random
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def plain(word: Event | Command) -> dict[str, Any]:
     What two equal words may differ in is for observers, and no part of the decision.
     """
     data = msgspec.json.decode(msgspec.json.encode(word))
-    return {"kind": type(word).__name__} | {field.name: data[field.name] for field in fields(word) if field.compare}
+    told = {field.name for field in fields(word) if not field.compare} if is_dataclass(word) else set[str]()
+    return {"kind": type(word).__name__} | {name: value for name, value in data.items() if name not in told}
 
 
 def event_of(data: dict[str, Any]) -> Event:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hasten.serve.batcher import Batcher, Formed
-from hasten.serve.events import Waiting
 from hasten.serve.policy import Policy
+from hasten.serve.waiting import Waiting
 
 
 def waiting(

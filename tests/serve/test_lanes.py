@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hasten.serve.events import Waiting
 from hasten.serve.lanes import Lanes
 from hasten.serve.policy import Lane
+from hasten.serve.waiting import Waiting
 
 CRITICAL, BACKGROUND = 0, 1
 BATCH_S = 0.01

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple
 
-from hasten.serve.events import Waiting
 from hasten.serve.policy import Policy
+from hasten.serve.waiting import Waiting
 
 __all__ = ["Batcher", "Formed"]
 

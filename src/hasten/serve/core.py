@@ -29,7 +29,6 @@ from hasten.serve.events import (
     StopInstance,
     Tick,
     Times,
-    Waiting,
     Wake,
     Warmed,
 )
@@ -39,6 +38,7 @@ from hasten.serve.outcomes import Outcomes
 from hasten.serve.outlook import Outlook
 from hasten.serve.policy import Lane, Policy, Rung
 from hasten.serve.roster import Instance, Roster
+from hasten.serve.waiting import Waiting
 
 __all__ = [
     "Announced", "Arrived", "Cancelled", "Command", "Core", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp",

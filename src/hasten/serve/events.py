@@ -1,23 +1,21 @@
-"""What goes into the scheduler and what comes out of it, and what a request is while it waits inside.
+"""What goes into the scheduler and what comes out of it.
 
 Plain values, so that a recorded run can be played again. Times are seconds on the caller's clock, never read here.
-What is made for every request is a Struct, which takes a fourth of the time of a dataclass. Nobody changes an event or
+What is made for many requests is a Struct, which takes a fourth of the time of a dataclass. Nobody changes an event or
 a command; the others are not frozen, because that costs 0.2 us a field whenever one is made.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 __all__ = [
     "Announced", "Arrived", "Cancelled", "Command", "Dispatch", "Drain", "EngineDown", "EngineLost", "EngineUp",
-    "Event", "Finished", "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Waiting", "Wake", "Warmed",
+    "Event", "Finished", "Refuse", "StartInstance", "StopInstance", "Tick", "Times", "Wake", "Warmed",
 ]  # fmt: skip
 
 
@@ -113,8 +111,7 @@ class Dispatch:
     closed: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
-class Refuse:
+class Refuse(Struct):
     """Answer a request with an error; `code` is one of `hasten.wire.base.STATUS`, `reason` one of
     `hasten.serve.admit.REASONS`.
     """
@@ -126,8 +123,7 @@ class Refuse:
     reason: str = ""
 
 
-@dataclass(slots=True)
-class Wake:
+class Wake(Struct):
     """Send a `Tick` at this time."""
 
     at: float
@@ -175,26 +171,3 @@ class Times(Protocol):
     def next(self, waiting: int) -> int:
         """How many rows make a full batch now, so many being there."""
         ...
-
-
-class Waiting(Struct, eq=False):
-    """A request in the queue: `lane` is its place in the policy's order of lanes.
-
-    `deadline` is when its answer is worthless (infinite where never), `limit` when it has to be out of the queue one
-    way or the other, `due` its place in the order of its lane, `work` the engine seconds that it is predicted to take,
-    `times` what is known of batches of its shape, by variant. A request on `trial` runs although it is predicted to be
-    late, to find out whether the prediction still holds.
-    """
-
-    id: int
-    rows: int
-    key: Hashable
-    arrived: float
-    deadline: float = math.inf
-    limit: float = math.inf
-    due: float = math.inf
-    lane: int = 0
-    work: float = 0.0
-    tenant: str = ""
-    trial: bool = False
-    times: Mapping[str, Times] = msgspec.field(default_factory=dict[str, "Times"])

@@ -12,8 +12,8 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-from hasten.serve.events import Waiting
 from hasten.serve.policy import Lane
+from hasten.serve.waiting import Waiting
 
 __all__ = ["Lanes", "Queue"]
 

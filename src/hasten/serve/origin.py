@@ -6,8 +6,6 @@ import itertools
 import re
 import secrets
 
-from msgspec import Struct
-
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY, Caller
 
@@ -19,7 +17,7 @@ _PREFIX = secrets.token_hex(6)
 _count = itertools.count(1)
 
 
-class Origin(Struct, eq=False):
+class Origin:
     """When a request had arrived completely (seconds, monotonic; 0 for when it is submitted), its size and ids, who
     sent it, and the lane that it wishes to go in.
 
@@ -27,16 +25,30 @@ class Origin(Struct, eq=False):
     `lane` that there is, which is empty until then.
     """
 
-    received: float = 0.0
-    transport: str = ""
-    request_id: str = ""
-    trace: str = ""
-    bytes_in: int = 0
-    wish: str = ""
-    caller: Caller = NOBODY
-    bytes_out: int = 0
-    lane: str = ""
-    error: RequestError | None = None
+    __slots__ = (
+        "bytes_in", "bytes_out", "caller", "error", "lane", "received", "request_id", "trace", "transport", "wish",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        received: float = 0.0,
+        transport: str = "",
+        request_id: str = "",
+        trace: str = "",
+        bytes_in: int = 0,
+        wish: str = "",
+        caller: Caller = NOBODY,
+    ) -> None:
+        self.received = received
+        self.transport = transport
+        self.request_id = request_id
+        self.trace = trace
+        self.bytes_in = bytes_in
+        self.wish = wish
+        self.caller = caller
+        self.bytes_out = 0
+        self.lane = ""
+        self.error: RequestError | None = None
 
 
 def request_id(given: str | None) -> str:

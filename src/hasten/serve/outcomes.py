@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from hasten.serve.events import Waiting
+from hasten.serve.waiting import Waiting
 
 __all__ = ["REQUEST", "Outcomes"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-from hasten.serve.events import Waiting
 from hasten.serve.ladder import Ladder
 from hasten.serve.lanes import Lanes, Queue
 from hasten.serve.latency import LatencyTable
 from hasten.serve.policy import Policy
 from hasten.serve.roster import Roster
 from hasten.serve.scale import Scaler
+from hasten.serve.waiting import Waiting
 
 __all__ = ["Outlook"]
 

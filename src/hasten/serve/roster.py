@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from hasten.serve.events import EngineLost, Waiting
+from hasten.serve.events import EngineLost
 from hasten.serve.policy import Policy
+from hasten.serve.waiting import Waiting
 
 __all__ = ["INSTANCE", "Happening", "Instance", "Roster", "State"]
 
