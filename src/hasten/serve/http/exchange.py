@@ -1,18 +1,17 @@
-"""A request on its way through a connection."""
+"""A request on its way through a connection. A Struct: made in C, and never compiled (docs/decisions/0024)."""
 
 from __future__ import annotations
+
+from msgspec import Struct
 
 from hasten.serve.http.message import Handler, HttpRequest
 
 __all__ = ["Exchange"]
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """A request and who answers it; `last` closes the connection afterwards."""
 
-    __slots__ = ("handler", "last", "request")
-
-    def __init__(self, request: HttpRequest, handler: Handler, last: bool) -> None:
-        self.request = request
-        self.handler = handler
-        self.last = last
+    request: HttpRequest
+    handler: Handler
+    last: bool
