@@ -34,7 +34,7 @@ HEAPS = ("0", "1", "0")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=CASES, help="model:engine:batch")
-    parser.add_argument("--launches", type=int, default=16)
+    parser.add_argument("--launches", type=int, default=16, help="of each case  [default: 16]")
     given = parser.parse_args()
     print("| model | engine | batch | ms | huge pages: times as fast | none to none | MiB with | MiB without |")
     print("|---|---|---:|---:|---|---|---:|---:|")

@@ -86,14 +86,3 @@ def test_every_variant_runs_on_every_instance_in_a_process_and_without_one(bundl
 
     asyncio.run(body("none"))
     asyncio.run(body("process"))
-
-
-def test_nobody_listens_to_one_that_is_about_to_end(bundle: Bundle) -> None:
-    async def body() -> None:
-        instances = instances_of(bundle, [], "process")
-        await instances.start(2)
-        first, second = instances.descriptors()
-        assert (instances.descriptors(but=0), instances.descriptors(but=1)) == ([second], [first])
-        await instances.close()
-
-    asyncio.run(body())

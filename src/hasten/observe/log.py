@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hasten.observe.records import Record, as_line, of_event, of_logging
 from hasten.observe.writer import Writer
-from hasten.spec.event import Event, Ran, Refused, Served
+from hasten.spec.event import Event, Ran, Served
 
 __all__ = ["Log", "logging_to"]
 
@@ -32,9 +32,6 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Write the event's record, where it has one."""
-        if not self._requests and type(event) is Refused and event.code != "internal":
-            # Under overload most events are such, and have none.
-            return
         record = of_event(event, requests=self._requests)
         if record is not None:
             self.put(record)

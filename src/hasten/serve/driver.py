@@ -93,9 +93,7 @@ class Driver:
         )
         # Engines that step back leave the server no core of its own.
         shared = isolation == "process" and bool(limits.nice)
-        # On which engines answer: asked for with each sleep, and others only where an engine is another.
-        self.listening: list[int] = []
-        self._lull = Lull(lambda: self.listening, self._is_behind) if shared else None
+        self._lull = Lull(self.instances.descriptors, self._is_behind) if shared else None
         self._teller = Teller(bundle.manifest.name, self._first, sink)
         self._free_since = 0.0
         self.tally = Tally()
@@ -242,7 +240,6 @@ class Driver:
             self._free_since = now
         self._carry_out(self.core.handle(event, now))
         if kind in NEWS:
-            self.listening = self.instances.descriptors()
             self._teller.happened(event)
 
     def _carry_out(self, commands: Sequence[Command]) -> None:
@@ -264,7 +261,6 @@ class Driver:
             case StartInstance(number):
                 self.instances.begin(number)
             case StopInstance(number):
-                self.listening = self.instances.descriptors(but=number)
                 self.instances.end(number)
 
     def _run(self, ids: tuple[int, ...], number: int, ran: Batch) -> None:

@@ -24,11 +24,9 @@ class Instances:
         """How many take work."""
         return sum(instance.up for instance in self.all)
 
-    def descriptors(self, but: int | None = None) -> list[int]:
-        """Those that become readable when an engine in a process of its own has something to say, but for one that is
-        about to end.
-        """
-        found = [instance.descriptor for number, instance in enumerate(self.all) if number != but]
+    def descriptors(self) -> list[int]:
+        """Those that become readable when an engine in a process of its own has something to say."""
+        found = [instance.descriptor for instance in self.all]
         return [one for one in found if one is not None]
 
     async def start(self, count: int) -> None:
