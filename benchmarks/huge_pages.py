@@ -85,6 +85,8 @@ def _resident_mb(pid: int) -> float:
 
 def _ratio(before: list[float], after: list[float]) -> str:
     found = speedup(before, after, seed=0)
+    if found.value is None:
+        return f"not told ({found.reason})"
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
