@@ -20,15 +20,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 # What each request runs through, but for modules with coroutines and structs (tests/test_native.py says why).
 MODULES = """
-hasten/observe/histogram hasten/observe/prometheus hasten/serve/admit hasten/serve/batch hasten/serve/batcher
-hasten/serve/choice hasten/serve/core hasten/serve/desk hasten/serve/driver hasten/serve/gather
-hasten/serve/grpc/backlog hasten/serve/grpc/connection hasten/serve/grpc/methods hasten/serve/grpc/writer
-hasten/serve/guard hasten/serve/http/connection hasten/serve/http/frontend hasten/serve/http/inference
-hasten/serve/http/message hasten/serve/http/reader hasten/serve/ladder hasten/serve/lanes hasten/serve/latency
-hasten/serve/lull hasten/serve/origin hasten/serve/outcomes hasten/serve/outlook hasten/serve/roster
-hasten/serve/scale hasten/serve/sizes hasten/serve/tally hasten/serve/ticket hasten/serve/told hasten/serve/unread
-hasten/serve/waiting hasten/serve/waker hasten/spec/compiled hasten/wire/grpc_framing hasten/wire/known
-hasten/wire/oip_grpc hasten/wire/oip_http hasten/wire/oip_rules hasten/wire/protobuf hasten/wire/tensors
+hasten/observe/base hasten/observe/histogram hasten/observe/log hasten/observe/prometheus hasten/observe/records
+hasten/serve/admit hasten/serve/batch hasten/serve/batcher hasten/serve/choice hasten/serve/core hasten/serve/desk
+hasten/serve/driver hasten/serve/gather hasten/serve/grpc/backlog hasten/serve/grpc/connection
+hasten/serve/grpc/methods hasten/serve/grpc/writer hasten/serve/guard hasten/serve/http/connection
+hasten/serve/http/frontend hasten/serve/http/inference hasten/serve/http/message hasten/serve/http/reader
+hasten/serve/ladder hasten/serve/lanes hasten/serve/latency hasten/serve/lull hasten/serve/origin
+hasten/serve/outcomes hasten/serve/outlook hasten/serve/roster hasten/serve/scale hasten/serve/sizes
+hasten/serve/tally hasten/serve/ticket hasten/serve/told hasten/serve/unread hasten/serve/waiting hasten/serve/waker
+hasten/spec/compiled hasten/wire/grpc_framing hasten/wire/known hasten/wire/oip_grpc hasten/wire/oip_http
+hasten/wire/oip_rules hasten/wire/protobuf hasten/wire/tensors
 """.split()  # noqa: SIM905  # as a list of strings it would take a page
 # What is written in C++: each has a Python that does without.
 WRITTEN = ("hasten/wire/numerals",)

@@ -117,7 +117,10 @@ class RequestError(HastenError):
     status = 1
 
     def __init__(self, message: str, *, code: str, remedy: str = "", retry_after_s: float | None = None) -> None:
-        super().__init__(message, remedy=remedy, code=code)
+        # Not by way of its bases: one is made for each request that is refused.
+        self.message = message
+        self.remedy = remedy
+        self.code = code
         self.retry_after_s = retry_after_s
 
 

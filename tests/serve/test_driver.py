@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -308,6 +309,56 @@ def test_what_would_be_refused_is_refused_before_its_data_are_there_and_counted_
 
     in_a_loop(body)
     assert [event.code for event in told if isinstance(event, Refused)] == ["overloaded"]
+
+
+def test_after_a_refusal_others_of_its_lane_are_refused_at_once_until_an_engine_takes_a_batch(bundle: Bundle) -> None:
+    told: list[Event] = []
+    lanes = (LaneTable(name="first"), LaneTable(name="second"))
+    rules = Rules(lanes=lanes, queue_capacity=1)
+    origins = [Origin(0.0, wish=name) for name in ("first", "second")]
+
+    async def body() -> None:
+        async with running(bundle, sink=told.append, rules=rules) as service:
+            assert service.engine_pid is not None
+            os.kill(service.engine_pid, signal.SIGSTOP)
+            try:
+                answers = [asyncio.ensure_future(service.infer(ask(0)))]
+                while not service.driver.core.is_busy():
+                    await asyncio.sleep(0)
+                answers.append(asyncio.ensure_future(service.infer(ask(1))))
+                while not service.driver.core.lanes.count:
+                    await asyncio.sleep(0)
+                # It would be refused, but nobody has been.
+                assert [service.refuse(ask(2), origin) for origin in origins] == [None, None]
+                service.submit(ask(2), lambda _: None, origins[1])
+                while not service.driver.is_crowded:
+                    await asyncio.sleep(0)
+                first, second = (service.refuse(ask(3), origin) for origin in origins)
+                assert first is None
+                assert second is not None and second.message == "The queue is full."
+                assert service.refuse(ask(3, priority=9), Origin(0.0, wish="none")) is None
+            finally:
+                os.kill(service.engine_pid, signal.SIGCONT)
+            await asyncio.gather(*answers)
+            assert not service.driver.is_crowded
+            assert service.refuse(ask(3), origins[1]) is None
+            assert dict(service.tally.failures) == {"overloaded": 2}
+
+    in_a_loop(body)
+    assert [(event.lane, event.code) for event in told if isinstance(event, Refused)] == [("second", "overloaded")] * 2
+
+
+def test_a_deadline_counts_from_the_beginning_of_a_sleep_in_which_the_request_may_have_come(bundle: Bundle) -> None:
+    async def body() -> None:
+        async with running(bundle, limits=WorkerLimits(nice=5)) as service:
+            lull = service.driver._lull
+            assert lull is not None
+            assert isinstance(await service.infer(ask(0, timeout_us=5_000_000)), Response)
+            lull.since = time.monotonic() - 10.0
+            with pytest.raises(RequestError, match="had passed on arrival"):
+                await service.infer(ask(0, timeout_us=5_000_000))
+
+    in_a_loop(body)
 
 
 def test_what_may_be_answered_from_the_cache_is_not_refused_unseen(bundle: Bundle) -> None:

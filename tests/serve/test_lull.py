@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -89,6 +90,36 @@ def test_a_burst_has_gathered_already(sleeps: Sleeps) -> None:
 
     asyncio.run(run())
     assert sleeps == [([], MANY), ([7], LONGEST_MS), ([], MANY - 1)]
+
+
+def test_refusals_one_by_one_are_a_burst_where_they_are_many_in_a_turn(sleeps: Sleeps) -> None:
+    async def run() -> None:
+        for refused in (MANY, MANY - 1):
+            shared = lull([7])
+            for _ in range(refused):
+                shared.plan(1)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            sleeps.append(([], refused))
+
+    asyncio.run(run())
+    assert sleeps == [([], MANY), ([7], LONGEST_MS), ([], MANY - 1)]
+
+
+def test_what_is_read_right_after_a_sleep_may_have_come_when_it_began(engine: tuple[int, int]) -> None:
+    shared, found = lull([engine[0]]), []
+
+    async def run() -> None:
+        before = time.monotonic()
+        os.write(engine[1], b"x")
+        shared.plan(1)
+        for _ in range(4):
+            await asyncio.sleep(0)
+            found.append(shared.since)
+        assert [before <= since <= time.monotonic() for since in found if since] == [True]
+
+    asyncio.run(run())
+    assert found[0] == found[-1] == 0.0
 
 
 def test_it_does_not_sleep_on_what_is_not_decided_and_sleeps_after_the_next_refusal(sleeps: Sleeps) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from tests.serve.engines import with_variants
 
@@ -31,8 +32,9 @@ from hasten.serve.plan import Rules
 from hasten.serve.server import Front, Options, Running, serve_bundle
 from hasten.serve.service import ModelService
 from hasten.serve.telemetry import Telemetry
-from hasten.spec.event import Event, LevelChanged, Ran, Served
+from hasten.spec.event import Event, LevelChanged, Ran, Refused, Served
 from hasten.spec.variant import REFERENCE
+from hasten.wire.oip_client import encode_request
 
 grpc = pytest.importorskip("grpc", reason="gRPC's own library calls the server")
 pb = pytest.importorskip("tritonclient.grpc.service_pb2", reason="an independent client's messages")
@@ -177,6 +179,28 @@ def wait_until(reached: Callable[[], bool]) -> None:
 
 def statuses(replies: Sequence[Future[Reply]]) -> Counter[str]:
     return Counter(reply.result(WITHIN_S).status for reply in replies)
+
+
+def test_a_crowd_is_refused_before_anybody_looks_at_its_data_and_each_counts_once(bundle: Bundle) -> None:
+    body, headers = encode_request({"x": np.ones((1, 4), np.float32)}, bundle.manifest.signature)
+    with serving(bundle, Rules(queue_capacity=1)) as world:
+        connection = http.client.HTTPConnection(urlsplit(world.server.url).netloc, timeout=WITHIN_S)
+
+        def ask() -> tuple[int, str, bytes]:
+            connection.request("POST", "/v2/models/tiny/infer", body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers.get("retry-after", ""), response.read()
+
+        assert ask()[0] == 200
+        with world.held() as first:
+            [second] = world.ask_many(1)
+            answers = [ask() for _ in range(5)]
+            assert world.service.driver.is_crowded
+        assert [first.result().status, second.result().status, ask()[0]] == ["200", "200", 200]
+        connection.close()
+    assert {(status, again) for status, again, _ in answers} == {(429, "1")}
+    assert {text for *_, text in answers} == {b'{"error":"The queue is full.","code":"overloaded"}'}
+    assert [(event.code, event.bytes_in) for event in world.of(Refused)] == [("overloaded", len(body))] * 5
 
 
 @pytest.mark.parametrize(

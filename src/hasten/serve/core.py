@@ -178,24 +178,23 @@ class Core:
             self._door.entered(request.tenant)
         self.outcomes.admit(number)
 
-    def _announced(self, event: Announced, now: float) -> None:
-        if self._is_hopeless(event.request, now):
-            self._arrived(event.request, now)
-
-    def _is_hopeless(self, event: Arrived, now: float) -> bool:
-        """Whether a well-formed request would be refused now, without changing anything."""
+    def _announced(self, announced: Announced, now: float) -> None:
+        """Refuse a well-formed request that would be refused now; else nothing changes."""
+        event = announced.request
         number = self._numbers.get(event.lane)
         if number is None or (self._roster.free and not self.lanes.count):
-            return False
-        if self.draining or self._roster.loss is not None:
-            return True
-        lanes, request = self.lanes, self._request(event, number, now)
-        if self._door.malformed(event, request.deadline, now) is not None:
-            return False
-        reason = self._door.full(number, event.tenant, lanes.count, lanes.length(number))
-        if reason == "queue full" and lanes.last_below(number) is not None:
-            reason = None
-        return reason is not None or self._outlook.unlikely(request, now) is not None
+            return
+        refusal = self._closed(event.id, number)
+        if refusal is None:
+            request = self._request(event, number, now)
+            if self._door.malformed(event, request.deadline, now) is not None:
+                return
+            reason, _ = self._judged(request, now)
+            if reason is None:
+                return
+            self._offered(request)
+            refusal = refuse(event.id, reason, self._outlook.drains_in(number))
+        self._turn_away(number, refusal)
 
     def _request(self, event: Arrived, number: int, now: float) -> Waiting:
         lane = self.policy.lanes[number]
@@ -213,24 +212,35 @@ class Core:
         return Waiting(event.id, rows, key, now, deadline, limit, math.inf, number, work, event.tenant, False, times)
 
     def _refusal(self, event: Arrived, request: Waiting, now: float) -> Refuse | None:
-        if self.draining:
-            return refuse(event.id, "draining", self._outlook.drains_in(request.lane))
-        loss = self._roster.loss
-        if loss is not None:
-            return refuse(event.id, "no engine", loss.retry_after_s)
-        malformed = self._door.malformed(event, request.deadline, now)
-        if malformed is not None:
-            return malformed
-        if self._outlook.watches:
-            self._outlook.offer(request.lane, request.work)
-        lanes = self.lanes
-        reason = self._door.full(request.lane, request.tenant, lanes.count, lanes.length(request.lane))
-        last = lanes.last_below(request.lane) if reason == "queue full" else None
-        if reason is None or last is not None:
-            reason = self._outlook.unlikely(request, now)
+        refusal = self._closed(event.id, request.lane) or self._door.malformed(event, request.deadline, now)
+        if refusal is not None:
+            return refusal
+        self._offered(request)
+        reason, last = self._judged(request, now)
         if reason is None and last is not None:
             self._give_up(last, "displaced")
         return refuse(event.id, reason, self._outlook.drains_in(request.lane)) if reason else None
+
+    def _closed(self, id_: int, lane: int) -> Refuse | None:
+        """The refusal of whatever comes, where nothing is taken at all."""
+        if self.draining:
+            return refuse(id_, "draining", self._outlook.drains_in(lane))
+        loss = self._roster.loss
+        return None if loss is None else refuse(id_, "no engine", loss.retry_after_s)
+
+    def _offered(self, request: Waiting) -> None:
+        """Work came, whether or not it is let in."""
+        if self._outlook.watches:
+            self._outlook.offer(request.lane, request.work)
+
+    def _judged(self, request: Waiting, now: float) -> tuple[str | None, Waiting | None]:
+        """Why there is no place for a request; without a reason, who has to make room for it, where anybody has."""
+        lanes, lane = self.lanes, request.lane
+        reason = self._door.full(lane, request.tenant, lanes.count, lanes.length(lane))
+        last = lanes.last_below(lane) if reason == "queue full" else None
+        if reason is None or last is not None:
+            reason = self._outlook.unlikely(request, now)
+        return reason, last
 
     def _turn_away(self, lane: int, refusal: Refuse) -> None:
         self.outcomes.refuse(lane, "arriving", refusal.reason)

@@ -88,6 +88,8 @@ class Driver:
         self._forms: Memory[Hashable, tuple[int, Hashable]] = Memory()
         self._arrivals: list[Arrived] = []
         self._ended: list[Event] = []
+        # Lanes in which somebody has been refused since an engine last took a batch.
+        self._crowded: set[str] = set()
         self._gather = Gather(
             self._admit, self._gathered, enough=policy.max_batch, turns=_TURNS if plan.one_core else 0
         )
@@ -153,7 +155,9 @@ class Driver:
         caller = origin.caller
         lane = origin.lane = self._choice.of(origin.wish, request.priority, caller)
         within_s = request.timeout_us / 1e6 if request.timeout_us else self._within_s.get(lane)
-        deadline = None if within_s is None else now + within_s
+        # What the server slept through counts, too.
+        since = now if self._lull is None or not self._lull.since else self._lull.since
+        deadline = None if within_s is None else since + within_s
         return Arrived(id_, rows, key, deadline, lane, caller.tenant)
 
     def turn_away(self, request: Request, origin: Origin) -> RequestError | None:
@@ -163,10 +167,33 @@ class Driver:
         if self.answers is not None or not self.is_open:
             return None
         now = time.monotonic()
+        arrival = self._announced(request, origin, now)
+        return None if arrival is None else self._refused_now(arrival, origin, now)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether anybody has been refused since an engine last took a batch: the next of that lane will be, too."""
+        return bool(self._crowded) and not self._ended
+
+    def refuse(self, request: Request, origin: Origin) -> RequestError | None:
+        """As `turn_away`, where it `is_crowded`, of a request that has arrived: it can be told at once. Whoever came
+        before it and is still to be decided about can only go before it; and nothing has made room.
+        """
+        if not self._crowded or self._ended or self.answers is not None or not self.is_open:
+            return None
+        now = time.monotonic()
+        arrival = self._announced(request, origin, now)
+        if arrival is None or arrival.lane not in self._crowded:
+            return None
+        return self._refused_now(arrival, origin, now)
+
+    def _announced(self, request: Request, origin: Origin, now: float) -> Arrived | None:
         try:
-            arrival = self._arrival(next(self._ids), request, origin, now, *self._form(request))
+            return self._arrival(next(self._ids), request, origin, now, *self._form(request))
         except RequestError:
             return None
+
+    def _refused_now(self, arrival: Arrived, origin: Origin, now: float) -> RequestError | None:
         refused: RequestError | None = None
         others: list[Command] = []
         commands = self.core.handle(Announced(arrival), now)
@@ -252,9 +279,13 @@ class Driver:
     def _do(self, command: Command) -> None:
         match command:
             case Dispatch(ids, rows, number, variant, closed):
+                self._crowded.clear()
                 now = time.monotonic()
                 self._run(ids, number, Batch(rows, closed, now, self._free_since, variant, started=now))
             case Refuse(id_):
+                ticket = self.desk.waiting.get(id_)
+                if ticket is not None:
+                    self._crowded.add(ticket.origin.lane)
                 self.desk.settle(id_, _refusal(command))
             case Wake(at):
                 self._waker.at(at)

@@ -34,7 +34,8 @@ class Lull:
     """Sleeps after refusals, for as long as bursts leave room. `descriptors` are those on which engines answer, of all
     that there are now: without any there is nobody to spare. `pending` says whether anybody waits for a decision or for
     what came of it, `worked` how many seconds of processor time the event loop has used; no sleep is longer than
-    `longest_ms`. Lives on the event loop, which it holds.
+    `longest_ms`. `since` is when the last one began, for what is read right after it and may have come then; else 0.
+    Lives on the event loop, which it holds.
     """
 
     def __init__(
@@ -50,23 +51,29 @@ class Lull:
         self._longest_ms = longest_ms
         # Turns of the loop until it sleeps, 0 where it does not mean to.
         self._turns = 0
+        # How many were refused in this turn.
+        self._refused = 0
         # What had been worked when the last sleep ended, and the most of it between two sleeps.
         self._woke = worked()
         self._most_ms = 0.0
+        self.since = 0.0
 
     def plan(self, refused: int) -> None:
-        """Sleep as soon as what is ready has been done and written, unless so many were `refused` together that others
-        of their burst wait.
+        """So many were `refused`. Sleep as soon as what is ready has been done and written, unless they were so many in
+        one turn that others of their burst wait.
         """
-        if refused < MANY:
-            planned, self._turns = self._turns > 0, _TURNS
-            if not planned:
-                asyncio.get_running_loop().call_soon(self._pass)
+        planned, self._turns = self._turns > 0, _TURNS
+        self._refused += refused
+        if not planned:
+            asyncio.get_running_loop().call_soon(self._pass)
 
     def _pass(self) -> None:
         """A turn has passed."""
         self._turns -= 1
-        if self._turns:
+        refused, self._refused = self._refused, 0
+        if refused >= MANY:
+            self._turns = 0
+        elif self._turns:
             asyncio.get_running_loop().call_soon(self._pass)
         else:
             self._sleep()
@@ -82,6 +89,12 @@ class Lull:
         engines = select.poll()
         for descriptor in descriptors:
             engines.register(descriptor, select.POLLIN)
+        self.since = time.monotonic()
         # What has gathered will take as much work as it did lately.
         engines.poll(max(1, self._longest_ms - max(0, math.ceil(self._most_ms - FREE_MS))))
         self._woke = self._worked()
+        asyncio.get_running_loop().call_soon(self._taken)
+
+    def _taken(self) -> None:
+        """All that came during the sleep has been read."""
+        self.since = 0.0

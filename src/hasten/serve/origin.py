@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import secrets
 
@@ -12,9 +11,25 @@ from hasten.serve.access import NOBODY, Caller
 __all__ = ["Origin", "new_request_id", "request_id"]
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-# Unlike any other process's, and cheap to count on from.
-_PREFIX = secrets.token_hex(6)
-_count = itertools.count(1)
+
+
+class _Ids:
+    """Unlike any other process's, and cheap to count on from."""
+
+    __slots__ = ("_count", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._count = 0
+
+    def next(self) -> str:
+        """Return one more."""
+        self._count += 1
+        # Not in base 16: formats are parsed each time, and a million of these lines has one digit less.
+        return f"{self._prefix}-{self._count}"
+
+
+_IDS = _Ids()
 
 
 class Origin:
@@ -58,4 +73,4 @@ def request_id(given: str | None) -> str:
 
 def new_request_id() -> str:
     """Return an id that no other request has."""
-    return f"{_PREFIX}-{next(_count):x}"
+    return _IDS.next()

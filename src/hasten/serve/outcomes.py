@@ -36,8 +36,9 @@ class Outcomes:
         # By state, one count for each lane; the last one is that of unknown lanes.
         self._counts: dict[State, list[int]] = {state: [0] * (lanes + 1) for state in get_args(State)}
         self.refusals: Counter[tuple[int, str]] = Counter()
-        # Where most requests go first.
+        # Where most requests go first, and where they go when too many come.
         self._admitted = self._counts[REQUEST["arriving", "admit"]]
+        self._refused = self._counts[REQUEST["arriving", "refuse"]]
 
     @property
     def states(self) -> dict[tuple[int, State], int]:
@@ -70,5 +71,8 @@ class Outcomes:
 
     def refuse(self, lane: int, state: State, reason: str) -> None:
         """A request was refused."""
-        self.move(lane, state, "refuse")
+        if state == "arriving":
+            self._refused[lane] += 1
+        else:
+            self.move(lane, state, "refuse")
         self.refusals[lane, reason] += 1

@@ -47,6 +47,7 @@ class ModelService:
         # Every request comes by: not through a method of its own.
         self.submit = self.driver.submit
         self.turn_away = self.driver.turn_away
+        self.refuse = self.driver.refuse
 
     @property
     def ready(self) -> bool:

@@ -42,6 +42,9 @@ class Application:
             raise RequestError("No.", code="not_found")
         return handler
 
+    def reopen(self, request: HttpRequest) -> Handler:
+        return self.open(request)
+
     def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
         assert request.target in self._handlers, "what `open` refused is not asked about"
         return self._full if beginning.startswith(b"no") else None

@@ -10,6 +10,7 @@ from hasten.serve.access import Access, Scope
 from hasten.serve.guard import Guard
 from hasten.serve.http.frontend import Frontend
 from hasten.serve.http.message import HttpRequest
+from hasten.serve.rate import Rate
 from hasten.serve.unread import Unread
 
 TOKEN = "infer-token-of-a-test"
@@ -71,6 +72,33 @@ def test_a_foreign_page_is_refused_before_anything_else(guarded: Frontend, metho
     for target in ("/v2/models/m/infer", "/nothing", "/v2/health/live"):
         assert verdict(guarded, method, target, authorization=token, origin="http://evil.test") == "forbidden"
         assert verdict(guarded, method, target, authorization=token, host="evil.test") == "forbidden"
+
+
+def opened(frontend: Frontend) -> HttpRequest:
+    request = HttpRequest("POST", b"/v2/models/m/infer", {"host": "localhost"})
+    frontend.open(request)
+    return request
+
+
+def test_whoever_sends_the_same_header_again_asks_as_often_as_anybody() -> None:
+    frontend = Frontend(REPOSITORY, guard=Guard(rate=Rate(requests_per_s=1e-6, burst=3)))
+    request = opened(frontend)
+    for _ in range(2):
+        frontend.reopen(request)
+    with pytest.raises(RequestError) as refused:
+        frontend.reopen(request)
+    assert refused.value.code == "rate_limited"
+
+
+def test_a_model_that_is_gone_is_not_found_by_a_known_header() -> None:
+    repository: Any = SimpleNamespace(services={"m": SimpleNamespace(ready=True)})
+    frontend = Frontend(repository)
+    request = opened(frontend)
+    frontend.reopen(request)
+    del repository.services["m"]
+    with pytest.raises(RequestError) as refused:
+        frontend.reopen(request)
+    assert refused.value.code == "not_found"
 
 
 def test_many_different_targets_do_not_pile_up(guarded: Frontend) -> None:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hasten.errors import RequestError
+from hasten.serve.access import Caller
 from hasten.serve.http.limits import HttpLimits
+from hasten.serve.http.message import Handler, HttpRequest
 
 START = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
 SECOND = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nsecond"
@@ -249,14 +251,40 @@ def test_one_connection_answers_as_a_new_one_for_each_request_would(
     assert one.hub.buffered == 0
 
 
-def test_whether_a_recognised_header_may_pass_is_decided_anew(world: Any, answers: Any, ask: Any) -> None:
+def test_whether_a_recognised_header_may_pass_still_is_decided_anew(world: Any, answers: Any, ask: Any) -> None:
     client = world.connect()
     for _ in range(2):
         client.receive(ask("/echo", b"abc"))
-    world.application.open = _refuse
+    world.application.reopen = _refuse
     client.receive(ask("/echo", b"abc"))
     assert [answer.status for answer in answers(client.written)] == [200, 200, 403]
     assert not client.ended
+
+
+def test_what_was_found_by_a_header_is_kept_with_it(world: Any, ask: Any) -> None:
+    client, open_, found = world.connect(), world.application.open, []
+
+    def open_for_one(request: HttpRequest) -> Handler:
+        request.caller = Caller(tenant="one")
+        return open_(request)
+
+    def reopen(request: HttpRequest) -> Handler:
+        found.append(request.caller.tenant)
+        return open_(request)
+
+    world.application.open, world.application.reopen = open_for_one, reopen
+    for _ in range(3):
+        client.receive(ask("/echo", b"abc"))
+    assert found == ["one", "one"]
+    assert world.application.seen == [b"abc"] * 3
+
+
+def test_a_header_that_was_refused_is_not_recognised(world: Any, answers: Any, ask: Any) -> None:
+    client = world.connect()
+    world.application.reopen = None
+    for _ in range(3):
+        client.receive(ask("/nowhere", b"abc"))
+    assert [answer.status for answer in answers(client.written)] == [404] * 3
 
 
 def test_a_recognised_header_with_more_or_less_than_its_body_is_read_as_any(world: Any, ask: Any) -> None:

@@ -81,6 +81,17 @@ class Frontend:
             self._remember(request.target, route)
         return self._handlers[route.operation]
 
+    def reopen(self, request: HttpRequest) -> Handler:
+        """Return who answers a request that has route and caller of another with the same header, which was opened on
+        the same connection: only what may have changed since is looked at. Raises `RequestError`.
+        """
+        route = request.route
+        assert route is not None
+        self._guard.count(route.operation, request.caller)
+        if route.model and route.operation not in REPOSITORY_CONTROL:
+            self._service(route)
+        return self._handlers[route.operation]
+
     def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
         """Return who refuses an inference that would be refused whatever the rest of its body is: under overload that
         rest is the most of what a refusal costs.

@@ -28,6 +28,12 @@ class Application(Protocol):
         """Return who answers, by the header alone: the body has not arrived. Raises `RequestError`."""
         ...
 
+    def reopen(self, request: HttpRequest) -> Handler:
+        """Return who answers a request with the header of an earlier one of its connection, whose route and caller it
+        has. Raises `RequestError`.
+        """
+        ...
+
     def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
         """Return who refuses a request of whose long body this is there, None where it may be taken."""
         ...

@@ -42,6 +42,8 @@ class Inference:
         """Answer through `reply`; returns how to give up. Raises `RequestError` for what is not valid at once."""
         self._unread.check()
         origin = origin_of(request)
+        if service.driver.is_crowded and self._is_refused(service, request, reply, origin):
+            return _nothing
         if len(request.body) <= _LONG or not _takes_long(request):
             try:
                 decoded = self._decode(service, request)
@@ -58,18 +60,32 @@ class Inference:
         """Return who refuses a request of which this is there of the body, None where it may be taken, or where that
         does not tell what is asked.
         """
-        assert request.route is not None
         try:
             self._unread.check()
         except RequestError as crowded:
             self._refused(request, crowded)
             return _Turned(crowded).answer
-        manifest = service.bundle.manifest
-        asked = self._codec.announced(
-            manifest.name, request.route.version, request.headers, beginning, manifest.signature
-        )
+        asked = self._announced(service, request, beginning)
         error = None if asked is None else service.turn_away(asked, origin_of(request))
         return None if error is None else _Turned(error).answer
+
+    def _is_refused(self, service: ModelService, request: HttpRequest, reply: Reply, origin: Origin) -> bool:
+        """Whether a request is refused, and told so, before anybody looks at its data."""
+        body, asked = request.body, None
+        if isinstance(body, bytes):
+            asked = self._announced(service, request, body)
+        refused = None if asked is None else service.refuse(asked, origin)
+        if refused is None:
+            return False
+        reply(*refusal(refused))
+        return True
+
+    def _announced(self, service: ModelService, request: HttpRequest, beginning: bytes) -> Request | None:
+        """What is asked, where that is known of a request that begins like this."""
+        assert request.route is not None
+        manifest = service.bundle.manifest
+        version = request.route.version
+        return self._codec.announced(manifest.name, version, request.headers, beginning, manifest.signature)
 
     def _decode(self, service: ModelService, request: HttpRequest) -> Request:
         assert request.route is not None
@@ -104,6 +120,10 @@ class Inference:
             return
         origin.bytes_out = sum([len(part) for part in answer.parts])
         reply(200, answer)
+
+
+def _nothing() -> None:
+    """There is nothing to give up."""
 
 
 class _Turned:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hasten.errors import RequestError
 from hasten.serve.access import NOBODY
 from hasten.serve.http.routes import MethodNotAllowed, Route
 from hasten.serve.origin import new_request_id, request_id
 from hasten.wire.base import STATUS, Encoded
+from hasten.wire.known import Memory
 from hasten.wire.oip_http import encode_error
 
 __all__ = ["JSON", "Cancel", "Handler", "HttpRequest", "Reply", "json_answer", "refusal", "render"]
@@ -19,6 +20,9 @@ JSON = {"content-type": "application/json"}
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
 # Answers up to this size are joined into one piece: one copy costs less than a second system call.
 _JOINED = 64 * 2**10
+# Of refusals under load there are many, and few that differ: their messages name nothing that a client sent.
+_UNDER_LOAD = ("overloaded", "unavailable", "deadline")
+_known: Memory[tuple[str, str, int], tuple[int, Encoded]] = Memory()
 
 
 class HttpRequest:
@@ -54,14 +58,30 @@ def json_answer(body: bytes) -> Encoded:
 
 def refusal(error: RequestError) -> tuple[int, Encoded]:
     """Return status and answer for an error."""
+    again_s = 0 if error.retry_after_s is None else max(1, math.ceil(error.retry_after_s))
+    if error.code not in _UNDER_LOAD:
+        return _refusal(error, again_s)
+    key = (error.code, error.message, again_s)
+    found = _known.get(key)
+    if found is None:
+        found = _refusal(error, again_s)
+        _known.keep(key, found)
+    return found
+
+
+def _refusal(error: RequestError, again_s: int) -> tuple[int, Encoded]:
     headers = dict(JSON)
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if again_s:
+        headers["retry-after"] = str(again_s)
     if error.code == "unauthenticated":
         headers["www-authenticate"] = 'Bearer realm="hasten"'
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = error.allow
-    return STATUS[error.code], Encoded(parts=[encode_error(error)], headers=headers)
+    return STATUS[error.code], Encoded(parts=[encode_error(error)], headers=headers, lines=_written(headers))
+
+
+def _written(headers: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) -> list[bytes | memoryview]:
@@ -69,7 +89,7 @@ def render(status: int, answer: Encoded, extra: str, *, bodiless: bool = False) 
     HEAD is `bodiless`: it tells the length and sends nothing.
     """
     size = sum([len(part) for part in answer.parts])
-    fields = answer.lines or "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()])
+    fields = answer.lines or _written(answer.headers)
     head = f"{_LINES[status]}{extra}{fields}content-length: {size}\r\n\r\n".encode("latin-1")
     if bodiless:
         return [head]

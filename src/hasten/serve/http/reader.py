@@ -5,7 +5,7 @@ beside a transfer coding. What it lets pass and RFC 9112 does not is refused her
 who answers it, or is refused before any of its body is read.
 
 A client sends the same header again and again. Bytes that were parsed and found good are recognised when they come
-again, with their whole body, and cost one comparison; whether they may pass is decided anew each time.
+again, with their whole body, and cost one comparison; what may have changed since is looked at anew each time.
 
 The rest of a long body whose length is known is received straight to where it stays: the parser would have nothing to
 say about it and copy it twice. Where its beginning is enough to refuse the request, that is done at once, and the rest
@@ -64,17 +64,21 @@ class Phase(enum.Enum):
 
 
 class _Head:
-    """A header as it was parsed, and its bytes; `total` counts the body that it announces too."""
+    """The header of a request as it was parsed, its bytes, and what the application found by it; `total` counts the
+    body that it announces too.
+    """
 
-    __slots__ = ("headers", "method", "raw", "size", "target", "total")
+    __slots__ = ("caller", "headers", "method", "raw", "route", "size", "target", "total")
 
-    def __init__(self, raw: bytes, method: str, target: bytes, headers: dict[str, str], size: int) -> None:
-        self.raw = raw
-        self.method = method
-        self.target = target
-        self.headers = headers
+    def __init__(self, request: HttpRequest, size: int) -> None:
+        self.raw = b""
+        self.method = request.method
+        self.target = request.target
+        self.headers = request.headers
+        self.route = request.route
+        self.caller = request.caller
         self.size = size
-        self.total = len(raw) + size
+        self.total = 0
 
 
 class Receiver(Protocol):
@@ -128,8 +132,8 @@ class Reader:
         self._raw_size = 0
         self._chunks = 0
         self._error: RequestError | None = None
-        # The method of the header that is being read, where it is one to remember.
-        self._plain = ""
+        # The header that has been read, where it is one to remember.
+        self._plain: _Head | None = None
         self._head: _Head | None = None
 
     def feed(self, data: bytes) -> None:
@@ -148,7 +152,7 @@ class Reader:
                 if self.phase is phase:
                     self._count_unfinished(len(data))
             elif phase is Phase.IDLE and self.phase is Phase.IDLE and self._count == count + 1 and self._plain:
-                self._remember(data)
+                self._remember(data, self._plain)
         except httptools.HttpParserUpgrade:
             self.phase = Phase.DEAF
             self._receiver.upgrade_ignored()
@@ -160,19 +164,19 @@ class Reader:
         except RequestError as error:
             self.refuse(error)
 
-    def _remember(self, data: bytes) -> None:
+    def _remember(self, data: bytes, head: _Head) -> None:
         """Keep the header of a request that came alone and whole, if it ends where its body begins."""
-        size = int(self._headers.get("content-length", "0"))
-        end = len(data) - size
+        end = len(data) - head.size
         if end <= _MEMORABLE and data.find(b"\r\n\r\n") + 4 == end:
-            self._head = _Head(data[:end], self._plain, self._url, self._headers, size)
+            head.raw, head.total = data[:end], len(data)
+            self._head = head
 
     def _again(self, head: _Head, data: bytes) -> None:
         """The remembered header has come once more, with its body and nothing else."""
         request = HttpRequest(head.method, head.target, head.headers)
-        request.caller = self.peer
+        request.route, request.caller = head.route, head.caller
         try:
-            handler = self._hub.application.open(request)
+            handler = self._hub.application.reopen(request)
         except RequestError as error:
             handler = _refuser(error)
         except Exception as error:
@@ -325,7 +329,7 @@ class Reader:
         self.deadline = self._hub.now + self._limits.body_s
         expects, open_ended = headers.get("expect"), "transfer-encoding" in headers
         plain = not (request.old or open_ended or announced > _SWALLOWED or _changes_connection(headers))
-        self._plain = request.method if plain else ""
+        self._plain = None
         self._announced = 0 if open_ended else announced
         if announced > self._hub.body_limit:
             raise _too_large(self._hub.body_limit)
@@ -333,6 +337,7 @@ class Reader:
             if expects is not None and expects.lower() != "100-continue":
                 raise RequestError("Only 100-continue can be expected.", code="expectation_failed")
             self._handler = self._hub.application.open(request)
+            self._plain = _Head(request, announced) if plain else None
         except RequestError as error:
             if announced > _SWALLOWED or open_ended or expects is not None:
                 raise
