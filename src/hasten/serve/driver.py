@@ -172,7 +172,7 @@ class Driver:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether anybody has been refused since an engine last took a batch: the next of that lane will be, too."""
+        """Whether anybody has been refused since an engine last took a batch: the next of that lane may be, too."""
         return bool(self._crowded) and not self._ended
 
     def refuse(self, request: Request, origin: Origin) -> RequestError | None:
