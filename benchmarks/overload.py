@@ -114,8 +114,10 @@ def _given() -> argparse.Namespace:
     parser.add_argument("--ladder-budget", type=float, default=240.0, help="seconds for hasten optimize, once a model")
     parser.add_argument("--native", type=Path, default=NATIVE, help="the compiled tree; without one the source serves")
     parser.add_argument("--note", default="", help="what the page shall say about the machine")
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page, PAGE.md; its plots go into PAGE/ beside it")
     given = parser.parse_args()
+    if not given.out.suffix:
+        parser.error(f"--out {given.out}: a page has an ending, as in {given.out}.md; without it is where its plots go")
     given.seconds = given.seconds or (2.5 if given.short else 7.0)
     given.rounds = given.rounds or 1
     given.native = given.native if given.native.is_dir() else None

@@ -172,14 +172,16 @@ class Driver:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether anybody has been refused since an engine last took a batch: the next of that lane may be, too."""
-        return bool(self._crowded) and not self._ended
+        """Whether anybody has been refused since an engine last took a batch: the next of that lane may be, too. Never
+        where answers are kept, for one of them may be what is asked for.
+        """
+        return bool(self._crowded) and not self._ended and self.answers is None
 
     def refuse(self, request: Request, origin: Origin) -> RequestError | None:
         """As `turn_away`, where it `is_crowded`, of a request that has arrived: it can be told at once. Whoever came
         before it and is still to be decided about can only go before it; and nothing has made room.
         """
-        if not self._crowded or self._ended or self.answers is not None or not self.is_open:
+        if not self.is_crowded or not self.is_open:
             return None
         now = time.monotonic()
         arrival = self._announced(request, origin, now)

@@ -97,4 +97,5 @@ class Lull:
 
     def _taken(self) -> None:
         """All that came during the sleep has been read."""
+        # By uvloop. Python's own loop reads only after this, and deadlines count from then.
         self.since = 0.0
