@@ -12,6 +12,7 @@ Importing hasten is free: nothing heavy is loaded before it is used.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["BundleHandle", "Result", "open_bundle", "optimize", "profile", "serve"]
+
+# ONNX Runtime (from 1.29 on, in official builds), OpenVINO and NNCF tell their makers over the network what is loaded
+# and done, names and hashes of models among it, and keep an identifier of the machine. Models are their owners'
+# business (docs/decisions/0038). Here, because all of them decide it once, when they are imported, whoever does that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# They do without the package and have no switch: their own one is a file in the user's home. None fails to be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
 
 
 def __getattr__(name: str) -> Any:
