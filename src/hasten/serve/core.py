@@ -87,6 +87,11 @@ class Core:
         return self._roster.free
 
     @property
+    def has_room(self) -> bool:
+        """Whether an instance is free and nobody waits for one: nothing that is well-formed is refused then."""
+        return self._roster.free and not self.lanes.count
+
+    @property
     def level(self) -> int:
         """How far down the ladder the model is served; one past its end, background work is shed."""
         return self._outlook.ladder.level
@@ -182,7 +187,7 @@ class Core:
         """Refuse a well-formed request that would be refused now; else nothing changes."""
         event = announced.request
         number = self._numbers.get(event.lane)
-        if number is None or (self._roster.free and not self.lanes.count):
+        if number is None or self.has_room:
             return
         refusal = self._closed(event.id, number)
         if refusal is None:

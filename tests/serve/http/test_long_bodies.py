@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hasten.errors import RequestError
 from hasten.serve.http.limits import HttpLimits
 
 LONG = bytes(range(251)) * 2000
@@ -227,3 +228,95 @@ def test_what_its_head_refused_is_not_asked_about_again(world: Any, ask: Any, an
     client.receive(body + ask("/echo", b"next"))
     assert [answer.status for answer in answers(client.written)] == [404, 200]
     assert world.hub.buffered == 0
+
+
+# The header of a long body that came before is recognised by its bytes, too.
+
+OTHER = LONG[::-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_long_and_short_bodies_in_any_order_and_cut_anywhere_arrive_as_they_were_sent(
+    make_world: Any, ask: Any, answers: Any, data: st.DataObject
+) -> None:
+    bodies = data.draw(st.lists(st.sampled_from([LONG, OTHER, REFUSED, b"short"]), min_size=2, max_size=6))
+    world = make_world(body_limit=LIMIT)
+    client = world.connect()
+    for body in bodies:
+        sent = ask("/echo", body)
+        head = len(sent) - len(body)
+        # With a beginning that tells who is refused; what is there whole is not refused beforehand.
+        first = min(head + data.draw(st.sampled_from([2, 500, 30_000])), len(sent))
+        cuts = data.draw(st.lists(st.integers(first, len(sent)), max_size=3))
+        for start, stop in itertools.pairwise([0, first, *sorted(cuts), len(sent)]):
+            client.receive(sent[start:stop])
+        assert world.hub.buffered == 0
+    wanted = [b"full" if body == REFUSED else body for body in bodies]
+    assert [answer.body for answer in answers(client.written)] == wanted
+    assert not client.closed and not is_straight(client)
+
+
+@pytest.fixture
+def recognised(world: Any, ask: Any, answers: Any) -> Any:
+    """A client whose header is known."""
+    client = world.connect()
+    for cut in (1000, 1000):
+        client.receive(ask("/echo", LONG)[:cut])
+        client.receive(ask("/echo", LONG)[cut:])
+    assert [answer.status for answer in answers(client.written)] == [200, 200]
+    return client
+
+
+def test_whether_a_recognised_long_one_may_pass_is_decided_anew(
+    world: Any, ask: Any, answers: Any, recognised: Any
+) -> None:
+    def refuse(request: Any) -> Any:
+        raise RequestError("No.", code="forbidden")
+
+    world.application.reopen = refuse
+    recognised.receive(ask("/echo", LONG)[:1000])
+    assert [answer.status for answer in answers(recognised.written)] == [200, 200, 403]
+    assert recognised.ended and world.hub.buffered == 0
+
+
+def test_a_bug_found_by_a_recognised_header_is_an_error_of_the_server(
+    world: Any, ask: Any, answers: Any, recognised: Any
+) -> None:
+    world.application.reopen = None
+    recognised.receive(ask("/echo", LONG)[:1000])
+    assert [answer.status for answer in answers(recognised.written)] == [200, 200, 500]
+
+
+def test_a_recognised_long_one_obeys_a_limit_that_was_lowered(
+    world: Any, ask: Any, answers: Any, recognised: Any
+) -> None:
+    world.hub.body_limit = len(LONG) - 1
+    recognised.receive(ask("/echo", LONG)[:1000])
+    assert [answer.status for answer in answers(recognised.written)] == [200, 200, 413]
+
+
+def test_the_beginning_of_a_recognised_long_one_counts_against_the_bound_of_all(
+    world: Any, ask: Any, answers: Any, recognised: Any
+) -> None:
+    world.hub.buffered = world.hub.limits.buffered_bytes
+    recognised.receive(ask("/echo", LONG)[:1000])
+    assert [answer.status for answer in answers(recognised.written)] == [200, 200, 503]
+    assert world.hub.buffered == world.hub.limits.buffered_bytes
+
+
+def test_a_recognised_long_one_has_its_time_and_no_more(world: Any, ask: Any, answers: Any, recognised: Any) -> None:
+    recognised.receive(ask("/echo", LONG)[:1000])
+    world.after(world.hub.limits.body_s - 1)
+    assert not recognised.ended
+    world.after(2)
+    assert [answer.status for answer in answers(recognised.written)] == [200, 200, 408]
+    assert world.hub.buffered == 0
+
+
+def test_a_long_header_that_is_known_is_not_opened_anew(world: Any, ask: Any, answers: Any, recognised: Any) -> None:
+    world.application.reopen, world.application.open = world.application.open, None
+    for _ in range(2):
+        recognised.receive(ask("/echo", OTHER)[:1000])
+        recognised.receive(ask("/echo", OTHER)[1000:])
+    assert [answer.body for answer in answers(recognised.written)][2:] == [OTHER, OTHER]

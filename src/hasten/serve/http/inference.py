@@ -65,6 +65,8 @@ class Inference:
         except RequestError as crowded:
             self._refused(request, crowded)
             return _Turned(crowded).answer
+        if service.driver.core.has_room:
+            return None
         asked = self._announced(service, request, beginning)
         error = None if asked is None else service.turn_away(asked, origin_of(request))
         return None if error is None else _Turned(error).answer

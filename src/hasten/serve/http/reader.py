@@ -5,7 +5,8 @@ beside a transfer coding. What it lets pass and RFC 9112 does not is refused her
 who answers it, or is refused before any of its body is read.
 
 A client sends the same header again and again. Bytes that were parsed and found good are recognised when they come
-again, with their whole body, and cost one comparison; what may have changed since is looked at anew each time.
+again, with their whole body or the beginning of a long one, and cost one comparison; what may have changed since is
+looked at anew each time.
 
 The rest of a long body whose length is known is received straight to where it stays: the parser would have nothing to
 say about it and copy it twice. Where its beginning is enough to refuse the request, that is done at once, and the rest
@@ -127,6 +128,8 @@ class Reader:
         # The length of a body that may be received straight, and the body while it is.
         self._announced = 0
         self._body: memoryview | None = None
+        # Whether the parser waits for that body, which it will never see.
+        self._waits = False
         # Of a body that goes by: how many bytes are still to come.
         self._left = 0
         self._raw_size = 0
@@ -139,20 +142,29 @@ class Reader:
     def feed(self, data: bytes) -> None:
         """Take bytes; what they complete goes to the receiver."""
         phase, count, head = self.phase, self._count, self._head
-        if head is not None and len(data) == head.total and phase is Phase.IDLE and data.startswith(head.raw):
-            self._again(head, data)
-            return
+        if head is not None and phase is Phase.IDLE:
+            left = head.total - len(data)
+            known = left >= _LONG or (left == 0 and head.size <= _SWALLOWED)
+            if known and data.startswith(head.raw):
+                if left:
+                    self._begin_again(head, data)
+                else:
+                    self._again(head, data)
+                return
         if phase is Phase.DEAF:
             return
         try:
             self._parser.feed_data(data)
             if self.phase is Phase.BODY and self._announced - self._size >= _LONG:
+                if phase is Phase.IDLE and self._count == count + 1 and self._plain:
+                    self._remember(data, self._plain, self._size)
+                self._waits = True
                 self._go_straight()
             elif self._count == count:
                 if self.phase is phase:
                     self._count_unfinished(len(data))
             elif phase is Phase.IDLE and self.phase is Phase.IDLE and self._count == count + 1 and self._plain:
-                self._remember(data, self._plain)
+                self._remember(data, self._plain, self._plain.size)
         except httptools.HttpParserUpgrade:
             self.phase = Phase.DEAF
             self._receiver.upgrade_ignored()
@@ -164,11 +176,11 @@ class Reader:
         except RequestError as error:
             self.refuse(error)
 
-    def _remember(self, data: bytes, head: _Head) -> None:
-        """Keep the header of a request that came alone and whole, if it ends where its body begins."""
-        end = len(data) - head.size
+    def _remember(self, data: bytes, head: _Head, came: int) -> None:
+        """Keep the header of a request of which `came` bytes of body are there, if these begin where it ends."""
+        end = len(data) - came
         if end <= _MEMORABLE and data.find(b"\r\n\r\n") + 4 == end:
-            head.raw, head.total = data[:end], len(data)
+            head.raw, head.total = data[:end], end + head.size
             self._head = head
 
     def _again(self, head: _Head, data: bytes) -> None:
@@ -190,6 +202,27 @@ class Reader:
         self._hub.buffered += head.size
         request.body = data[len(head.raw) :]
         self._receiver.arrived(Exchange(request, handler, last=False))
+
+    def _begin_again(self, head: _Head, data: bytes) -> None:
+        """The remembered header has come once more, with the beginning of its long body and nothing else."""
+        request = self._request = HttpRequest(head.method, head.target, head.headers)
+        request.route, request.caller = head.route, head.caller
+        try:
+            if head.size > self._hub.body_limit:
+                raise _too_large(self._hub.body_limit)
+            self._handler = self._hub.application.reopen(request)
+        except Exception as error:
+            self.refuse(error if isinstance(error, RequestError) else internal(error))
+            return
+        self.phase = Phase.BODY
+        self.deadline = self._hub.now + self._limits.body_s
+        beginning = data[len(head.raw) :]
+        self._parts, self._size, self._announced = [beginning], len(beginning), head.size
+        self._hub.buffered += len(beginning)
+        if self._hub.buffered > self._limits.buffered_bytes:
+            self.refuse(_too_many())
+        else:
+            self._go_straight()
 
     def _go_straight(self) -> None:
         """Receive what is left of a body without the parser, or let it go by where the request is refused already."""
@@ -214,7 +247,7 @@ class Reader:
 
     def _let_go_by(self, request: HttpRequest, refuser: Handler) -> None:
         self._hub.buffered -= self._size
-        self._left, lasts = self._announced - self._size, self._parser.should_keep_alive()
+        self._left, lasts = self._announced - self._size, self._lasts()
         self._restart(Phase.REST)
         self._receiver.long_expected()
         self._receiver.arrived(Exchange(request, refuser, last=not lasts))
@@ -241,9 +274,8 @@ class Reader:
         if self._hub.buffered > self._limits.buffered_bytes:
             self.refuse(_too_many())
         elif self._size == len(body):
-            lasts = self._parser.should_keep_alive()
-            # The old one still waits for the body.
-            self._parser = httptools.HttpRequestParser(self)
+            lasts = self._lasts()
+            self._renew()
             self._body = None
             self._complete(body.toreadonly(), last=not lasts)
 
@@ -251,9 +283,21 @@ class Reader:
         """So many bytes that nobody wants have come."""
         self._left -= count
         if not self._left and self.phase is Phase.REST:
-            self._parser = httptools.HttpRequestParser(self)
+            self._renew()
             self._restart(Phase.IDLE)
             self._receiver.rest_over()
+
+    def _lasts(self) -> bool:
+        """Whether the connection lasts after a request whose body the parser does not see. It does after what was
+        recognised.
+        """
+        return not self._waits or self._parser.should_keep_alive()
+
+    def _renew(self) -> None:
+        """Have a parser that waits for no body."""
+        if self._waits:
+            self._waits = False
+            self._parser = httptools.HttpRequestParser(self)
 
     def late(self) -> None:
         """The deadline has passed: say so where a request has begun."""
@@ -328,7 +372,7 @@ class Reader:
         self._parts, self._size, self._raw_size, self._chunks = [], 0, 0, 0
         self.deadline = self._hub.now + self._limits.body_s
         expects, open_ended = headers.get("expect"), "transfer-encoding" in headers
-        plain = not (request.old or open_ended or announced > _SWALLOWED or _changes_connection(headers))
+        plain = not (request.old or open_ended or _changes_connection(headers))
         self._plain = None
         self._announced = 0 if open_ended else announced
         if announced > self._hub.body_limit:
