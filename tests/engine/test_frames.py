@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from hasten.engine import frames
 from hasten.engine.frames import Frame, Layout, read_frame
 from hasten.errors import EngineCrashed, EngineRunError
 from hasten.spec.tensor import NUMPY_NAMES, DType
@@ -117,3 +118,26 @@ def test_any_memory_layout_is_carried_right(array: Array) -> None:
 def test_elements_that_are_neither_numbers_nor_strings_are_refused_by_name() -> None:
     with pytest.raises(EngineRunError, match=r"'when'.*datetime64"):
         Frame("run", tensors={"when": np.zeros(1, "datetime64[s]")}).layout()
+
+
+def test_whoever_reads_a_frame_may_change_what_was_read() -> None:
+    memory = Frame("run", {"variant": "a", "more": ["b"]}, {"x": np.arange(3)}).layout().to_bytes()
+    plain = Frame("run", {"variant": "a"}, {"x": np.arange(3)}).layout().to_bytes()
+    for one in (memory, plain):
+        first = read_frame(one)
+        first.args["variant"] = first.args.setdefault("more", []).append("c")
+        first.tensors.clear()
+        again = read_frame(one)
+        assert again.args["variant"] == "a" and again.args.get("more", ["b"]) == ["b"]
+        np.testing.assert_array_equal(again.tensors["x"], np.arange(3))
+
+
+def test_of_heads_that_never_come_again_only_some_are_kept() -> None:
+    for number in range(3 * frames._MOST):
+        assert through(Frame("run", {"variant": str(number)})).args == {"variant": str(number)}
+        assert len(frames._known_heads) <= frames._MOST
+
+
+def test_a_head_of_the_same_bytes_is_read_with_the_tensors_of_its_own_frame() -> None:
+    for value in range(3):
+        np.testing.assert_array_equal(through(Frame("run", tensors={"x": np.full(5, value)})).tensors["x"], [value] * 5)

@@ -43,8 +43,8 @@ class Channel:
         self._socket = end
         self._ours = ours
         self._theirs = theirs
-        # What is looked at, of all areas but the last.
-        self._lent: list[weakref.ref[np.ndarray[Any, Any]] | None] = [None] * (len(theirs) - 1)
+        # What is looked at, of all areas but the last: views of these keep them, as they keep what lies below.
+        self._lent: list[tuple[weakref.ref[np.ndarray[Any, Any]], ...]] = [()] * (len(theirs) - 1)
         self._granted = 0
         self._word = b""
         end.setblocking(False)
@@ -89,16 +89,12 @@ class Channel:
         self._word = b""
         try:
             self._ours[self._granted]
-            memory = self._theirs[place].view(size)
-            if size <= _SMALL or place >= len(self._lent):
-                return read_frame(memory)
-            # An array, because it is what views of parts of it keep alive.
-            looked_at = np.frombuffer(memory, np.uint8)
-            frame = read_frame(looked_at)
+            frame = read_frame(self._theirs[place].view(size))
         except (OSError, ValueError, IndexError) as error:
             raise EngineCrashed(f"The engine worker sent a frame that cannot be read: {error}.") from error
-        self._lent[place] = weakref.ref(looked_at)
-        frame.lasts = True
+        if size > _SMALL and place < len(self._lent):
+            self._lent[place] = tuple([weakref.ref(array) for array in frame.tensors.values()])
+            frame.lasts = True
         return frame
 
     def wait(self, timeout_s: float | None = None) -> Frame:
@@ -115,7 +111,7 @@ class Channel:
     def _free(self) -> int:
         """The area for the next answer."""
         for place, lent in enumerate(self._lent):
-            if lent is None or lent() is None:
+            if all(look() is None for look in lent):
                 return place
         return len(self._lent)
 

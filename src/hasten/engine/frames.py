@@ -29,12 +29,18 @@ __all__ = ["Frame", "Layout", "Parts", "read_frame"]
 Array = np.ndarray[Any, Any]
 Parts = Mapping[str, Sequence[Array]]
 _TensorHead = tuple[str, str, tuple[int, ...], int]
+# A tensor as it is found: name, element type (None: strings), shape, where it begins, bytes.
+_Place = tuple[str, np.dtype[Any] | None, tuple[int, ...], int, int]
+_Head = tuple[str, Mapping[str, Any], tuple[_Place, ...]]
 
 _LENGTH = struct.Struct("<I")
 _ALIGN = 64
 _STRINGS = "object"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, dict[str, Any], tuple[_TensorHead, ...]]).decode
+# The same heads come again and again: those of so many bytes are kept, and at most so many.
+_MEMORABLE, _MOST = 1024, 256
+_known_heads: dict[bytes, _Head] = {}
 
 
 class Frame:
@@ -128,27 +134,43 @@ def read_frame(memory: Any) -> Frame:
     """Read the frame at the start of a buffer; tensors are views into it. Raises `EngineCrashed` for what is none."""
     try:
         (length,) = _LENGTH.unpack_from(memory, 0)
-        end = _LENGTH.size + length
-        op, args, heads = _decode(memory[_LENGTH.size : end])
-        tensors: dict[str, Array] = {}
-        for name, dtype, shape, size in heads:
-            start = _start(end, size)
-            end = start + size
-            tensors[name] = _tensor(memory, start, dtype, shape, size)
+        raw = bytes(memory[_LENGTH.size : _LENGTH.size + length])
+        if len(raw) != length:
+            raise ValueError("its head is cut short")
+        op, args, places = _known_heads.get(raw) or _read_head(raw)
+        tensors = {name: _tensor(memory, kind, shape, start, size) for name, kind, shape, start, size in places}
     except (msgspec.MsgspecError, struct.error, ValueError, TypeError, OverflowError) as error:
         raise EngineCrashed(f"The engine worker sent a frame that cannot be read: {error}.") from error
-    return Frame(op, args, tensors)
+    return Frame(op, dict(args), tensors)
 
 
-def _tensor(memory: Any, start: int, dtype: str, shape: tuple[int, ...], size: int) -> Array:
-    if dtype == _STRINGS:
+def _read_head(raw: bytes) -> _Head:
+    """Decode and check a head, and keep it where such may come again."""
+    op, args, heads = _decode(raw)
+    places: list[_Place] = []
+    end = _LENGTH.size + len(raw)
+    for name, dtype, shape, size in heads:
+        kind = None if dtype == _STRINGS else _known(dtype)
+        if kind is not None and math.prod(shape) * kind.itemsize != size:
+            raise ValueError(f"{size} bytes are not a tensor of {shape} {dtype}")
+        start = _start(end, size)
+        places.append((name, kind, shape, start, size))
+        end = start + size
+    head = op, args, tuple(places)
+    # What is nested could be changed by whoever reads it.
+    if len(raw) <= _MEMORABLE and all(isinstance(value, str) for value in args.values()):
+        if len(_known_heads) >= _MOST:
+            _known_heads.clear()
+        _known_heads[raw] = head
+    return head
+
+
+def _tensor(memory: Any, kind: np.dtype[Any] | None, shape: tuple[int, ...], start: int, size: int) -> Array:
+    if kind is None:
         raw = bytes(memory[start : start + size])
         if len(raw) != size:
             raise ValueError("a tensor is cut short")
         return _bytes_to_strings(raw, shape)
-    kind = _known(dtype)
-    if math.prod(shape) * kind.itemsize != size:
-        raise ValueError(f"{size} bytes are not a tensor of {shape} {dtype}")
     # An empty tensor may begin behind the last byte, where numpy would not look.
     return np.ndarray(shape, kind, memory, start) if size else np.empty(shape, kind)
 
