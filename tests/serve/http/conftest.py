@@ -45,9 +45,9 @@ class Application:
     def reopen(self, request: HttpRequest) -> Handler:
         return self.open(request)
 
-    def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+    def turn_away(self, request: HttpRequest, beginning: bytes | memoryview) -> Handler | None:
         assert request.target in self._handlers, "what `open` refused is not asked about"
-        return self._full if beginning.startswith(b"no") else None
+        return self._full if bytes(beginning[:2]) == b"no" else None
 
     def _full(self, request: HttpRequest, reply: Reply) -> None:
         reply(429, json_answer(b"full"))

@@ -248,8 +248,9 @@ def test_long_and_short_bodies_in_any_order_and_cut_anywhere_arrive_as_they_were
         head = len(sent) - len(body)
         # With a beginning that tells who is refused; what is there whole is not refused beforehand.
         first = min(head + data.draw(st.sampled_from([2, 500, 30_000])), len(sent))
+        within = [] if body == REFUSED else data.draw(st.lists(st.integers(1, first), max_size=2))
         cuts = data.draw(st.lists(st.integers(first, len(sent)), max_size=3))
-        for start, stop in itertools.pairwise([0, first, *sorted(cuts), len(sent)]):
+        for start, stop in itertools.pairwise([0, *sorted(within), first, *sorted(cuts), len(sent)]):
             client.receive(sent[start:stop])
         assert world.hub.buffered == 0
     wanted = [b"full" if body == REFUSED else body for body in bodies]
@@ -320,3 +321,21 @@ def test_a_long_header_that_is_known_is_not_opened_anew(world: Any, ask: Any, an
         recognised.receive(ask("/echo", OTHER)[:1000])
         recognised.receive(ask("/echo", OTHER)[1000:])
     assert [answer.body for answer in answers(recognised.written)][2:] == [OTHER, OTHER]
+
+
+def test_what_others_left_where_it_was_read_is_no_part_of_a_header(world: Any, ask: Any, answers: Any) -> None:
+    """All clients with long bodies read to the same place, one after the other."""
+    one, other = world.connect(), world.connect()
+    sent = ask("/echo", LONG)
+    for client in (one, other, one, other):
+        client.receive(sent[:1000])
+        client.receive(sent[1000:])
+    for cut in (1, 20, 40):
+        for client in (one, other):
+            # The whole header lies there from the last one.
+            client.receive(sent[:cut])
+            assert world.hub.buffered == 0
+            client.receive(sent[cut:1000])
+            client.receive(sent[1000:])
+    assert [bytes(body) for body in world.application.seen] == [LONG] * 10
+    assert world.hub.buffered == 0

@@ -61,7 +61,8 @@ class _Measured(asyncio.BufferedProtocol):
         if reader.straight:
             reader.fill(nbytes)
             return
-        reader.feed(bytes(self._room[:nbytes]))
+        if not reader.resume(self._room, nbytes):
+            reader.feed(bytes(self._room[:nbytes]))
         if not reader.straight:
             self._connection.turn_back()
 

@@ -92,7 +92,7 @@ class Frontend:
             self._service(route)
         return self._handlers[route.operation]
 
-    def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+    def turn_away(self, request: HttpRequest, beginning: bytes | memoryview) -> Handler | None:
         """Return who refuses an inference that would be refused whatever the rest of its body is: under overload that
         rest is the most of what a refusal costs.
         """

@@ -34,7 +34,7 @@ class Application(Protocol):
         """
         ...
 
-    def turn_away(self, request: HttpRequest, beginning: bytes) -> Handler | None:
+    def turn_away(self, request: HttpRequest, beginning: bytes | memoryview) -> Handler | None:
         """Return who refuses a request of whose long body this is there, None where it may be taken."""
         ...
 

@@ -56,7 +56,7 @@ class Inference:
         refused = functools.partial(self._refused, request)
         return _Later(service, reply, submit, refused, self._aside, decode).cancel
 
-    def turn_away(self, service: ModelService, request: HttpRequest, beginning: bytes) -> Handler | None:
+    def turn_away(self, service: ModelService, request: HttpRequest, beginning: bytes | memoryview) -> Handler | None:
         """Return who refuses a request of which this is there of the body, None where it may be taken, or where that
         does not tell what is asked.
         """
@@ -67,7 +67,7 @@ class Inference:
             return _Turned(crowded).answer
         if service.driver.core.has_room:
             return None
-        asked = self._announced(service, request, beginning)
+        asked = self._announced(service, request, bytes(beginning))
         error = None if asked is None else service.turn_away(asked, origin_of(request))
         return None if error is None else _Turned(error).answer
 

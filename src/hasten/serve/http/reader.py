@@ -123,7 +123,7 @@ class Reader:
         self._head_size = 0
         self._request: HttpRequest | None = None
         self._handler: Handler | None = None
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._size = 0
         # The length of a body that may be received straight, and the body while it is.
         self._announced = 0
@@ -147,7 +147,7 @@ class Reader:
             known = left >= _LONG or (left == 0 and head.size <= _SWALLOWED)
             if known and data.startswith(head.raw):
                 if left:
-                    self._begin_again(head, data)
+                    self._begin_again(head, memoryview(data)[len(head.raw) :])
                 else:
                     self._again(head, data)
                 return
@@ -176,6 +176,20 @@ class Reader:
         except RequestError as error:
             self.refuse(error)
 
+    def resume(self, room: memoryview, count: int) -> bool:
+        """Take so many bytes from where others read, too, if they are a header that is remembered and the beginning of
+        its long body. False for anything else: `feed` takes that.
+        """
+        head = self._head
+        if head is None or self.phase is not Phase.IDLE or head.total - count < _LONG:
+            return False
+        begins = len(head.raw)
+        # Behind these bytes lie others, which came before and perhaps from somebody else.
+        if count < begins or bytes(room[:begins]) != head.raw:
+            return False
+        self._begin_again(head, room[begins:count])
+        return True
+
     def _remember(self, data: bytes, head: _Head, came: int) -> None:
         """Keep the header of a request of which `came` bytes of body are there, if these begin where it ends."""
         end = len(data) - came
@@ -203,7 +217,7 @@ class Reader:
         request.body = data[len(head.raw) :]
         self._receiver.arrived(Exchange(request, handler, last=False))
 
-    def _begin_again(self, head: _Head, data: bytes) -> None:
+    def _begin_again(self, head: _Head, beginning: memoryview) -> None:
         """The remembered header has come once more, with the beginning of its long body and nothing else."""
         request = self._request = HttpRequest(head.method, head.target, head.headers)
         request.route, request.caller = head.route, head.caller
@@ -216,8 +230,8 @@ class Reader:
             return
         self.phase = Phase.BODY
         self.deadline = self._hub.now + self._limits.body_s
-        beginning = data[len(head.raw) :]
-        self._parts, self._size, self._announced = [beginning], len(beginning), head.size
+        parts: list[bytes | memoryview] = [beginning]
+        self._parts, self._size, self._announced = parts, len(beginning), head.size
         self._hub.buffered += len(beginning)
         if self._hub.buffered > self._limits.buffered_bytes:
             self.refuse(_too_many())
@@ -229,7 +243,8 @@ class Reader:
         request = self._request
         assert request is not None
         try:
-            refuser = self._hub.application.turn_away(request, b"".join(self._parts))
+            beginning = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            refuser = self._hub.application.turn_away(request, beginning)
         except Exception as error:
             self.refuse(error if isinstance(error, RequestError) else internal(error))
             return
