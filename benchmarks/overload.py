@@ -29,15 +29,15 @@ from hasten.measure.circumstances import Machine, circumstances
 from hasten.serve.policy import Lane, Policy
 from hasten.spec.variant import REFERENCE
 from overloading import subjects
-from overloading.alone import alone
 from overloading.arriving import KINDS, LEAD_IN_S, drawn
 from overloading.bare import bare
+from overloading.lone import in_turn
 from overloading.outcome import Outcome, accuracy, outcome, recovery_s
 from overloading.page import page
 from overloading.plots import draw
 from overloading.sender import Message, closed, send
 from overloading.subjects import BATCH, MIX, lanes_of, serve_toml, subject
-from overloading.verdict import ADAPTIVE, LADDER_LOAD, TELLING, Cell, Found, Lone, Setting, bars
+from overloading.verdict import ADAPTIVE, BARE, HASTEN, LADDER_LOAD, TELLING, Cell, Found, Setting, bars
 from servers import hasten, triton, triton_onnx
 from servers.bundle import MODEL
 from servers.process import Server
@@ -49,7 +49,8 @@ LOADS, SHORT_LOADS = (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 3.0)
 # Whoever stands beside hasten gets fewer of them.
 FEWER_LOADS = (1.0, 3.0)
 LADDER = "hasten, ladder"
-SERVERS = ("hasten", LADDER, "triton")
+TRITON = "triton"
+SERVERS = (HASTEN, LADDER, TRITON)
 PARTS = ("lone", "batcher", "load")
 # Critical work at half of the capacity beside background work at three times it.
 CROWD_LOAD, CROWD = 3.5, (0.5, 0.0, 3.0)
@@ -60,8 +61,8 @@ SHORT_FIXED = (Setting(1, 0.0), Setting(4, 0.0), Setting(8, 10.0))
 TURNS, TURN_S, WARM_S, TURN_CAPACITY = 6, 2.0, 2.0, 32
 # Turns of all loads and kinds of arrivals.
 LOAD_TURNS = 3
-# Turns of server, engine and bare socket, and lone requests in each.
-LONE_TURNS, LONE = 6, 20
+# Launches of server, engine and bare socket, lone requests to each, and the rest after each in times that one takes.
+LONE_LAUNCHES, SHORT_LONE_LAUNCHES, LONE, LONE_PAUSE = 8, 3, 40, 2.0
 # A step run must be long enough for the level to come back.
 STEP_S, CALM_S = 36.0, Policy().settle_s
 ONE_LANE = (Lane(max_age_s=10.0),)
@@ -189,27 +190,27 @@ class _Judge:
         return rate
 
     def _lone(self, found: Found) -> None:
-        gap_s = 4 / found.capacity
-        # The first of a turn wakes whoever has rested for longer; it is not counted.
-        due = np.arange(LONE + 1) * gap_s
-        bundle = self._subject.bundle
-
-        def asked_ms(server: Server) -> float:
-            log = send(server.http, self._subject.messages, due, np.ones(LONE + 1, int), LOAD_CORE, self._work)
-            return float(np.median((log.done - log.sent)[1:])) * 1e3
-
-        with (
-            self._hasten(bundle, serve_toml([])) as server,
-            bare(bundle, SERVER_CORE, self._work) as socket,
-            alone(bundle, SERVER_CORE) as engine,
-        ):
-            sides: dict[str, Callable[[], float]] = {
-                "server": lambda: asked_ms(server),
-                "bare": lambda: asked_ms(socket),
-                "engine": lambda: engine.p50_ms(LONE + 1, gap_s),
-            }
-            for _ in range(LONE_TURNS):
-                found.lone.append(Lone(**{side: sides[side]() for side in self._permuted(list(sides))}))
+        """Launched anew a few times: processes differ by where their memory lies."""
+        bundle, pause_s = self._subject.bundle, LONE_PAUSE / found.capacity
+        for _ in range(SHORT_LONE_LAUNCHES if self._given.short else LONE_LAUNCHES):
+            with ExitStack() as up:
+                sides = {
+                    HASTEN: up.enter_context(self._hasten(bundle, serve_toml([]))),
+                    BARE: up.enter_context(bare(bundle, SERVER_CORE, self._work)),
+                }
+                if TRITON in self._servers:
+                    sides[TRITON] = up.enter_context(self._triton(lanes_of(found.batch_s), found.batch_s))
+                found.lone.append(
+                    in_turn(
+                        {name: side.http for name, side in sides.items()},
+                        self._subject.messages[1],
+                        bundle,
+                        count=LONE,
+                        pause_s=pause_s,
+                        cores=(SERVER_CORE, LOAD_CORE),
+                        work=self._work,
+                    )
+                )
 
     def _batcher(self, found: Found) -> None:
         """All settings at all loads, which are always five. Their servers are all there, one under load at a time."""
@@ -308,7 +309,7 @@ class _Judge:
 
     @contextmanager
     def _server(self, name: str, lanes: Sequence[Lane], batch_s: float) -> Generator[Server]:
-        if name == "triton":
+        if name == TRITON:
             with self._triton(lanes, batch_s) as server:
                 yield server
             return

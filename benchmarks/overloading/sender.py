@@ -30,7 +30,7 @@ import numpy as np
 
 from hasten.engine.memory import keep_freed_memory
 
-__all__ = ["CONNECTIONS", "Log", "Message", "closed", "send"]
+__all__ = ["CONNECTIONS", "KEPT", "PATIENCE_S", "Connection", "Log", "Message", "closed", "send"]
 
 # Below what a server takes (1000), so that it is the queue that refuses and not the door of the house.
 CONNECTIONS = 900
@@ -39,7 +39,7 @@ _SPIN_S, _LEAST_POLL_S = 0.002, 0.001
 # With so few under way the core of the generator has nothing else to do.
 _FEW = 2
 _CHUNK = 2**18
-_KEPT = 2**26
+KEPT = 2**26
 _VARIANT = re.compile(rb'"variant":\s?"([^"]*)"')
 _ERROR = re.compile(rb'"error":\s?"((?:[^"\\]|\\.)*)"')
 
@@ -100,7 +100,7 @@ def _run(plan: dict[str, Any], messages: Sequence[Message], due: Floats, which: 
     return Log(*(found[name] for name in ("due", "sent", "done", "status", "word")), words)
 
 
-class _Connection:
+class Connection:
     """One socket, and the request that is under way on it. The parser calls the `on_` methods."""
 
     def __init__(self, port: int) -> None:
@@ -144,8 +144,8 @@ class _Loop:
         self.status, self.word = [0] * count, [0] * count
         self.words: dict[bytes, int] = {b"": 0}
         self._poll = select.epoll()
-        self._by_file: dict[int, _Connection] = {}
-        self._free: list[_Connection] = []
+        self._by_file: dict[int, Connection] = {}
+        self._free: list[Connection] = []
         self._waiting: deque[int] = deque()
         self._open = 0
         self._next = 0
@@ -214,20 +214,20 @@ class _Loop:
             self._next = len(self.due)
             self._give(self._free.pop() if self._free else self._connect(), len(self.due) - 1)
 
-    def _connect(self) -> _Connection:
-        connection = _Connection(self._port)
+    def _connect(self) -> Connection:
+        connection = Connection(self._port)
         self._by_file[connection.socket.fileno()] = connection
         self._poll.register(connection.socket, select.EPOLLIN)
         return connection
 
-    def _give(self, connection: _Connection, request: int) -> None:
+    def _give(self, connection: Connection, request: int) -> None:
         connection.request, connection.text, connection.complete = request, b"", False
         connection.unsent = memoryview(self._messages[self._which[request]])
         self.sent[request] = self._now()
         self._open += 1
         self._write(connection)
 
-    def _write(self, connection: _Connection) -> None:
+    def _write(self, connection: Connection) -> None:
         try:
             connection.write()
         except OSError:
@@ -238,7 +238,7 @@ class _Loop:
             # What was refused before it was sent is sent all the same, as most clients do.
             self._free.append(connection)
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: Connection) -> None:
         try:
             data = connection.socket.recv(_CHUNK)
         except BlockingIOError:
@@ -253,7 +253,7 @@ class _Loop:
         if connection.complete and connection.request >= 0:
             self._finish(connection, now)
 
-    def _finish(self, connection: _Connection, now: float) -> None:
+    def _finish(self, connection: Connection, now: float) -> None:
         request = connection.request
         self.done[request] = now
         self.status[request] = status = connection.parser.get_status_code()
@@ -261,10 +261,10 @@ class _Loop:
         self.word[request] = self.words.setdefault(found[1] if found else b"", len(self.words))
         self._end(connection, connection.lasts)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         self._end(connection, keeps=False)
 
-    def _end(self, connection: _Connection, keeps: bool) -> None:
+    def _end(self, connection: Connection, keeps: bool) -> None:
         """The request is over, well or not; so is the connection where the server does not keep it."""
         if connection.request >= 0:
             self._open -= 1
@@ -292,7 +292,7 @@ def main(folder: Path) -> None:
     # A pause of the collector would be taken for the server's; nothing here needs it. Nor should the kernel clear the
     # same pages for each piece of an answer.
     gc.disable()
-    keep_freed_memory(_KEPT)
+    keep_freed_memory(KEPT)
     loop.run()
     words = [word.decode(errors="replace") for word in loop.words]
     (folder / "words.json").write_text(json.dumps(words))

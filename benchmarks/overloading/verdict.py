@@ -20,7 +20,7 @@ from hasten.stats.change import share
 from hasten.stats.ratio import speedup
 from overloading.outcome import Outcome
 
-__all__ = ["TELLING", "Bar", "Cell", "Found", "Lone", "Setting", "bars"]
+__all__ = ["BARE", "HASTEN", "TELLING", "Bar", "Cell", "Found", "Lone", "Setting", "bars"]
 
 GOODPUT, CRITICAL, BACKGROUND, REFUSED_MS, LADDER, RECOVERY_S, LONE_MS, BATCHER = (
     0.95,
@@ -35,6 +35,8 @@ GOODPUT, CRITICAL, BACKGROUND, REFUSED_MS, LADDER, RECOVERY_S, LONE_MS, BATCHER 
 LADDER_LOAD = 1.5
 # A server that answers this share of what is offered in time is not overloaded: then nothing was shown.
 _SATED = 0.95
+# Those that every lone request is sent to.
+HASTEN, BARE = "hasten", "behind a bare socket"
 # Of fewer requests without a miss, one cannot tell 99.9 % from less.
 TELLING = 1000
 
@@ -64,18 +66,18 @@ ADAPTIVE = Setting(0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Lone:
-    """A lone request in ms, the median of a turn: through the server, to the engine behind a bare socket, and in the
-    engine alone.
+    """Lone requests to one launch of all, in ms: how long the engine alone takes, and what each server (`HASTEN`) and
+    the engine behind a `BARE` socket take beyond it, medians over pairs of neighbours.
     """
 
-    server: float
-    bare: float
     engine: float
+    beyond: Mapping[str, float]
 
 
 @dataclass(slots=True)
 class Found:
-    """All of one model. Lists grow by one entry a round, those of `lone` and `batcher` with each turn of it; `crowd` is
+    """All of one model. Lists grow by one entry a round, those of `batcher` with each turn of it, `lone` with
+    each launch; `crowd` is
     critical work under background that saturates, `troubles` says what could not be run, `took_s` how long all of it
     took. `capacity` is that of the present round.
     """
@@ -246,11 +248,12 @@ def _ladder(found: Found) -> list[Bar]:
 def _lone(found: Found) -> Bar:
     if not found.lone:
         return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", "not measured", None)
-    each = [one.server - one.engine for one in found.lone]
-    more, bare = middle(each), middle(one.bare - one.engine for one in found.lone)
-    server, engine = middle(one.server for one in found.lone), middle(one.engine for one in found.lone)
-    words = f"{more:+.2f} ms ({min(each):+.2f} to {max(each):+.2f} in {len(each)} runs): "
-    words += f"{server:.2f} ms, engine {engine:.2f} ms, behind a bare socket {bare:+.2f} ms"
+    each = [one.beyond[HASTEN] for one in found.lone]
+    more, engine = middle(each), middle(one.engine for one in found.lone)
+    words = f"{more:+.2f} ms ({min(each):+.2f} to {max(each):+.2f} in {len(each)} launches): engine {engine:.2f} ms"
+    for side in found.lone[0].beyond:
+        if side != HASTEN:
+            words += f", {side} {middle(one.beyond[side] for one in found.lone):+.2f} ms"
     return Bar("a lone request, p50", found.model, f"<= engine + {LONE_MS:g} ms", words, more <= LONE_MS)
 
 

@@ -18,12 +18,13 @@ from hasten.spec.signature import Signature
 from hasten.spec.tensor import TensorSpec
 from overloading import bare
 from overloading.arriving import KINDS, LEAD_IN_S, Arrivals, drawn, mmpp
+from overloading.lone import asker
 from overloading.outcome import Outcome, accuracy, outcome, recovery_s, steady
 from overloading.page import page
 from overloading.plots import draw
-from overloading.sender import Log, Message, _Loop
+from overloading.sender import Connection, Log, Message, _Loop
 from overloading.subjects import NAMES, lanes_of
-from overloading.verdict import ADAPTIVE, Bar, Cell, Found, Lone, Setting, bars
+from overloading.verdict import ADAPTIVE, BARE, HASTEN, Bar, Cell, Found, Lone, Setting, bars
 from servers.triton_onnx import config
 
 DEADLINES = (0.1, 0.2, 10.0)
@@ -140,7 +141,7 @@ def found_of(**changed: float) -> Found:
         "refused": 2.0,
         "ladder": 995,
         "back": 9.9,
-        "lone": 10.8,
+        "lone": 0.8,
         "own": 98.0,
         **changed,
     }
@@ -150,7 +151,7 @@ def found_of(**changed: float) -> Found:
     found.runs[Cell("hasten, ladder", "poisson", 1.5)] = [ran(150.0, good=int(given["ladder"]))]
     found.crowd["hasten"] = [ran(100.0, good=int(given["good"]))]
     found.accuracy, found.top_accuracy, found.recovery = [0.89], 0.9, [9.0, given["back"]]
-    found.lone = [Lone(server=given["lone"], bare=10.5, engine=10.0)] * 3
+    found.lone = [Lone(10.0, {HASTEN: given["lone"], BARE: 0.5})] * 3
     for setting, rate in ((ADAPTIVE, given["own"]), (Setting(1, 0.0), 60.0), (Setting(8, 5.0), 100.0)):
         found.batcher[setting, 3.0] = [rate] * 3
     return found
@@ -172,7 +173,7 @@ def test_what_meets_every_bar_misses_none() -> None:
         ({"refused": 5.1}, "refusals, p99"),
         ({"ladder": 989}, "attainment with the ladder at 1.5 x, poisson"),
         ({"back": 10.1}, "back at the top variant after a step"),
-        ({"lone": 11.1}, "a lone request, p50"),
+        ({"lone": 1.1}, "a lone request, p50"),
         ({"own": 96.0}, "batcher at 3 x"),
     ],
 )
@@ -321,6 +322,24 @@ def test_the_closed_loop_sends_again_when_it_was_answered_and_on_the_same_connec
     assert len(opened) == 2
     assert len(loop.due) > 2
     assert set(loop.status) == {200}
+
+
+def test_lone_requests_go_one_after_another_over_one_connection_and_are_all_answered(port: int) -> None:
+    connection = Connection(port)
+    with connection.socket:
+        ask = asker(connection, Message("/", {}, b"good").raw(port))
+        assert min(ask() for _ in range(3)) > 0
+        with pytest.raises(SystemExit, match="503"):
+            asker(connection, Message("/", {}, b"bad").raw(port))()
+
+
+def test_a_lone_request_is_held_against_the_engine_and_names_who_else_was_asked() -> None:
+    found = Found("m", 100.0, 0.08)
+    found.lone = [Lone(10.0, {HASTEN: more, BARE: 0.5, "triton": 2.0}) for more in (0.7, 0.9, 1.6)]
+    [bar] = [bar for bar in bars(found) if bar.name == "a lone request, p50"]
+    assert bar.met
+    assert bar.found.startswith("+0.90 ms (+0.70 to +1.60 in 3 launches): engine 10.00 ms")
+    assert bar.found.endswith("behind a bare socket +0.50 ms, triton +2.00 ms")
 
 
 def test_a_bare_socket_takes_a_request_that_comes_in_pieces() -> None:
