@@ -339,3 +339,21 @@ def test_what_others_left_where_it_was_read_is_no_part_of_a_header(world: Any, a
             client.receive(sent[1000:])
     assert [bytes(body) for body in world.application.seen] == [LONG] * 10
     assert world.hub.buffered == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_request_that_begins_at_the_end_of_a_rest_is_not_cut_off(
+    world: Any, ask: Any, answers: Any, known: bool
+) -> None:
+    client = world.connect()
+    for _ in range(2):
+        client.receive(ask("/echo", LONG if known else b"short")[:1000])
+        client.receive(ask("/echo", LONG)[1000:] if known else b"")
+    world.after(world.hub.limits.idle_s - 1)
+    client.receive(ask("/echo", LONG)[:1000])
+    world.after(10)
+    assert not client.closed
+    client.receive(ask("/echo", LONG)[1000:])
+    assert answers(client.written)[-1].body == LONG
+    world.after(world.hub.limits.idle_s + 1)
+    assert client.closed

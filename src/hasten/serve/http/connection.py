@@ -153,7 +153,8 @@ class Connection(asyncio.Protocol):
                 self._hear_no_more()
             else:
                 self._close()
-        elif now >= self._idle_by:
+        elif now >= self._idle_by and self._reader.phase is Phase.IDLE:
+            # Whoever has begun to ask has the time that a request has.
             self._close()
 
     def finish(self) -> None:
