@@ -116,7 +116,7 @@ soak: setup
 bench-core: setup
 	$(BIN)/python benchmarks/core.py
 
-# About 50 minutes; `make bench-overload OVERLOAD=--short` takes about twelve. Triton as above; hasten with the compiled path.
+# Just under an hour; `make bench-overload OVERLOAD=--short` takes about twelve. Triton as above; hasten with the compiled path.
 bench-overload: zoo native
 	$(BIN)/python benchmarks/overload.py $(OVERLOAD)
 

@@ -244,16 +244,16 @@ class _Judge:
             if name == LADDER:
                 self._on_the_ladder(server, found, lanes)
                 return
-            loads = [load for load in self._given.loads if name == "hasten" or load in FEWER_LOADS]
+            loads = [load for load in self._given.loads if name == HASTEN or load in FEWER_LOADS]
             cells = [Cell(name, kind, load) for kind in self._given.kinds for load in loads]
             # What is asked of hasten is how its loads compare: of single runs the luckiest would be the most.
-            for turn in range(LOAD_TURNS if name == "hasten" and not self._given.short else 1):
+            for turn in range(LOAD_TURNS if name == HASTEN and not self._given.short else 1):
                 for cell in self._permuted(cells):
                     played, _ = self._play(server, found, cell.kind, cell.load, lanes, turn=turn)
                     found.runs[cell].append(played)
             # Long enough for the critical requests of all rounds to tell 99.9 % from less.
             enough = 1.2 * TELLING / (CROWD[0] * found.capacity) / self._given.rounds
-            seconds = None if self._given.short or name != "hasten" else max(self._given.seconds, enough)
+            seconds = None if self._given.short or name != HASTEN else max(self._given.seconds, enough)
             found.crowd[name].append(self._play(server, found, "poisson", CROWD_LOAD, lanes, CROWD, seconds)[0])
 
     def _on_the_ladder(self, server: Server, found: Found, lanes: Sequence[Lane]) -> None:

@@ -1,6 +1,5 @@
 """The engine in a process without a server, asked for single rows one by one: what a lone request is held against.
-
-Both sides rest as long between two requests, so that caches and clocks are equally cold. `main` is the process.
+`main` is the process.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ class Alone:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def p50_ms(self, count: int, gap_s: float) -> float:
-        """The median of so many single runs, `gap_s` from one's beginning to the next one's."""
+    def run_ms(self) -> float:
+        """How long one run takes, by the clock of its process."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        print(count, gap_s, file=self._process.stdin, flush=True)
+        print(file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
 
 
@@ -52,15 +51,10 @@ def main(bundle: Path) -> None:
     with closing(engines.get("onnxruntime").load(bundle / MODEL, target())) as session:
         session.run(inputs)
         print("ready", flush=True)
-        for line in sys.stdin:
-            count, gap_s = line.split()
-            times: list[float] = []
-            for _ in range(int(count)):
-                began = time.perf_counter()
-                session.run(inputs)
-                times.append(time.perf_counter() - began)
-                time.sleep(max(0.0, float(gap_s) - times[-1]))
-            print(float(np.median(times)) * 1e3, flush=True)
+        for _ in sys.stdin:
+            began = time.perf_counter()
+            session.run(inputs)
+            print((time.perf_counter() - began) * 1e3, flush=True)
 
 
 if __name__ == "__main__":

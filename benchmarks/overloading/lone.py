@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
     took: dict[str, list[float]] = {side: [] for side in [*sides, _ENGINE]}
     order = np.random.default_rng()
     with alone(Path(plan["bundle"]), plan["core"]) as engine:
-        sides[_ENGINE] = lambda: engine.p50_ms(1, 0.0)
+        sides[_ENGINE] = engine.run_ms
         for _ in range(_FIRST + plan["count"]):
             for side in order.permutation(list(sides)):
                 _rest(plan["pause_s"])

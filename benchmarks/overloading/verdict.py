@@ -129,7 +129,7 @@ class Bar:
 def bars(found: Found) -> list[Bar]:
     """Every bar for one model."""
     return [
-        *(_goodput(found, kind) for kind in sorted({cell.kind for cell in found.runs if cell.server == "hasten"})),
+        *(_goodput(found, kind) for kind in sorted({cell.kind for cell in found.runs if cell.server == HASTEN})),
         *_crowd(found),
         _refusals(found),
         *_ladder(found),
@@ -153,16 +153,16 @@ def proportion(good: int, of: int) -> str:
 
 
 def _goodput(found: Found, kind: str) -> Bar:
-    by_load = found.goodput("hasten", kind)
+    by_load = found.goodput(HASTEN, kind)
     top, best = max(by_load), max(by_load.values())
     kept = by_load[top] / best if best else math.nan
     at_top, at_best = (
-        [one.goodput for one in found.runs[Cell("hasten", kind, load)]]
+        [one.goodput for one in found.runs[Cell(HASTEN, kind, load)]]
         for load in (top, max(by_load, key=lambda load: by_load[load]))
     )
     words = f"{kept:.1%}: {by_load[top]:.1f}/s of {best:.1f}/s{_turns(at_top, at_best)}"
     # Beside itself alone, a load keeps all of its goodput.
-    loaded = len(by_load) > 1 and overloaded(found.runs[Cell("hasten", kind, top)])
+    loaded = len(by_load) > 1 and overloaded(found.runs[Cell(HASTEN, kind, top)])
     return Bar(
         f"goodput at {top:g} x, {kind}",
         found.model,
@@ -216,7 +216,7 @@ def refused_ms(runs: Sequence[Outcome]) -> np.ndarray[Any, Any]:
 
 
 def _refusals(found: Found) -> Bar:
-    runs = [one for cell, some in found.runs.items() if cell.server == "hasten" for one in some]
+    runs = [one for cell, some in found.runs.items() if cell.server == HASTEN for one in some]
     times = refused_ms([*runs, *found.crowd.get("hasten", [])])
     if not times.size:
         return Bar("refusals, p99", found.model, f"< {REFUSED_MS:g} ms", "none was refused on arrival", None)

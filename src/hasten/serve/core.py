@@ -88,7 +88,7 @@ class Core:
 
     @property
     def has_room(self) -> bool:
-        """Whether an instance is free and nobody waits for one: nothing that is well-formed is refused then."""
+        """Whether an instance is free and nobody waits for one: then nobody is in anybody's way."""
         return self._roster.free and not self.lanes.count
 
     @property

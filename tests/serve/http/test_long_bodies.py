@@ -357,3 +357,20 @@ def test_a_request_that_begins_at_the_end_of_a_rest_is_not_cut_off(
     assert answers(client.written)[-1].body == LONG
     world.after(world.hub.limits.idle_s + 1)
     assert client.closed
+
+
+def test_a_refused_body_that_is_swallowed_keeps_its_connection_where_its_header_is_known(
+    world: Any, ask: Any, answers: Any
+) -> None:
+    def refuse(request: Any) -> Any:
+        raise RequestError("Slow down.", code="rate_limited")
+
+    client, body = world.connect(), bytes(60 * 2**10)
+    for _ in range(2):
+        client.receive(ask("/echo", body)[:1000])
+        client.receive(ask("/echo", body)[1000:])
+    world.application.open = world.application.reopen = refuse
+    client.receive(ask("/echo", body)[:1000])
+    client.receive(ask("/echo", body)[1000:])
+    assert [answer.status for answer in answers(client.written)][2:] == [429]
+    assert not client.ended and world.hub.buffered == 0

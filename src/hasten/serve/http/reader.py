@@ -66,10 +66,10 @@ class Phase(enum.Enum):
 
 class _Head:
     """The header of a request as it was parsed, its bytes, and what the application found by it; `total` counts the
-    body that it announces too.
+    body of `size` bytes that it announces too. Of a long one the beginning is enough to be recognised.
     """
 
-    __slots__ = ("caller", "headers", "method", "raw", "route", "size", "target", "total")
+    __slots__ = ("caller", "headers", "is_long", "method", "raw", "route", "size", "target", "total")
 
     def __init__(self, request: HttpRequest, size: int) -> None:
         self.raw = b""
@@ -79,6 +79,7 @@ class _Head:
         self.route = request.route
         self.caller = request.caller
         self.size = size
+        self.is_long = size > _SWALLOWED
         self.total = 0
 
 
@@ -142,15 +143,15 @@ class Reader:
     def feed(self, data: bytes) -> None:
         """Take bytes; what they complete goes to the receiver."""
         phase, count, head = self.phase, self._count, self._head
-        if head is not None and phase is Phase.IDLE:
-            left = head.total - len(data)
-            known = left >= _LONG or (left == 0 and head.size <= _SWALLOWED)
-            if known and data.startswith(head.raw):
-                if left:
-                    self._begin_again(head, memoryview(data)[len(head.raw) :])
-                else:
-                    self._again(head, data)
-                return
+        if (
+            head is not None
+            and len(data) == head.total
+            and not head.is_long
+            and phase is Phase.IDLE
+            and data.startswith(head.raw)
+        ):
+            self._again(head, data)
+            return
         if phase is Phase.DEAF:
             return
         try:
@@ -178,10 +179,11 @@ class Reader:
 
     def resume(self, room: memoryview, count: int) -> bool:
         """Take so many bytes from where others read, too, if they are a header that is remembered and the beginning of
-        its long body. False for anything else: `feed` takes that.
+        its long body. False for anything else: `feed` takes that. Whoever sends such a body and is refused by the
+        header loses the connection; a shorter one would be read to its end.
         """
         head = self._head
-        if head is None or self.phase is not Phase.IDLE or head.total - count < _LONG:
+        if head is None or not head.is_long or head.total - count < _LONG or self.phase is not Phase.IDLE:
             return False
         begins = len(head.raw)
         # Behind these bytes lie others, which came before and perhaps from somebody else.
